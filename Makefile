@@ -1,0 +1,24 @@
+# COMFYUI_PATH=/path/to/ComfyUI uses that one; COMFYUI_COMMIT=v0.25.0 (or a commit) fetches another.
+PYTHON ?= python3
+PORT ?= 8188
+# Asked for after set-up, because set-up makes the environment.
+RUN = $(shell $(PYTHON) scripts/comfy_env.py)
+
+.PHONY: demo comfyui test lint setup
+
+demo: setup  ## the bundled photo to 4x through a real ComfyUI; writes output/demo_*.png
+	@$(RUN) scripts/demo.py
+
+comfyui: setup  ## leaves ComfyUI running with the pack in it
+	@$(RUN) scripts/serve.py --port $(PORT)
+
+test: setup
+	@$(RUN) -m pytest tests/core tests/comfyui
+
+lint: setup
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+
+# Exit code 3: no ComfyUI. The core still works, so only CI stops there.
+setup:
+	@$(PYTHON) scripts/setup.py || { code=$$?; [ $$code -eq 3 ] && [ "$$CI" != true ]; }

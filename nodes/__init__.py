@@ -1,0 +1,26 @@
+"""The ComfyUI nodes. One file per node; a new node is one file and one entry in NODES."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .conditioning import PiDKitConditioning
+from .loader import PiDKitLoader
+from .pixel_vae import PiDKitPixelVAE
+from .rgb_latent import PiDKitRGBLatent
+from .sigmas import PiDKitSigmas
+
+NODES: list[type[io.ComfyNode]] = [
+    PiDKitLoader,
+    PiDKitConditioning,
+    PiDKitPixelVAE,
+    PiDKitSigmas,
+    PiDKitRGBLatent,
+]
+
+
+class PiDKitExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> PiDKitExtension:
+    return PiDKitExtension()

@@ -1,0 +1,161 @@
+"""PiD Conditioning: ties a latent and its noise level to the text, and makes the canvas."""
+
+from __future__ import annotations
+
+import logging
+
+import comfy.model_management
+import node_helpers
+import torch
+from comfy_api.latest import io
+from server import PromptServer
+
+from ..pid_core.conditioning import LQ, TRAINED_SIGMA, Decoder, prepare_lq
+from .model import PiDKitModel
+
+FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb")
+
+
+class PiDKitConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitConditioning",
+            display_name="PiD Conditioning",
+            category="PiD",
+            description="Gives PiD the latent to decode, and an empty canvas of the right size. "
+            "Both conditionings carry the latent, so cfg other than 1 works too.",
+            search_aliases=["pid conditioning", "lq latent", "degrade sigma", "pixel diffusion decoder"],
+            inputs=[
+                io.Latent.Input(
+                    "latent", tooltip="The latent to decode: from a sampler, VAE Encode or PiD RGB Latent."
+                ),
+                io.Combo.Input(
+                    "latent_format",
+                    options=list(FORMATS),
+                    default="auto",
+                    tooltip="Whose VAE made the latent. auto: what the model says, else what the channels "
+                    "tell. flux: FLUX.1, Z-Image. flux2: FLUX.2, Klein, Ideogram 4, ERNIE-Image. sd3: SD 3 "
+                    "and 3.5. sdxl: SDXL. qwenimage: Qwen-Image, Krea 2, Anima. rgb: PiD RGB Latent.",
+                ),
+                io.Float.Input(
+                    "degrade_sigma",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Noise level of the latent, 0 to 1. 0: a clean latent, stay close to it. "
+                    "Higher: trust it less and invent more. Trained up to 0.8.",
+                ),
+                io.Combo.Input(
+                    "latent_noise",
+                    options=["add", "keep"],
+                    default="add",
+                    tooltip="add: noise of level degrade_sigma is added here, as in NVIDIA's code. "
+                    "keep: the latent already carries noise of that level.",
+                ),
+                io.Int.Input(
+                    "noise_seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Seed of the noise added to the latent. Does nothing at degrade_sigma 0. "
+                    "The sampler's own seed is another.",
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="The text: CLIP Text Encode with PiD's encoder (CLIPLoader, type pixeldit). Not "
+                    "needed with a model that brings its own caption, such as pid_nano.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="Only used with cfg above 1. Left open, it is the positive once more, and cfg "
+                    "does nothing.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The PiD model. With it the latent is checked against the checkpoint, and its "
+                    "scale and caption are known.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="Positive text with the latent."),
+                io.Conditioning.Output(display_name="negative", tooltip="Negative text with the latent."),
+                io.Latent.Output(
+                    display_name="canvas",
+                    tooltip="Empty pixels of the output's size and batch, for latent_image.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        latent: dict,
+        latent_format: str,
+        degrade_sigma: float,
+        latent_noise: str,
+        noise_seed: int,
+        positive: list | None = None,
+        negative: list | None = None,
+        model=None,
+    ) -> io.NodeOutput:
+        samples = latent["samples"]
+        if samples.is_nested:
+            raise ValueError("the latent holds several streams (audio and video); PiD decodes one image latent")
+        lq = prepare_lq(
+            samples,
+            latent_format,
+            degrade_sigma,
+            add_noise=latent_noise == "add",
+            seed=noise_seed,
+            decoder=None if model is None else _decoder(model),
+        )
+        positive = positive or _own_caption(model)
+        tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
+        canvas = torch.zeros(
+            (lq.latent.shape[0], 3, lq.height, lq.width), device=comfy.model_management.intermediate_device()
+        )
+        cls._tell(lq, degrade_sigma)
+        return io.NodeOutput(
+            node_helpers.conditioning_set_values(positive, tags),
+            node_helpers.conditioning_set_values(negative or positive, tags),
+            {"samples": canvas},
+        )
+
+    @classmethod
+    def _tell(cls, lq: LQ, sigma: float) -> None:
+        text = f"{lq.family.name} latent, {lq.width} x {lq.height} pixels"
+        if sigma > TRAINED_SIGMA:
+            warning = f"degrade_sigma {sigma:g} is above {TRAINED_SIGMA:g}, the most PiD was trained with"
+            logging.warning(f"PiD Conditioning: {warning}")
+            text += f"\n{warning}"
+        if cls.hidden and cls.hidden.unique_id:
+            PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
+
+
+def _decoder(model) -> Decoder:
+    """What our model or ComfyUI's own PiD says about the latents it takes."""
+    base = model.model
+    if isinstance(base, PiDKitModel):
+        return Decoder(base.config.latent_channels, base.config.latent_cell, base.config.family)
+    projector = getattr(getattr(base, "diffusion_model", None), "lq_proj", None)
+    if projector is None:
+        raise ValueError(f"the model is {type(base).__name__}, not a PiD decoder: load one with PiD Loader")
+    return Decoder(projector.latent_channels, projector.latent_spatial_down_factor * projector.sr_scale)
+
+
+def _own_caption(model) -> list:
+    caption = getattr(model.model, "default_caption", None) if model is not None else None
+    if caption is None:
+        raise ValueError(
+            "positive is not connected and the checkpoint brings no caption: connect CLIP Text Encode"
+            if model is not None
+            else "neither positive nor model is connected: connect a text, or a model with its own caption"
+        )
+    return [[caption, {}]]

@@ -1,0 +1,75 @@
+"""PiD Loader: a checkpoint file, or the bundled model, as a MODEL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..pid_core import NANO_PATH
+from .model import load_model
+
+BUNDLED = "pid_nano (bundled)"
+FOLDER = "diffusion_models"
+DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
+
+
+class PiDKitLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitLoader",
+            display_name="PiD Loader",
+            category="PiD",
+            description="Loads a PiD pixel diffusion decoder (v1 or v1.5, .safetensors or NVIDIA's .pth). "
+            "With KSampler: sampler lcm, scheduler simple, 4 steps, cfg 1 runs the reference's schedule.",
+            search_aliases=["pid model", "pixel diffusion decoder", "load pid"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=[BUNDLED, *folder_paths.get_filename_list(FOLDER)],
+                    default=BUNDLED,
+                    tooltip="A PiD file in models/diffusion_models, or the small model that comes with this "
+                    "pack, which enlarges an image four times (use it with PiD RGB Latent).",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default="auto",
+                    tooltip="Precision of the weights. auto: bfloat16 where the device has it, float32 for "
+                    "small models. Noise levels and the image itself stay float32 in any case.",
+                ),
+                io.Combo.Input(
+                    "family",
+                    options=["auto", *FAMILIES],
+                    default="auto",
+                    optional=True,
+                    tooltip="The latents this checkpoint was made for. auto: what the file tells. Files for "
+                    "16-channel latents tell nothing: set flux, sd3 or qwenimage here and PiD Conditioning "
+                    "checks it.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="For KSampler and for PiD Conditioning.")],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str, dtype: str, family: str = "auto") -> io.NodeOutput:
+        path = _path(model_name)
+        if path is None:
+            help_ = "install this pack again" if model_name == BUNDLED else f"put it into models/{FOLDER}"
+            raise FileNotFoundError(f"no such file: {model_name}; {help_}")
+        return io.NodeOutput(load_model(str(path), DTYPES[dtype], None if family == "auto" else family))
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, **_) -> tuple | None:
+        # a file that was replaced is loaded again
+        path = _path(model_name)
+        return path and (path.stat().st_mtime_ns, path.stat().st_size)
+
+
+def _path(model_name: str) -> Path | None:
+    path = NANO_PATH if model_name == BUNDLED else folder_paths.get_full_path(FOLDER, model_name)
+    return Path(path) if path is not None and Path(path).is_file() else None

@@ -1,0 +1,67 @@
+"""PiDNetwork with ComfyUI's call signature, operations and attention."""
+
+from __future__ import annotations
+
+import torch
+from comfy.cli_args import args
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from torch import Tensor
+
+from ..pid_core import PiDConfig, PiDNetwork
+
+
+class ComfyPiDNetwork(PiDNetwork):
+    """The `diffusion_model` of a PiDKitModel; tensor names are those of NVIDIA's file.
+
+    Built without memory: its weights are assigned from the checkpoint.
+    """
+
+    def __init__(self, config: PiDConfig, *, dtype: torch.dtype, device=None, operations):
+        super().__init__(config, dtype=dtype, device="meta", operations=operations)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options=None, **kwargs) -> Tensor:
+        """x [B, 3, H, W], timesteps [B], context [B, T, W]; the rest as in `_forward`, by keyword."""
+        options = transformer_options or {}
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timesteps, context, options, **kwargs)
+
+    def _forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        transformer_options: dict,
+        *,
+        degrade_sigma: Tensor,
+        lq_latent: Tensor | None = None,
+        lq_features: Tensor | None = None,
+        **_,
+    ) -> Tensor:
+        function = _attention_for(x.device)
+
+        def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return function(
+                *(q, k, v, q.shape[1]),
+                skip_reshape=True,
+                skip_output_reshape=True,
+                transformer_options=transformer_options,
+            )
+
+        return super().forward(
+            x,
+            timesteps,
+            context,
+            lq_latent=lq_latent,
+            lq_features=lq_features,
+            degrade_sigma=degrade_sigma,
+            attention=attention,
+        )
+
+
+def _attention_for(device: torch.device):
+    """ComfyUI's choice. On the CPU that is four times as slow as PyTorch's: only if a flag asks for it."""
+    chosen = args.use_split_cross_attention or args.use_quad_cross_attention
+    return attention_pytorch if device.type == "cpu" and not chosen else optimized_attention

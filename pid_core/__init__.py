@@ -1,0 +1,24 @@
+"""The pixel-DiT core: checkpoint, latent and caption in, pixels out. Pure PyTorch; never imports ComfyUI."""
+
+from .assets import NANO_PATH
+from .checkpoint import load_network, read_checkpoint
+from .config import PiDConfig
+from .decode import decode
+from .latents import LATENT_FAMILIES, LatentFamily, degrade, detect_family
+from .network import PiDNetwork
+from .schedule import DISTILLED_SIGMAS, distilled_sigmas
+
+__all__ = [
+    "DISTILLED_SIGMAS",
+    "LATENT_FAMILIES",
+    "NANO_PATH",
+    "LatentFamily",
+    "PiDConfig",
+    "PiDNetwork",
+    "decode",
+    "degrade",
+    "detect_family",
+    "distilled_sigmas",
+    "load_network",
+    "read_checkpoint",
+]

@@ -1,0 +1,5 @@
+"""Files that ship with the pack."""
+
+from pathlib import Path
+
+NANO_PATH = Path(__file__).with_name("pid_nano.safetensors")  # the bundled checkpoint, family rgb, Apache-2.0

@@ -1,0 +1,231 @@
+"""Checkpoint files: read, recognise, bring to one layout, and build the network from them.
+
+Accepted: NVIDIA's .pth (torch.save of a flat dict, keys `net.*`), safetensors of the same names with or without a
+prefix, and ComfyUI's own layout, which stores each pixel block's modulation as two tensors.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from .blocks import Attention
+from .config import PiDConfig
+from .latents import get_family
+from .network import PiDNetwork
+
+PREFIXES = ("net.", "core.", "model.diffusion_model.", "diffusion_model.")
+AUX_HEAD = "lq_proj.lq_aux_rgb_head."  # training only
+CAPTION_KEY = "default_caption"  # [T, caption_width], stored beside the weights
+
+# What a file without PiD's tensors seems to be: the first row whose every mark occurs in some tensor name.
+_KINDS = (
+    (("lora_",), "a LoRA"),
+    (
+        ("pixel_embedder.proj.", "patch_blocks."),
+        "PixelDiT without a latent input (text to image), not a PiD decoder",
+    ),
+    (("decoder.conv_in.",), "a VAE"),
+    (("decoder.conv1.", "encoder.conv1."), "a video VAE (Wan or Qwen-Image)"),
+    (("spiece_model",), "a text encoder"),
+    (("embed_tokens.",), "a text encoder"),
+    (("text_model.encoder.",), "a text encoder (CLIP)"),
+    (("shared.weight",), "a text encoder (T5)"),
+    (("double_blocks.",), "a Flux diffusion model"),
+    (("joint_blocks.",), "an SD3 diffusion model"),
+    (("input_blocks.",), "an SDXL or SD1 diffusion model"),
+    (("transformer_blocks.",), "a diffusion transformer, such as Qwen-Image"),
+    (("noise_refiner.",), "a Z-Image or Lumina diffusion model"),
+)
+
+
+@dataclass
+class Checkpoint:
+    """A PiD checkpoint in the bare layout: tensors (still on disk where possible), sizes and its own caption."""
+
+    state_dict: dict[str, Tensor]
+    config: PiDConfig
+    default_caption: Tensor | None = None
+
+    @property
+    def family(self) -> str | None:
+        return self.config.family
+
+
+def load_network(
+    source: str | Path | Mapping[str, Tensor],
+    *,
+    family: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    operations=nn,
+    attention: Attention | None = None,
+) -> PiDNetwork:
+    """Build the network a checkpoint holds, ready for `decode`.
+
+    source: path of a .safetensors or .pth file, or a state dict. family: the latent family, where the file cannot tell
+    (16 channels: flux, sd3, qwenimage). Weights are mapped from disk and converted tensor by tensor, so that two copies
+    never exist. Raises ValueError (FileNotFoundError for no such file) in one line that says what the file seems to be.
+    """
+    checkpoint = read_checkpoint(source, family=family)
+    net = PiDNetwork(checkpoint.config, device="meta", dtype=dtype, operations=operations, attention=attention)
+    assign_weights(net, checkpoint.state_dict, device)
+    if checkpoint.default_caption is not None:
+        net.default_caption = checkpoint.default_caption.to(device, torch.float32)
+    return net.eval().requires_grad_(False)
+
+
+def assign_weights(net: nn.Module, state_dict: MutableMapping[str, Tensor], device: torch.device | str) -> None:
+    """Move a checked state dict's tensors into `net`, in the dtypes it was built with, emptying the dict on the way."""
+    for name, parameter in list(net.named_parameters()):
+        tensor = state_dict.pop(name).to(device, parameter.dtype)
+        path, _, leaf = name.rpartition(".")
+        setattr(net.get_submodule(path), leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+def read_checkpoint(source: str | Path | Mapping[str, Tensor], *, family: str | None = None) -> Checkpoint:
+    """Read and check a checkpoint without building the network.
+
+    Every tensor must be there, with the shape its neighbours imply, and none besides; only the training-only aux head
+    is ignored. Raises ValueError or FileNotFoundError with one line otherwise.
+    """
+    if isinstance(source, Mapping):
+        name, state_dict, metadata = "the state dict", dict(source), {}
+    else:
+        name = Path(source).name
+        state_dict, metadata = _read_file(Path(source))
+    try:
+        state_dict = bare_layout(state_dict)
+        caption = state_dict.pop(CAPTION_KEY, None)
+        config = _config_of(state_dict, metadata)
+        if family is not None:
+            config = _with_family(config, family)
+        _check_tensors(state_dict, config)
+        if caption is not None:
+            caption = _check_caption(caption, config)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return Checkpoint(state_dict, config, caption)
+
+
+def bare_layout(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Strip the file's prefix, drop the aux head, join ComfyUI's split modulation. Returns a new dict, same tensors."""
+    if not all(isinstance(v, Tensor) for v in state_dict.values()):
+        odd = next(k for k, v in state_dict.items() if not isinstance(v, Tensor))
+        raise ValueError(
+            f"it is no flat list of tensors (entry {odd!r} is none): a training checkpoint must be converted first"
+        )
+    caption = {k: v for k, v in state_dict.items() if k == CAPTION_KEY}
+    weights = {k: v for k, v in state_dict.items() if k != CAPTION_KEY}
+    prefix = next((p for p in PREFIXES if weights and all(k.startswith(p) for k in weights)), "")
+    bare = {k[len(prefix) :]: v for k, v in weights.items()}
+    bare = {k: v for k, v in bare.items() if not k.startswith(AUX_HEAD)}
+    return _join_modulation(bare) | caption
+
+
+def _join_modulation(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """ComfyUI keeps `adaLN_modulation_msa` and `_mlp` apart, each [pixels * 3 * P, D]; ours is [pixels * 6 * P, D]."""
+    for name in [k for k in state_dict if ".adaLN_modulation_msa." in k]:
+        other = name.replace("_msa.", "_mlp.")
+        joined = name.replace("_msa.", ".0.")
+        width = state_dict.get("pixel_embedder.proj.weight")
+        if other not in state_dict or width is None or joined in state_dict:
+            continue  # the check of names reports what is missing
+        rows = 3 * width.shape[0]
+        halves = [state_dict.pop(k).unflatten(0, (-1, rows)) for k in (name, other)]
+        state_dict[joined] = torch.cat(halves, dim=1).flatten(0, 1)
+    return state_dict
+
+
+def _config_of(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> PiDConfig:
+    if "lq_proj.latent_proj.0.weight" not in state_dict:
+        kind = _guess(state_dict)
+        raise ValueError(
+            f"this is no PiD checkpoint; it seems to be {kind}"
+            if kind
+            else "this is no PiD checkpoint: it has no lq_proj tensors (first names: "
+            + ", ".join(list(state_dict)[:3])
+            + ")"
+        )
+    try:
+        return PiDConfig.from_state_dict(state_dict, metadata)
+    except (IndexError, ZeroDivisionError, TypeError):
+        raise ValueError("its tensors have shapes that no PiD network has") from None
+
+
+def _guess(names: Mapping[str, Tensor]) -> str | None:
+    for marks, kind in _KINDS:
+        if all(any(mark in name for name in names) for mark in marks):
+            return kind
+    return None
+
+
+def _with_family(config: PiDConfig, family: str) -> PiDConfig:
+    row = get_family(family)
+    if row.channels != config.latent_channels:
+        raise ValueError(
+            f"family {family} has latents of {row.channels} channels, this checkpoint takes {config.latent_channels}"
+        )
+    if config.family not in (None, row.name):
+        raise ValueError(f"this checkpoint was made for {config.family}, not for {family}")
+    return replace(config, family=row.name)
+
+
+def _check_tensors(state_dict: Mapping[str, Tensor], config: PiDConfig) -> None:
+    with torch.device("meta"):
+        expected = {k: tuple(v.shape) for k, v in PiDNetwork(config).state_dict().items()}
+    missing = [k for k in expected if k not in state_dict]
+    unexpected = [k for k in state_dict if k not in expected]
+    wrong = [
+        f"{k} is {list(state_dict[k].shape)}, not {list(shape)}"
+        for k, shape in expected.items()
+        if k in state_dict and tuple(state_dict[k].shape) != shape
+    ]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (
+            ("missing tensors", missing),
+            ("unexpected tensors", unexpected),
+            ("wrong shapes", wrong),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError(f"it looks like a PiD {config.version} checkpoint, but does not fit: {'; '.join(problems)}")
+
+
+def _check_caption(caption: Tensor, config: PiDConfig) -> Tensor:
+    if caption.ndim == 2:
+        caption = caption[None]
+    if caption.ndim != 3 or caption.shape[0] != 1 or caption.shape[-1] != config.caption_width:
+        raise ValueError(
+            f"its {CAPTION_KEY} has shape {list(caption.shape)}, [tokens, {config.caption_width}] is needed"
+        )
+    return caption
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    size = path.stat().st_size
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt", device="cpu") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        state_dict = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path.name} ({size:,} bytes) cannot be read; it is truncated, corrupt or no checkpoint: fetch it again "
+            f"({reason[:160]})"
+        ) from None
+    if not isinstance(state_dict, dict):
+        raise ValueError(f"{path.name} holds a {type(state_dict).__name__}, not a dictionary of tensors")
+    return state_dict, {}

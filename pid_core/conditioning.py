@@ -1,0 +1,76 @@
+"""From a VAE's latent to what the network reads: family, normalisation, noise, output size."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .latents import LatentFamily, check_latent, degrade, detect_family, get_family, latent_cell
+
+TRAINED_SIGMA = 0.8  # largest degrade_sigma in NVIDIA's training
+
+
+class Decoder(NamedTuple):
+    """A checkpoint's input: latent channels, output pixels per latent cell, the family where it is known."""
+
+    channels: int
+    cell: int
+    family: str | None = None
+
+
+class LQ(NamedTuple):
+    """latent [B, C, h, w] float32, normalised, with its noise; sigma float32 [1]; size of the output."""
+
+    latent: Tensor
+    sigma: Tensor
+    family: LatentFamily
+    height: int
+    width: int
+
+
+def prepare_lq(
+    latent: Tensor,
+    family: str = "auto",
+    sigma: float = 0.0,
+    *,
+    add_noise: bool = True,
+    seed: int = 0,
+    decoder: Decoder | None = None,
+) -> LQ:
+    """Check a raw VAE latent [B, C, h, w] (or [B, C, 1, h, w]) and make it the network's input.
+
+    family: a name in LATENT_FAMILIES, or "auto": the decoder's, else the only one with that channel count.
+    sigma: degrade_sigma, 0 to 1. add_noise: add noise of that level, drawn from `seed`; False for a latent
+    that already carries it. Raises ValueError in one line when anything does not fit.
+    """
+    if not (math.isfinite(sigma) and 0 <= sigma <= 1):
+        raise ValueError(f"degrade_sigma must be between 0 and 1, got {sigma}")
+    row = _family(latent, family, decoder)
+    latent = check_latent(latent, decoder.channels if decoder else row.channels)
+    latent = row.normalise(latent.float())
+    if add_noise and sigma > 0:
+        latent = degrade(latent, sigma, row.name, seed)
+    cell = decoder.cell if decoder else latent_cell(row)
+    return LQ(latent, torch.tensor([sigma]), row, latent.shape[2] * cell, latent.shape[3] * cell)
+
+
+def _family(latent: Tensor, choice: str, decoder: Decoder | None) -> LatentFamily:
+    made_for = decoder.family if decoder else None
+    if choice == "auto":
+        if made_for is None and decoder is not None:
+            check_latent(latent, decoder.channels)
+        return get_family(made_for or detect_family(latent))
+    row = get_family(choice)
+    if made_for not in (None, row.name):
+        raise ValueError(
+            f"latent_format is {choice}, but this checkpoint was made for {made_for}: choose that, or auto"
+        )
+    if decoder is not None and decoder.channels != row.channels:
+        raise ValueError(
+            f"latent_format {choice} has {row.channels} channels, this checkpoint takes {decoder.channels}: "
+            "choose another"
+        )
+    return row

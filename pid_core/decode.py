@@ -1,0 +1,109 @@
+"""decode: the distilled student's sampling loop, from latent to image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .latents import check_latent, sigma_per_image
+from .network import PiDNetwork
+from .schedule import distilled_sigmas
+
+Callback = Callable[[int, int, Tensor], None]  # steps done, steps in all, x0 [B, 3, H, W] so far
+
+
+@torch.no_grad()
+def decode(
+    net: PiDNetwork,
+    lq_latent: Tensor,
+    caption: Tensor | None = None,
+    degrade_sigma: float | Sequence[float] | Tensor = 0.0,
+    *,
+    steps: int = 4,
+    seed: int = 0,
+    noise: Tensor | None = None,
+    step_noise: Sequence[Tensor] | None = None,
+    size: tuple[int, int] | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Decode a normalised latent [B, C, h, w] to an image [B, 3, H, W] in [-1, 1], float32.
+
+    caption: [B or 1, T, caption_width]; None takes the one stored in the checkpoint. degrade_sigma: the latent's noise
+    level, 0 to 1, one number or one per image. steps: 1 to 4. noise [B, 3, H, W] and step_noise (one tensor per
+    re-noising, steps - 1 of them) replace the draws of the generator seeded with `seed`, which come in this order.
+    size: (H, W); by default the latent's size times the checkpoint's scale, and never more than a latent cell off it.
+    callback(step, steps, x0) is called after every step.
+    Source: the reference's student sampler ("sde" re-noising, x0 in float64, only the result clamped).
+    Raises ValueError in one line for any input that does not fit.
+    """
+    config = net.config
+    device = next(net.parameters()).device
+    lq_latent = check_latent(lq_latent, config.latent_channels).to(device)
+    batch = lq_latent.shape[0]
+    sigma = sigma_per_image(degrade_sigma, batch, device)
+    caption = _caption_for(net, caption, batch, device)
+    height, width = _output_size(net, lq_latent, size)
+    sigmas = distilled_sigmas(steps).to(device)
+    draw = _noise_source((batch, config.in_channels, height, width), steps, seed, noise, step_noise, device)
+
+    lq_features = net.encode_lq(lq_latent, height, width)
+    x = next(draw)
+    for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
+        out = net(x, (1000 * t).expand(batch), caption, lq_features=lq_features, degrade_sigma=sigma)
+        x0 = out if config.prediction == "x0" else (x.double() - t.double() * out.double()).float()
+        if callback is not None:
+            callback(step, steps, x0)
+        x = (1 - t_next) * x0 + t_next * next(draw) if step < steps else x0
+    return x.clamp(-1, 1)
+
+
+def _caption_for(net: PiDNetwork, caption: Tensor | None, batch: int, device: torch.device) -> Tensor:
+    if caption is None:
+        caption = net.default_caption
+        if caption is None:
+            raise ValueError(
+                "this checkpoint stores no caption of its own: give one (encoded text, [B, tokens, width])"
+            )
+    if caption.ndim != 3 or caption.shape[0] not in (1, batch):
+        raise ValueError(
+            f"the caption has shape {list(caption.shape)}; [1 or {batch}, tokens, {net.config.caption_width}] is needed"
+        )
+    return caption.to(device, torch.float32).expand(batch, -1, -1)
+
+
+def _output_size(net: PiDNetwork, lq_latent: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
+    config = net.config
+    natural = config.output_size(*lq_latent.shape[-2:])
+    height, width = size or natural
+    if height % config.align or width % config.align or height <= 0 or width <= 0:
+        raise ValueError(f"size {width} x {height} does not fit: both sides must be multiples of {config.align} pixels")
+    if abs(height - natural[0]) > config.latent_cell or abs(width - natural[1]) > config.latent_cell:
+        raise ValueError(
+            f"size {width} x {height} does not fit the latent, which decodes to {natural[1]} x {natural[0]} "
+            f"({config.latent_cell} pixels per latent cell)"
+        )
+    return height, width
+
+
+def _noise_source(shape, steps, seed, noise, step_noise, device):
+    """Yield the first noise, then one per re-noising: those given, else draws of one generator in order."""
+    given = [noise, *(step_noise if step_noise is not None else [None] * (steps - 1))]
+    if len(given) < steps:
+        raise ValueError(f"step_noise holds {len(given) - 1} tensors, {steps} steps need {steps - 1}")
+    for i, tensor in enumerate(given[:steps]):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            name = "noise" if i == 0 else f"step_noise[{i - 1}]"
+            raise ValueError(f"{name} has shape {list(tensor.shape)}, {list(shape)} is needed")
+    return _draws(given[:steps], shape, seed, device)
+
+
+def _draws(given, shape, seed, device):
+    generator = torch.Generator(device=device).manual_seed(seed)
+    for tensor in given:
+        if tensor is None:
+            yield torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+        else:
+            yield tensor.to(device, torch.float32)

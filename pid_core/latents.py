@@ -1,0 +1,161 @@
+"""Latent families: one table of what each VAE's latent looks like and how PiD wants it.
+
+The network reads a family's *normalised* latent. A VAE gives raw values; `normalise` maps raw to normalised.
+Source: spec of the NVIDIA release (nv-tlabs/PiD) for the constants, and its `add_noise` helpers for the noising forms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Per-channel statistics of the Wan 2.1 / Qwen-Image VAE.
+_QWEN_MEAN = (
+    *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+    *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+)
+_QWEN_STD = (
+    *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+    *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
+)
+
+
+@dataclass(frozen=True)
+class LatentFamily:
+    """One VAE family.
+
+    `channels` and `down` describe the latent tensor [B, channels, H/down, W/down]; `shift` and `scale` are the affine
+    map raw -> normalised, (raw - shift) * scale, a single number or one per channel; `noising` is "flow"
+    ((1-s)*z + s*eps) or "vp" (sqrt(1-s^2)*z + s*eps); `serves` names the models that share this latent space.
+    """
+
+    name: str
+    channels: int
+    down: int
+    shift: float | tuple[float, ...] = 0.0
+    scale: float | tuple[float, ...] = 1.0
+    noising: str = "flow"
+    sr_scale: int = 4
+    serves: tuple[str, ...] = ()
+
+    def normalise(self, latent: Tensor) -> Tensor:
+        """Raw VAE latent [B, C, ...] -> the network's space, same shape and dtype."""
+        return (latent - _per_channel(self.shift, latent)) * _per_channel(self.scale, latent)
+
+    def denormalise(self, latent: Tensor) -> Tensor:
+        """The network's space -> raw VAE latent; the inverse of `normalise`."""
+        return latent / _per_channel(self.scale, latent) + _per_channel(self.shift, latent)
+
+
+def _per_channel(value: float | tuple[float, ...], like: Tensor) -> Tensor | float:
+    if isinstance(value, tuple):
+        return torch.tensor(value, dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.ndim - 2))
+    return value
+
+
+_ROWS = (
+    LatentFamily("flux", 16, 8, 0.1159, 0.3611, serves=("zimage",)),
+    LatentFamily("flux2", 128, 16, serves=("klein", "ideogram4", "ernie")),
+    LatentFamily("sd3", 16, 8, 0.0609, 1.5305),
+    LatentFamily("sdxl", 4, 8, 0.0, 0.13025, noising="vp"),
+    LatentFamily("qwenimage", 16, 8, _QWEN_MEAN, tuple(1 / s for s in _QWEN_STD), serves=("krea2", "anima")),
+    # RAE latents arrive already normalised: their statistics are files of their own, not constants.
+    LatentFamily("dinov2", 768, 16),
+    LatentFamily("siglip", 1152, 16, sr_scale=8),
+    # The bundled model's own space: pixel_unshuffle(image in [-1, 1], 2), lossless.
+    LatentFamily("rgb", 12, 2),
+)
+
+LATENT_FAMILIES: dict[str, LatentFamily] = {
+    name: row for row in _ROWS for name in (row.name, *row.serves)
+}  # family or alias -> row
+
+
+def families_with(channels: int) -> list[LatentFamily]:
+    """All rows whose latent has this many channels (aliases not repeated)."""
+    return [row for row in _ROWS if row.channels == channels]
+
+
+def get_family(name: str) -> LatentFamily:
+    """The row for a family or alias. Raises ValueError naming the known ones."""
+    if name not in LATENT_FAMILIES:
+        raise ValueError(f"unknown latent family {name!r}; choose one of {', '.join(LATENT_FAMILIES)}")
+    return LATENT_FAMILIES[name]
+
+
+def detect_family(latent: Tensor) -> str:
+    """Name the only family a latent [B, C, h, w] (or [B, C, 1, h, w]) can be of, from its channel count.
+
+    Raises ValueError with the candidates when several share the count (16: flux, sd3, qwenimage) or none has it.
+    """
+    if latent.ndim not in (4, 5):
+        raise ValueError(f"a latent is [B, C, h, w], this one has shape {list(latent.shape)}")
+    channels = latent.shape[1]
+    rows = families_with(channels)
+    if len(rows) == 1:
+        return rows[0].name
+    if rows:
+        names = ", ".join(row.name for row in rows)
+        raise ValueError(f"a latent with {channels} channels can be of {names}: choose the one its VAE belongs to")
+    known = ", ".join(f"{row.channels} ({row.name})" for row in _ROWS)
+    raise ValueError(f"no PiD family has latents with {channels} channels; known: {known}")
+
+
+def sigma_per_image(sigma: float | Sequence[float] | Tensor, batch: int, device: torch.device | str = "cpu") -> Tensor:
+    """degrade_sigma, a number or one per image -> float32 tensor [batch].
+
+    Raises ValueError when the count does not match the batch or a value is outside 0 to 1.
+    """
+    values = torch.as_tensor(sigma, dtype=torch.float32, device=device).reshape(-1)
+    if values.numel() not in (1, batch):
+        raise ValueError(
+            f"degrade_sigma has {values.numel()} values for {batch} images; give one number, or one per image"
+        )
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError(f"degrade_sigma must be between 0 and 1, got {[round(v, 4) for v in values.tolist()]}")
+    return values.expand(batch)
+
+
+def degrade(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: str, seed: int) -> Tensor:
+    """Add noise of level `sigma` (0 to 1, a number or one per image) to a normalised latent in its family's form.
+
+    The noise is drawn in float32 from a generator of its own, so the same seed gives the same pattern at every sigma
+    and never shifts the image's noise. An image whose sigma is 0 comes back untouched. Same shape and dtype.
+    """
+    noising = get_family(family).noising
+    s = sigma_per_image(sigma, latent.shape[0], latent.device).view(-1, *[1] * (latent.ndim - 1))
+    generator = torch.Generator(device=latent.device).manual_seed(seed)
+    eps = torch.randn(latent.shape, generator=generator, device=latent.device, dtype=torch.float32)
+    keep = (1 - s * s).clamp(min=0).sqrt() if noising == "vp" else 1 - s
+    return torch.where(s > 0, (keep * latent.float() + s * eps).to(latent.dtype), latent)
+
+
+def latent_cell(family: LatentFamily) -> int:
+    """Output pixels that one latent cell covers on each side."""
+    return family.down * family.sr_scale
+
+
+def check_latent(latent: Tensor, channels: int) -> Tensor:
+    """Return the latent as [B, C, h, w] (a single-frame 5-D latent is squeezed), or raise ValueError in one line."""
+    if latent.ndim == 5:
+        if latent.shape[2] != 1:
+            raise ValueError(f"the latent holds a video of {latent.shape[2]} frames; PiD decodes one frame at a time")
+        latent = latent[:, :, 0]
+    if latent.ndim != 4:
+        raise ValueError(f"the latent must have shape [B, C, h, w], got {list(latent.shape)}")
+    if latent.shape[1] != channels:
+        names = "/".join(row.name for row in families_with(latent.shape[1])) or "of no family"
+        raise ValueError(
+            f"the latent has {latent.shape[1]} channels ({names}), this checkpoint needs {channels} "
+            f"({'/'.join(row.name for row in families_with(channels)) or 'its own'}): use its VAE"
+        )
+    if math.prod(latent.shape) == 0:
+        raise ValueError(f"the latent is empty: shape {list(latent.shape)}")
+    if not bool(torch.isfinite(latent).all()):
+        bad = int((~torch.isfinite(latent)).sum())
+        raise ValueError(f"the latent holds {bad} NaN or infinite values: the step that made it failed")
+    return latent

@@ -1,0 +1,96 @@
+"""LQ conditioning: the latent's projector and the sigma-aware gates that inject its features."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .config import PiDConfig
+
+
+class ResBlock(nn.Module):
+    """Pre-activation residual block; its norms and its sum are float32, its convolutions run in their own dtype."""
+
+    def __init__(self, channels: int, padding: str, *, dtype=None, device=None, operations=nn):
+        super().__init__()
+        kind = {"dtype": dtype, "device": device}
+        conv = {"kernel_size": 3, "padding": 1, "padding_mode": padding, **kind}
+        norm = {"num_groups": 4, "num_channels": channels, "dtype": torch.float32, "device": device}
+        self.block = nn.Sequential(
+            operations.GroupNorm(**norm),
+            nn.SiLU(),
+            operations.Conv2d(channels, channels, **conv),
+            operations.GroupNorm(**norm),
+            nn.SiLU(),
+            operations.Conv2d(channels, channels, **conv),
+        )
+
+    def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        norm1, act, conv1, norm2, _, conv2 = self.block
+        h = conv1(act(norm1(x)).to(dtype)).float()
+        return x + conv2(act(norm2(h)).to(dtype)).float()
+
+
+class SigmaGate(nn.Module):
+    """s + sigmoid(Linear([s ; features]) - exp(log_alpha) * sigma) * features: a noisier latent counts for less."""
+
+    def __init__(self, width: int, rows: int, *, dtype=None, device=None, operations=nn):
+        super().__init__()
+        self.content_proj = operations.Linear(2 * width, rows, dtype=dtype, device=device)
+        self.log_alpha = nn.Parameter(torch.empty((), dtype=torch.float32, device=device))
+
+    def forward(self, s: Tensor, features: Tensor, sigma: Tensor) -> Tensor:
+        """s [B, L, D], features [B, L, D] in the compute dtype, sigma [B, 1, 1] float32 -> [B, L, D] float32."""
+        logits = self.content_proj(torch.cat([s.to(features.dtype), features], dim=-1)).float()
+        gate = torch.sigmoid(logits - self.log_alpha.to(sigma).exp() * sigma)
+        return torch.addcmul(s.float(), gate, features.float())
+
+
+class LQProjector(nn.Module):
+    """Latent -> trunk features on the patch grid -> one feature map per injection point."""
+
+    def __init__(self, config: PiDConfig, *, dtype=None, device=None, operations=nn):
+        super().__init__()
+        kind = {"dtype": dtype, "device": device}
+        width, hidden = config.lq_width, config.hidden_size
+        conv = {"kernel_size": 3, "padding": 1, "padding_mode": config.lq_padding, **kind}
+        blocks = [
+            ResBlock(width, config.lq_padding, operations=operations, **kind) for _ in range(config.lq_res_blocks)
+        ]
+        self.unpack = config.latent_unpack
+        self.ratio = config.latent_cell // config.latent_unpack / config.patch_size
+        self.latent_proj = nn.Sequential(
+            operations.Conv2d(config.lq_in_channels, width, **conv),
+            nn.SiLU(),
+            operations.Conv2d(width, width, **conv),
+            *blocks,
+        )
+        self.output_heads = nn.ModuleList(operations.Linear(width, hidden, **kind) for _ in range(config.lq_outputs))
+        rows = hidden if config.gate == "channel" else 1
+        self.gate_modules = nn.ModuleList(
+            SigmaGate(hidden, rows, operations=operations, **kind) for _ in range(config.lq_outputs)
+        )
+        if config.pit_injection:
+            self.pit_head = operations.Linear(width, hidden, **kind)
+
+    def forward(self, lq_latent: Tensor, rows: int, cols: int) -> Tensor:
+        """Normalised latent [B, C, h, w] -> trunk features [B, rows * cols, width] on the patch grid, row-major.
+
+        The latent's dtype is the dtype the convolutions run in, and that of the result.
+        """
+        dtype = lq_latent.dtype
+        if self.unpack > 1:
+            lq_latent = F.pixel_shuffle(lq_latent, self.unpack)
+        entry, blocks = self.latent_proj[:3], self.latent_proj[3:]
+        x = entry(self._align(lq_latent, rows, cols)).float()
+        for block in blocks:
+            x = block(x, dtype)
+        return rearrange(x.to(dtype), "b c h w -> b (h w) c")
+
+    def _align(self, latent: Tensor, rows: int, cols: int) -> Tensor:
+        if tuple(latent.shape[-2:]) == (rows, cols):
+            return latent
+        mode = "nearest" if self.ratio > 1 else "bilinear"
+        return F.interpolate(latent, size=(rows, cols), mode=mode)

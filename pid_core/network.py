@@ -1,0 +1,198 @@
+"""PiDNetwork: the pixel-DiT that turns a noisy image, a latent and a caption into a velocity."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .blocks import Attention, PatchBlock, PixelBlock, make_norm, rms_norm, sdpa
+from .config import PiDConfig
+from .lq import LQProjector, SigmaGate
+from .positions import image_rope, sine_cosine, text_rope, timestep_features
+
+
+class Projection(nn.Module):
+    """A Linear named `proj`, with an RMSNorm behind it where the caption needs one."""
+
+    def __init__(self, inputs: int, outputs: int, norm: bool = False, *, dtype=None, device=None, operations=nn):
+        super().__init__()
+        self.proj = operations.Linear(inputs, outputs, dtype=dtype, device=device)
+        if norm:
+            self.norm = make_norm(outputs, device=device, operations=operations)
+
+
+class TimestepEmbedder(nn.Module):
+    def __init__(self, features: int, width: int, *, dtype=None, device=None, operations=nn):
+        super().__init__()
+        kind = {"dtype": dtype, "device": device}
+        self.mlp = nn.Sequential(
+            operations.Linear(features, width, **kind), nn.SiLU(), operations.Linear(width, width, **kind)
+        )
+
+
+class FinalLayer(nn.Module):
+    def __init__(self, width: int, channels: int, *, dtype=None, device=None, operations=nn):
+        super().__init__()
+        self.norm = make_norm(width, device=device, operations=operations)
+        self.linear = operations.Linear(width, channels, dtype=dtype, device=device)
+
+
+class PiDNetwork(nn.Module):
+    """PiD's network, inference only (reference: `PidNet`).
+
+    `operations` supplies Linear, Conv2d, GroupNorm and RMSNorm; `attention(q, k, v)` works on [B, heads, L, head_dim]
+    (None: PyTorch's SDPA). `compute_dtype` is what matrix products run in; residual streams stay float32.
+    `family` and `default_caption` [1, T, caption_width] describe the loaded checkpoint where it tells them.
+    """
+
+    def __init__(
+        self,
+        config: PiDConfig,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        operations=nn,
+        attention: Attention | None = None,
+    ):
+        super().__init__()
+        self.config = config
+        self.attention = attention or sdpa
+        self.compute_dtype = dtype or torch.get_default_dtype()
+        self.family: str | None = config.family
+        self.default_caption: Tensor | None = None
+        kind = {"dtype": dtype, "device": device, "operations": operations}
+        exact = kind | {"dtype": torch.float32}  # a few small layers whose rounding the whole image would show
+        width = config.hidden_size
+        self.pixel_embedder = Projection(config.in_channels, config.pixel_hidden_size, **exact)
+        self.s_embedder = Projection(config.in_channels * config.patch_size**2, width, **kind)
+        self.t_embedder = TimestepEmbedder(config.time_features, width, **exact)
+        self.y_embedder = Projection(config.caption_width, width, norm=True, **kind)
+        self.y_pos_embedding = nn.Parameter(torch.empty(1, config.caption_length, width, dtype=dtype, device=device))
+        self.patch_blocks = nn.ModuleList(PatchBlock(config, **kind) for _ in range(config.patch_depth))
+        self.pixel_blocks = nn.ModuleList(PixelBlock(config, **kind) for _ in range(config.pixel_depth))
+        self.final_layer = FinalLayer(config.pixel_hidden_size, config.in_channels, **exact)
+        self.lq_proj = LQProjector(config, **kind)
+        if config.pit_injection:
+            self.pit_lq_gate = SigmaGate(width, width if config.gate == "channel" else 1, **kind)
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        caption: Tensor,
+        *,
+        lq_latent: Tensor | None = None,
+        degrade_sigma: Tensor,
+        lq_features: Tensor | None = None,
+        attention: Attention | None = None,
+    ) -> Tensor:
+        """Predict the velocity (or x0, see `config.prediction`) [B, 3, H, W], float32.
+
+        x: noisy image [B, 3, H, W], H and W multiples of the patch size. timestep: [B], 1000 * t with t in [0, 1].
+        caption: [B, T, caption_width]; tokens past `caption_length` are dropped. degrade_sigma: [B], the latent's
+        noise level in [0, 1]. lq_latent: normalised latent [B, C, h, w]; or lq_features, what `encode_lq` gave for it.
+        Raises ValueError when a shape does not fit.
+        """
+        config, dtype = self.config, self.compute_dtype
+        attention = attention or self.attention
+        rows, cols = self._check(x, timestep, caption, degrade_sigma)
+        if lq_features is None:
+            if lq_latent is None:
+                raise ValueError("PiD needs the latent: give lq_latent, or lq_features made by encode_lq")
+            lq_features = self.encode_lq(lq_latent, *x.shape[-2:])
+        if lq_features.shape[:2] != (x.shape[0], rows * cols):
+            raise ValueError(
+                f"lq_features are for {lq_features.shape[0]} images of {lq_features.shape[1]} tokens, "
+                f"x has {x.shape[0]} of {rows * cols}"
+            )
+        sigma = degrade_sigma.to(x.device, torch.float32).view(-1, 1, 1)
+        rope = self._image_rope(rows, cols, config.head_dim, x.device)
+
+        te = self.t_embedder.mlp(timestep_features(timestep, config.time_features))[:, None]
+        c = F.silu(te).to(dtype)  # [B, 1, D]
+        y, rope_y = self._embed_caption(caption)
+        patches = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=config.patch_size, q=config.patch_size)
+        s = self.s_embedder.proj(patches.to(dtype))
+        for i, block in enumerate(self.patch_blocks):
+            if i % config.lq_interval == 0:
+                s = self._inject(i // config.lq_interval, s, lq_features, sigma)
+            s, y = block(s, y, c, rope, rope_y, attention, with_y=i + 1 < config.patch_depth)
+        s = F.silu(te + s)
+        if config.pit_injection:
+            s = self.pit_lq_gate(s, self.lq_proj.pit_head(lq_features), sigma)
+        return self._decode_pixels(x, s.to(dtype), rows, cols, attention)
+
+    def encode_lq(self, lq_latent: Tensor, height: int, width: int) -> Tensor:
+        """Run the LQ projector's trunk once for an image of height x width pixels.
+
+        The result [B, tokens, lq_width] depends on nothing but the latent, so one serves every step and every sigma.
+        Raises ValueError when the latent's rank or channels do not fit.
+        """
+        config = self.config
+        if lq_latent.ndim != 4 or lq_latent.shape[1] != config.latent_channels:
+            raise ValueError(
+                f"this checkpoint needs lq_latent [B, {config.latent_channels}, h, w], got {list(lq_latent.shape)}"
+            )
+        rows, cols = self._grid(height, width)
+        return self.lq_proj(lq_latent.to(self.compute_dtype), rows, cols)
+
+    def _inject(self, point: int, s: Tensor, lq_features: Tensor, sigma: Tensor) -> Tensor:
+        features = self.lq_proj.output_heads[point](lq_features)
+        return self.lq_proj.gate_modules[point](s, features, sigma)
+
+    def _embed_caption(self, caption: Tensor):
+        caption = caption[:, : self.config.caption_length].to(self.compute_dtype)
+        tokens = caption.shape[1]
+        y = rms_norm(self.y_embedder.norm, self.y_embedder.proj(caption))
+        y = y + self.y_pos_embedding[:, :tokens].to(y)
+        if not self.config.text_rope:
+            return y, None
+        return y, text_rope(tokens, self.config.head_dim, theta=self.config.text_rope_theta, device=y.device)
+
+    def _embed_pixels(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, H, W, P] float32: colour plus absolute position."""
+        u = self.pixel_embedder.proj(rearrange(x.float(), "b c h w -> b h w c"))
+        rows, columns = self._pixel_positions(*x.shape[-2:], x.device)
+        half = u.shape[-1] // 2
+        return torch.cat([u[..., :half] + columns, u[..., half:] + rows[:, None]], dim=-1)
+
+    def _pixel_positions(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        half = self.config.pixel_hidden_size // 2
+        return sine_cosine(0, height, half, device=device), sine_cosine(0, width, half, device=device)
+
+    def _decode_pixels(self, x: Tensor, s: Tensor, rows: int, cols: int, attention: Attention) -> Tensor:
+        config = self.config
+        grid = {"h": rows, "w": cols, "p": config.patch_size, "q": config.patch_size}
+        rope = self._image_rope(rows, cols, config.pixel_head_dim, x.device)
+        u = rearrange(self._embed_pixels(x), "b (h p) (w q) c -> b (h w) (p q) c", **grid)  # [B, L, N, P]
+        for block in self.pixel_blocks:
+            u = block(u, s, rope, attention)
+        out = self.final_layer.linear(rms_norm(self.final_layer.norm, u))
+        return rearrange(out, "b (h w) (p q) c -> b c (h p) (w q)", **grid)
+
+    def _image_rope(self, rows: int, cols: int, head_dim: int, device: torch.device):
+        config = self.config
+        return image_rope(rows, cols, head_dim, reference=config.rope_grid, theta=config.rope_theta, device=device)
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        patch = self.config.patch_size
+        if height % patch or width % patch or not height or not width:
+            raise ValueError(f"the image is {width} x {height}; both sides must be multiples of {patch} pixels")
+        return height // patch, width // patch
+
+    def _check(self, x: Tensor, timestep: Tensor, caption: Tensor, sigma: Tensor) -> tuple[int, int]:
+        config = self.config
+        if x.ndim != 4 or x.shape[1] != config.in_channels:
+            raise ValueError(f"x must be [B, {config.in_channels}, H, W], got {list(x.shape)}")
+        if caption.ndim != 3 or caption.shape[-1] != config.caption_width or not caption.shape[1]:
+            raise ValueError(
+                f"this checkpoint needs captions [B, tokens, {config.caption_width}], got {list(caption.shape)}: "
+                "encode it with this checkpoint's text encoder (Gemma-2-2b for NVIDIA's files)"
+            )
+        counts = {"timestep": timestep.numel(), "caption": caption.shape[0], "degrade_sigma": sigma.numel()}
+        for name, count in counts.items():
+            if count != x.shape[0]:
+                raise ValueError(f"{name} is for {count} images, x holds {x.shape[0]}")
+        return self._grid(*x.shape[-2:])

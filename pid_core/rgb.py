@@ -1,0 +1,49 @@
+"""Images and the `rgb` latent family of the bundled model: lossless, two by two pixels per latent cell."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK = 2
+
+
+def to_pixels(image: Tensor) -> Tensor:
+    """[B, H, W, 3 or 4] in [0, 1] -> [B, 3, H, W] in [-1, 1]; a fourth channel (alpha) is dropped.
+
+    Raises ValueError for any other shape.
+    """
+    if image.ndim != 4 or image.shape[-1] not in (3, 4):
+        raise ValueError(f"an image is [B, H, W, 3], this one has shape {list(image.shape)}")
+    return image[..., :3].movedim(-1, 1).float() * 2 - 1
+
+
+def to_image(pixels: Tensor) -> Tensor:
+    """[B, 3, H, W] in [-1, 1] -> [B, H, W, 3] in [0, 1], clamped; undoes `to_pixels`.
+
+    Float32 is finer near 0 than near -1, so dark values lose their last bits on the way there. What lies
+    within 2^-25 of an 8- or 16-bit level is put back on it: savers that cut off would else lose a level.
+    Raises ValueError for any other shape.
+    """
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(
+            f"pixels are [B, 3, H, W], these have shape {list(pixels.shape)}: decode them with another VAE"
+        )
+    image = ((pixels.float() + 1) / 2).clamp(0, 1).movedim(1, -1)
+    level = (image * 65535).round() / 65535
+    return torch.where((image - level).abs() <= 2**-25, level, image)
+
+
+def to_rgb_latent(image: Tensor, crop: bool = False) -> Tensor:
+    """[B, H, W, 3] in [0, 1] -> [B, 12, H/2, W/2], the latent of the `rgb` family.
+
+    An odd side is an error, or loses its last row or column with `crop`. Raises ValueError.
+    """
+    pixels = to_pixels(image)
+    height, width = pixels.shape[-2:]
+    if height < BLOCK or width < BLOCK:
+        raise ValueError(f"the image is {width} x {height}; the smallest that works is {BLOCK} x {BLOCK}")
+    if (height % BLOCK or width % BLOCK) and not crop:
+        raise ValueError(f"the image is {width} x {height}; both sides must be even: crop it (odd_size) or resize it")
+    return F.pixel_unshuffle(pixels[..., : height // BLOCK * BLOCK, : width // BLOCK * BLOCK], BLOCK)

@@ -1,0 +1,46 @@
+"""Boots the real ComfyUI for tests, with a models folder of its own for tiny checkpoints."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import comfy_env
+from comfy_server import ComfyServer, Finished
+
+MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras", "checkpoints")
+
+
+class TestServer(ComfyServer):
+    """models: folder whose subfolders (MODEL_FOLDERS) ComfyUI lists; put a file there at any time."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path):
+        comfyui, pack = comfy_env.find_comfyui()
+        self.models = folder / "models"
+        for name in MODEL_FOLDERS:
+            (self.models / name).mkdir(parents=True)
+        config = folder / "extra_model_paths.yaml"
+        # JSON is YAML, and needs no package to write.
+        config.write_text(
+            json.dumps({"pidkit_tests": {"base_path": str(self.models), **{n: n for n in MODEL_FOLDERS}}})
+        )
+        arguments = ("--extra-model-paths-config", str(config))
+        super().__init__(comfyui, comfy_env.python(), folder, pack=pack, arguments=arguments)
+
+    def upload(self, image: np.ndarray | Image.Image, name: str | None = None) -> str:
+        """Puts an image ([H, W, 3] uint8, or PIL) into the input folder as PNG; returns its name there."""
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        return self.upload_image(file.getvalue(), name)
+
+    def images(self, finished: Finished, node_id: str | None = None) -> list[np.ndarray]:
+        """The images of a run as [H, W, 3] uint8, fetched through /view."""
+        files = self.image_files(finished, node_id)
+        return [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]

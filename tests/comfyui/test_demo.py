@@ -1,0 +1,15 @@
+"""The demo's two ways, ComfyUI and the core alone, draw the same picture."""
+
+import json
+
+import numpy as np
+
+import demo
+
+
+def test_core_alone_draws_comfyuis_picture(comfy):
+    graph = json.loads(demo.GRAPH.read_text())
+    by_comfyui = np.asarray(demo.through_server(comfy, graph)).astype(int)
+    by_core = np.asarray(demo.through_the_core(graph)).astype(int)
+    assert by_comfyui.shape == by_core.shape
+    assert np.abs(by_comfyui - by_core).max() <= 1

@@ -1,0 +1,65 @@
+"""From a VAE's latent to the network's input."""
+
+import pytest
+import torch
+
+from pid_core import LATENT_FAMILIES, degrade
+from pid_core.conditioning import Decoder, prepare_lq
+
+FLUX = Decoder(16, 32, "flux")
+
+
+def test_normalises_and_sizes():
+    latent = torch.randn(2, 16, 3, 5)
+    lq = prepare_lq(latent, "flux")
+    assert torch.equal(lq.latent, LATENT_FAMILIES["flux"].normalise(latent))
+    assert (lq.height, lq.width) == (96, 160)
+    assert lq.sigma.tolist() == [0.0]
+
+
+def test_adds_the_familys_noise_or_keeps_what_is_there():
+    latent = torch.randn(1, 4, 2, 2)
+    clean = LATENT_FAMILIES["sdxl"].normalise(latent)
+    noisy = prepare_lq(latent, sigma=0.4, seed=3)
+    assert torch.equal(noisy.latent, degrade(clean, 0.4, "sdxl", 3))
+    kept = prepare_lq(latent, sigma=0.4, seed=3, add_noise=False)
+    assert torch.equal(kept.latent, clean)
+    assert kept.sigma == noisy.sigma == torch.tensor([0.4])
+
+
+def test_auto_follows_the_decoder():
+    assert prepare_lq(torch.zeros(1, 16, 2, 2), decoder=FLUX).family.name == "flux"
+    assert prepare_lq(torch.zeros(1, 128, 2, 2), decoder=Decoder(128, 64)).family.name == "flux2"
+    assert prepare_lq(torch.zeros(1, 12, 2, 2)).family.name == "rgb"
+
+
+def test_aliases_are_the_same_family():
+    assert prepare_lq(torch.zeros(1, 16, 2, 2), "zimage", decoder=FLUX).family.name == "flux"
+
+
+def test_a_single_frame_is_squeezed():
+    assert prepare_lq(torch.zeros(1, 16, 1, 2, 3), "qwenimage").latent.shape == (1, 16, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("latent", "options", "words"),
+    [
+        (torch.zeros(1, 16, 2, 2), {}, "flux, sd3, qwenimage"),
+        (torch.zeros(1, 16, 2, 2), {"decoder": Decoder(16, 32)}, "flux, sd3, qwenimage"),
+        (torch.zeros(1, 16, 2, 2), {"family": "sd3", "decoder": FLUX}, "made for flux"),
+        (torch.zeros(1, 4, 2, 2), {"family": "sdxl", "decoder": Decoder(16, 32)}, "choose another"),
+        (torch.zeros(1, 4, 2, 2), {"decoder": FLUX}, "4 channels"),
+        (torch.zeros(1, 5, 2, 2), {}, "5 channels"),
+        (torch.zeros(16, 2, 2), {"family": "flux"}, "shape"),
+        (torch.zeros(1, 16, 3, 2, 2), {"family": "flux"}, "3 frames"),
+        (torch.zeros(1, 16, 0, 2), {"family": "flux"}, "empty"),
+        (torch.full((1, 16, 2, 2), float("nan")), {"family": "flux"}, "NaN"),
+        (torch.zeros(1, 16, 2, 2), {"family": "flux", "sigma": 1.2}, "between 0 and 1"),
+        (torch.zeros(1, 16, 2, 2), {"family": "flux", "sigma": float("nan")}, "between 0 and 1"),
+        (torch.zeros(1, 16, 2, 2), {"family": "chroma"}, "unknown latent family"),
+    ],
+)
+def test_one_line_errors(latent, options, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        prepare_lq(latent, **options)
+    assert "\n" not in str(caught.value)

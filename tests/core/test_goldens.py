@@ -1,0 +1,69 @@
+"""The reference's own outputs, reproduced from files through the public API with no override."""
+
+import pytest
+import torch
+from goldens import NAMES, draw, outputs, spec, weights
+from safetensors.torch import save_file
+
+from pid_core import decode, load_network
+
+TOLERANCE = 5e-5
+CASES = [(name, case["tag"]) for name in NAMES for case in spec(name)["cases"]]
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """name, dtype -> network loaded from a safetensors file with NVIDIA's prefix."""
+    cache = {}
+
+    def get(name, dtype=torch.float32):
+        if (name, dtype) not in cache:
+            path = tmp_path_factory.mktemp("golden") / f"{name}.safetensors"
+            save_file({f"net.{k}": v.contiguous() for k, v in weights(spec(name)).items()}, path)
+            cache[name, dtype] = load_network(path, dtype=dtype)
+        return cache[name, dtype]
+
+    return get
+
+
+def run(net, name, tag):
+    golden = spec(name)
+    case = next(c for c in golden["cases"] if c["tag"] == tag)
+    seed, shape = case["seed"], [case["B"], 3, case["H"], case["W"]]
+    first = draw(seed, shape)
+    caption = draw(seed + 1, [case["B"], case["Lt"], golden["config"]["txt_embed_dim"]])
+    lq_latent = draw(seed + 2, [case["B"], *case["lat"]])
+    sigma = torch.tensor(case["sigma"])
+    if case["kind"] == "forward":
+        t = 1000 * torch.tensor(case["t"])
+        return net(first, t, caption, lq_latent=lq_latent, degrade_sigma=sigma), outputs(name)[f"{tag}.velocity"]
+    steps = case.get("steps", 4)
+    step_noise = [draw(seed + 3 + k, shape) for k in range(steps - 1)]
+    image = decode(net, lq_latent, caption, sigma, steps=steps, noise=first, step_noise=step_noise)
+    return image, outputs(name)[f"{tag}.image"]
+
+
+@pytest.mark.parametrize(("name", "tag"), CASES)
+def test_golden(networks, name, tag):
+    out, expected = run(networks(name), name, tag)
+    assert (out - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "tag"), CASES)
+def test_bfloat16_stays_close_to_float32(networks, name, tag):
+    """At least 45 dB: peak is the largest velocity, or the image's range of 2."""
+    out, expected = run(networks(name, torch.bfloat16), name, tag)
+    peak = 2.0 if tag.endswith("_steps") else expected.abs().max()
+    assert out.dtype == torch.float32
+    assert 10 * torch.log10(peak**2 / (out - expected).square().mean()) >= 45
+
+
+@pytest.mark.parametrize("name", ["flux_v1", "flux2_v1pt5"])
+def test_lq_features_replace_the_latent(networks, name):
+    net = networks(name)
+    x, caption = draw(1, [2, 3, 64, 96]), draw(2, [2, 5, 24])
+    latent = draw(3, [2, net.config.latent_channels, 64 // net.config.latent_cell, 96 // net.config.latent_cell])
+    rest = {"degrade_sigma": torch.tensor([0.1, 0.6])}
+    t = torch.tensor([866.0, 342.0])
+    features = net.encode_lq(latent, 64, 96)
+    assert torch.equal(net(x, t, caption, lq_latent=latent, **rest), net(x, t, caption, lq_features=features, **rest))

@@ -1,0 +1,42 @@
+"""The rgb family and the pixel range are lossless."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pid_core.rgb import to_image, to_pixels, to_rgb_latent
+
+
+@pytest.mark.parametrize("levels", [255, 65535])
+def test_every_level_comes_back_exactly(levels):
+    image = (torch.arange(levels + 1) / levels).view(1, 1, -1, 1).expand(1, 1, -1, 3)
+    assert torch.equal(to_image(to_pixels(image)), image)
+
+
+def test_random_values_come_back():
+    image = torch.rand(2, 5, 7, 3, generator=torch.Generator().manual_seed(0))
+    assert (to_image(to_pixels(image)) - image).abs().max() <= 2**-25
+
+
+def test_alpha_is_dropped():
+    image = torch.rand(1, 4, 4, 4)
+    assert torch.equal(to_pixels(image), to_pixels(image[..., :3]))
+
+
+def test_rgb_latent_is_the_image_unshuffled():
+    image = torch.rand(2, 6, 4, 3)
+    latent = to_rgb_latent(image)
+    assert latent.shape == (2, 12, 3, 2)
+    assert torch.equal(F.pixel_shuffle(latent, 2), to_pixels(image))
+    assert torch.equal(to_rgb_latent(F.pad(image, (0, 0, 0, 1, 0, 1)), crop=True), latent)
+
+
+def test_one_line_errors():
+    with pytest.raises(ValueError, match="5 x 4; both sides must be even"):
+        to_rgb_latent(torch.zeros(1, 4, 5, 3))
+    with pytest.raises(ValueError, match="smallest"):
+        to_rgb_latent(torch.zeros(1, 1, 4, 3), crop=True)
+    with pytest.raises(ValueError, match="[B, H, W, 3]"):
+        to_pixels(torch.zeros(4, 4, 3))
+    with pytest.raises(ValueError, match=r"\[1, 4, 2, 2\]"):
+        to_image(torch.zeros(1, 4, 2, 2))

@@ -1,0 +1,304 @@
+"""Train the bundled checkpoint, pid_nano: a small PiD that upscales RGB images four times.
+
+    python -m training.make_pool pool/part0.npy --count 3000
+    python -m training.train --pool pool --out pid_core/assets/pid_nano.safetensors --minutes 90
+
+Pictures are scenes made by code (training/scenes.py). The small picture is their bicubic, antialiased quarter; its
+latent is pixel_unshuffle(2x - 1, 2), to which noise of a random degrade_sigma is added as NVIDIA's training does.
+First half: x_t is made from the true picture. Second half: mostly from the network's own earlier steps, as in use,
+with a loss that asks the later steps for the picture's local gradient energy, so that four steps come out sharp
+while the first step (and the one-step decode) stays the least-error estimate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pid_core.config import PiDConfig
+from pid_core.network import PiDNetwork
+from pid_core.positions import sine_cosine
+from pid_core.schedule import DISTILLED_SIGMAS
+
+NANO = PiDConfig(
+    patch_size=8,
+    hidden_size=128,
+    num_heads=4,
+    patch_depth=2,
+    mlp_size=256,
+    pixel_hidden_size=8,
+    pixel_attn_size=64,
+    pixel_num_heads=2,
+    pixel_depth=2,
+    pixel_mlp_size=32,
+    caption_width=32,
+    caption_length=4,
+    rope_reference=256,
+    latent_channels=12,
+    latent_down=2,
+    lq_width=128,
+    lq_res_blocks=5,
+    lq_interval=1,
+    pit_injection=True,
+    prediction="x0",
+    family="rgb",
+)
+SHAPES = (
+    (12, 128, 128),
+    (12, 128, 128),
+    (12, 128, 128),
+    (6, 128, 256),
+    (3, 256, 256),
+)  # batch, height, width
+LONGEST_SIDE = 16384  # pixel positions are drawn from here, so that large images are no news to the network
+
+
+class TrainedNetwork(PiDNetwork):
+    """The network with a learnable caption and pixel positions that start anywhere."""
+
+    def __init__(self, config: PiDConfig):
+        super().__init__(config)
+        self.default_caption = nn.Parameter(torch.randn(1, config.caption_length, config.caption_width))
+        self.register_buffer("positions", sine_cosine(0, LONGEST_SIDE, config.pixel_hidden_size // 2), persistent=False)
+        self.register_buffer("origin", torch.zeros(2, dtype=torch.long), persistent=False)
+
+    def _pixel_positions(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        rows = self.origin[0] + torch.arange(height, device=device)
+        columns = self.origin[1] + torch.arange(width, device=device)
+        return self.positions[rows], self.positions[columns]
+
+    def forward(self, x: Tensor, t: Tensor, lq_features: Tensor, sigma: Tensor) -> Tensor:
+        caption = self.default_caption.expand(x.shape[0], -1, -1)
+        return super().forward(x, 1000 * t, caption, lq_features=lq_features, degrade_sigma=sigma)
+
+
+@torch.no_grad()
+def initialise(net: TrainedNetwork, latent: Tensor) -> None:
+    """Start values that let the latent through at once: LQ features of unit size (measured on a batch of latents),
+    gates open as in the reference, and pixel blocks that outweigh the noise and the positions in their stream."""
+    nn.init.normal_(net.y_pos_embedding, std=0.02)
+    features = net.lq_proj(latent, *latent.shape[-2:])
+    for head in (*net.lq_proj.output_heads, net.lq_proj.pit_head):
+        head.weight /= head(features).std()
+        nn.init.zeros_(head.bias)
+    for name, p in net.named_parameters():
+        if "adaLN_modulation" in name:
+            nn.init.normal_(p, std=0.05 if name.startswith("pixel") else 0.02) if p.ndim == 2 else nn.init.zeros_(p)
+        elif name.endswith("content_proj.weight"):
+            nn.init.trunc_normal_(p, std=0.01)
+        elif name.endswith("content_proj.bias"):
+            nn.init.constant_(p, 2.0)
+        elif name.endswith("log_alpha"):
+            nn.init.constant_(p, math.log(5))
+    for block in net.pixel_blocks:
+        bias = block.adaLN_modulation[0].bias.view(-1, 6, net.config.pixel_hidden_size)
+        bias[:, 2], bias[:, 5] = 0.5, 1.0  # the two gates
+        block.mlp.fc2.weight *= 5
+
+
+class Pool:
+    """Random crops of the scene pool: pictures [B, 3, H, W] in [-1, 1] and their quarter-size latents."""
+
+    def __init__(self, folder: Path, seed: int):
+        self.parts = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("part*.npy"))]
+        self.rng = np.random.default_rng(seed)
+
+    def picture(self, height: int, width: int) -> Tensor:
+        rng = self.rng
+        if rng.random() < 0.04:
+            return self.plain(height, width)
+        part = self.parts[rng.integers(len(self.parts))]
+        grow = 1.5 if rng.random() < 0.3 and max(height, width) * 1.5 <= part.shape[1] else 1.0
+        h, w = int(height * grow), int(width * grow)
+        top, left = rng.integers(part.shape[1] - h + 1), rng.integers(part.shape[2] - w + 1)
+        crop = part[rng.integers(len(part)), top : top + h, left : left + w]
+        image = torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 127.5 - 1
+        if grow > 1:
+            image = F.interpolate(image[None], (height, width), mode="bicubic", antialias=True)[0].clamp(-1, 1)
+        image = image[torch.from_numpy(rng.permutation(3))]
+        flips = [d for d in (1, 2) if rng.random() < 0.5]
+        if height == width and rng.random() < 0.5:
+            image = image.transpose(1, 2)
+        return image.flip(flips)
+
+    def plain(self, height: int, width: int) -> Tensor:
+        """A flat colour or a gentle ramp: the network must not draw texture where there is none."""
+        colour, slope = (torch.from_numpy(self.rng.uniform(-1, 1, (3, 1, 1))).float() for _ in range(2))
+        ramp = torch.linspace(-0.5, 0.5, width).expand(height, width) * float(self.rng.random() < 0.5)
+        return (colour + slope * ramp).clamp(-1, 1)
+
+    def batch(self, size: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        x = torch.stack([self.picture(height, width) for _ in range(size)])
+        small = F.interpolate(x, scale_factor=0.25, mode="bicubic", antialias=True).clamp(-1, 1)
+        if self.rng.random() < 0.5:
+            small = (small * 127.5).round() / 127.5
+        return x, F.pixel_unshuffle(small, 2)
+
+
+def degrade_some(latent: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Add flow noise of sigma ~ U[0, 0.8] to a share of the batch; the rest stays clean with sigma 0."""
+    sigma = torch.rand(len(latent)) * 0.8 * (torch.rand(len(latent)) < share)
+    s = sigma.view(-1, 1, 1, 1)
+    return (1 - s) * latent + s * torch.randn_like(latent), sigma
+
+
+def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.diff(dim=-1), x.diff(dim=-2)
+
+
+def fidelity_loss(out: Tensor, x: Tensor) -> Tensor:
+    loss = (out - x).abs().mean()
+    for a, b in zip(gradients(out), gradients(x), strict=True):
+        loss = loss + 0.25 * (a - b).abs().mean()
+    return loss
+
+
+def energy_loss(out: Tensor, x: Tensor) -> Tensor:
+    """Distance between local mean gradient magnitudes (8 x 8 pixels): right sharpness, wherever the detail lies."""
+    return sum(
+        (F.avg_pool2d(a.abs(), 8, 4) - F.avg_pool2d(b.abs(), 8, 4)).abs().mean()
+        for a, b in zip(gradients(out), gradients(x), strict=True)
+    )
+
+
+def draw_step(rng: np.random.Generator) -> tuple[int, float]:
+    """(student step 0..3, time): mostly the student's own times, one-step time 1.0, and now and then any time."""
+    if rng.random() < 0.08:
+        t = float(rng.uniform(0.02, 1.0))
+        return int(np.argmin([abs(t - s) for s in DISTILLED_SIGMAS[:4]])), t
+    step = int(rng.choice(4, p=(0.4, 0.15, 0.2, 0.25)))
+    return step, 1.0 if step == 0 and rng.random() < 0.4 else DISTILLED_SIGMAS[step]
+
+
+@torch.no_grad()
+def rollout(net, features: Tensor, sigma: Tensor, steps: int, shape: torch.Size) -> Tensor:
+    """The network's own x0 after `steps` student steps."""
+    x = torch.randn(shape)
+    for step in range(steps):
+        t = torch.full((shape[0],), DISTILLED_SIGMAS[step])
+        x0 = net(x, t, features, sigma)
+        t_next = DISTILLED_SIGMAS[step + 1]
+        x = (1 - t_next) * x0 + t_next * torch.randn(shape)
+    return x0
+
+
+def make_optimisers(net: TrainedNetwork, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices, on which it learns several times as fast here, and AdamW for all else."""
+    matrices = [p for n, p in net.named_parameters() if p.ndim == 2 and min(p.shape) > 8]
+    rest = [p for n, p in net.named_parameters() if not any(p is m for m in matrices)]
+    return [
+        torch.optim.AdamW(rest, lr=0.15 * lr, betas=(0.9, 0.99), weight_decay=1e-4),
+        torch.optim.Muon(matrices, lr=lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original"),
+    ]
+
+
+def save_checkpoint(net: TrainedNetwork, path: Path) -> None:
+    state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in net.state_dict().items()}
+    state["default_caption"] = state["default_caption"][0]
+    told = ("rope_reference", "latent_down", "sr_scale", "lq_interval", "lq_padding", "prediction", "family")
+    config = {k: v for k, v in asdict(net.config).items() if k in told}
+    metadata = {"pid_config": json.dumps(config), "licence": "Apache-2.0", "title": "pid_nano"}
+    save_file(state, path, metadata=metadata)
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    pool, rng = Pool(args.pool, args.seed), np.random.default_rng(args.seed)
+    net = TrainedNetwork(NANO)
+    initialise(net, pool.batch(8, 128, 128)[1])
+    net.compute_dtype = torch.bfloat16
+    optimisers = make_optimisers(net, args.lr)
+    rates = [group["lr"] for o in optimisers for group in o.param_groups]
+    ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+    spent, iteration = 0.0, 0
+    if args.resume:
+        state = torch.load(args.resume, weights_only=True)
+        net.load_state_dict(state["net"])
+        ema.module.load_state_dict(state["ema"])
+        for optimiser, saved_state in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved_state)
+        spent, iteration = state["spent"] * (not args.restart_clock), state["iteration"]
+    print(f"{sum(p.numel() for p in net.parameters()):,} parameters", flush=True)
+    run = torch.compile(net, dynamic=False) if args.compile else net
+    trunk = torch.compile(net.lq_proj, dynamic=False) if args.compile else net.lq_proj
+    start, shown, saved, sums = time.monotonic() - spent, 0.0, 0.0, {}
+    while (progress := (time.monotonic() - start) / (60 * args.minutes)) < 1:
+        pace = min(1, (iteration + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group, rate in zip((g for o in optimisers for g in o.param_groups), rates, strict=True):
+            group["lr"] = rate * pace
+        x, latent = pool.batch(*SHAPES[rng.integers(len(SHAPES))])
+        latent, sigma = degrade_some(latent, share=0.35)
+        net.origin.copy_(torch.randint(0, LONGEST_SIDE - 256, (2,)))
+        step, t = draw_step(rng)
+        late = progress > args.rollout_from
+        with torch.autocast("cpu", torch.bfloat16):
+            features = trunk(latent.bfloat16(), x.shape[2] // 8, x.shape[3] // 8)
+            known = x
+            if late and step > 0 and rng.random() < 0.7:
+                known = rollout(run, features.detach(), sigma, step, x.shape)
+            x_t = (1 - t) * known + t * torch.randn_like(x)
+            out = run(x_t, torch.full((len(x),), t), features, sigma)
+        loss = fidelity_loss(out, x)
+        if late and step > 0:
+            loss = loss + args.sharpness * energy_loss(out, x)
+        net.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+        ema.update_parameters(net)
+        iteration += 1
+        with torch.no_grad():
+            sums.setdefault(step, []).append((out - x)[sigma == 0].square().mean().item() if (sigma == 0).any() else 0)
+        elapsed = time.monotonic() - start
+        if elapsed - shown > 30:
+            psnr = {k: round(10 * math.log10(4 / max(np.mean([e for e in v if e]), 1e-9)), 2) for k, v in sums.items()}
+            print(
+                f"{elapsed / 60:6.1f} min  {iteration:6d}  pace {pace:.2f}  clean PSNR by step {psnr}",
+                flush=True,
+            )
+            shown, sums = elapsed, {}
+        if elapsed - saved > 240:
+            saved = elapsed
+            save_state(net, ema, optimisers, elapsed, iteration, args.out)
+    save_state(net, ema, optimisers, time.monotonic() - start, iteration, args.out)
+
+
+def save_state(net, ema, optimisers, spent: float, iteration: int, out: Path) -> None:
+    save_checkpoint(ema.module, out)
+    state = {
+        "net": net.state_dict(),
+        "ema": ema.module.state_dict(),
+        "optimisers": [o.state_dict() for o in optimisers],
+    }
+    torch.save(state | {"spent": spent, "iteration": iteration}, out.with_suffix(".state.pt"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pool", type=Path, required=True, help="folder with part*.npy from training.make_pool")
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--minutes", type=float, default=90, help="length of the run; the learning rate follows it")
+    parser.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW follows")
+    parser.add_argument("--sharpness", type=float, default=0.5, help="weight of the gradient-energy loss")
+    parser.add_argument("--rollout-from", type=float, default=0.5, help="share of the run after which x_t is its own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", type=Path, help="a .state.pt file of an earlier run")
+    parser.add_argument("--restart-clock", action="store_true", help="with --resume: a full run on top of it")
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
