@@ -6,43 +6,49 @@ prefix, and ComfyUI's own layout, which stores each pixel block's modulation as 
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from .blocks import Attention
-from .config import PiDConfig
+from .config import PiDConfig, strip_prefix
 from .latents import get_family
 from .network import PiDNetwork
 
-PREFIXES = ("net.", "core.", "model.diffusion_model.", "diffusion_model.")
 AUX_HEAD = "lq_proj.lq_aux_rgb_head."  # training only
-CAPTION_KEY = "default_caption"  # [T, caption_width], stored beside the weights
+# Stored beside the weights, without prefix.
+CAPTION_KEY = "default_caption"  # [T, caption_width]
+CONFIG_KEY = "pid_config"  # uint8, the metadata entry of that name for files whose writer keeps no metadata
 
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_LORA = "a LoRA"
 # What a file without PiD's tensors seems to be: the first row whose every mark occurs in some tensor name.
 _KINDS = (
-    (("lora_",), "a LoRA"),
+    (("lora_",), _LORA),
     (
         ("pixel_embedder.proj.", "patch_blocks."),
         "PixelDiT without a latent input (text to image), not a PiD decoder",
     ),
+    (("double_blocks.",), "a Flux diffusion model"),
+    (("joint_blocks.",), "an SD3 diffusion model"),
+    (("input_blocks.",), "an SDXL or SD1 diffusion model"),
+    (("transformer_blocks.",), "a diffusion transformer, such as Qwen-Image"),
+    (("noise_refiner.",), "a Z-Image or Lumina diffusion model"),
+    # after the diffusion models: an all-in-one file holds these too
     (("decoder.conv_in.",), "a VAE"),
     (("decoder.conv1.", "encoder.conv1."), "a video VAE (Wan or Qwen-Image)"),
     (("spiece_model",), "a text encoder"),
     (("embed_tokens.",), "a text encoder"),
     (("text_model.encoder.",), "a text encoder (CLIP)"),
     (("shared.weight",), "a text encoder (T5)"),
-    (("double_blocks.",), "a Flux diffusion model"),
-    (("joint_blocks.",), "an SD3 diffusion model"),
-    (("input_blocks.",), "an SDXL or SD1 diffusion model"),
-    (("transformer_blocks.",), "a diffusion transformer, such as Qwen-Image"),
-    (("noise_refiner.",), "a Z-Image or Lumina diffusion model"),
 )
 
 
@@ -74,6 +80,8 @@ def load_network(
     (16 channels: flux, sd3, qwenimage). Weights are mapped from disk and converted tensor by tensor, so that two copies
     never exist. Raises ValueError (FileNotFoundError for no such file) in one line that says what the file seems to be.
     """
+    if dtype not in _DTYPES:
+        raise ValueError(f"the network runs in float32, bfloat16, float16 or float64, not in {dtype}")
     checkpoint = read_checkpoint(source, family=family)
     net = PiDNetwork(checkpoint.config, device="meta", dtype=dtype, operations=operations, attention=attention)
     assign_weights(net, checkpoint.state_dict, device)
@@ -103,7 +111,9 @@ def read_checkpoint(source: str | Path | Mapping[str, Tensor], *, family: str | 
         state_dict, metadata = _read_file(Path(source))
     try:
         state_dict = bare_layout(state_dict)
-        caption = state_dict.pop(CAPTION_KEY, None)
+        caption, stored = (state_dict.pop(key, None) for key in (CAPTION_KEY, CONFIG_KEY))
+        if stored is not None:
+            metadata = {CONFIG_KEY: _config_text(stored)} | dict(metadata)
         config = _config_of(state_dict, metadata)
         if family is not None:
             config = _with_family(config, family)
@@ -117,17 +127,28 @@ def read_checkpoint(source: str | Path | Mapping[str, Tensor], *, family: str | 
 
 def bare_layout(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Strip the file's prefix, drop the aux head, join ComfyUI's split modulation. Returns a new dict, same tensors."""
-    if not all(isinstance(v, Tensor) for v in state_dict.values()):
-        odd = next(k for k, v in state_dict.items() if not isinstance(v, Tensor))
+    if not state_dict:
+        raise ValueError("it holds no tensors")
+    odd = next((k for k, v in state_dict.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
+    if odd is not None:
         raise ValueError(
             f"it is no flat list of tensors (entry {odd!r} is none): a training checkpoint must be converted first"
         )
-    caption = {k: v for k, v in state_dict.items() if k == CAPTION_KEY}
-    weights = {k: v for k, v in state_dict.items() if k != CAPTION_KEY}
-    prefix = next((p for p in PREFIXES if weights and all(k.startswith(p) for k in weights)), "")
-    bare = {k[len(prefix) :]: v for k, v in weights.items()}
-    bare = {k: v for k, v in bare.items() if not k.startswith(AUX_HEAD)}
-    return _join_modulation(bare) | caption
+    beside = {k: v for k, v in state_dict.items() if k in (CAPTION_KEY, CONFIG_KEY)}
+    weights = {k: v for k, v in state_dict.items() if k not in beside}
+    bare = {k: v for k, v in strip_prefix(weights).items() if not k.startswith(AUX_HEAD)}
+    return _join_modulation(bare) | beside
+
+
+def config_tensor(config: PiDConfig) -> Tensor:
+    """The configuration as a tensor to store beside the weights: uint8 [n], JSON of every field in UTF-8."""
+    return torch.tensor(list(json.dumps(asdict(config)).encode()), dtype=torch.uint8)
+
+
+def _config_text(stored: Tensor) -> str:
+    if stored.dtype != torch.uint8 or stored.ndim != 1:
+        raise ValueError(f"its {CONFIG_KEY} is {stored.dtype} {list(stored.shape)}, JSON as uint8 [n] is needed")
+    return bytes(stored.tolist()).decode(errors="replace")
 
 
 def _join_modulation(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -138,15 +159,26 @@ def _join_modulation(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         width = state_dict.get("pixel_embedder.proj.weight")
         if other not in state_dict or width is None or joined in state_dict:
             continue  # the check of names reports what is missing
-        rows = 3 * width.shape[0]
-        halves = [state_dict.pop(k).unflatten(0, (-1, rows)) for k in (name, other)]
-        state_dict[joined] = torch.cat(halves, dim=1).flatten(0, 1)
+        halves, rows = [state_dict[name], state_dict[other]], 3 * width.shape[0]
+        if halves[0].shape != halves[1].shape or not halves[0].ndim or halves[0].shape[0] % rows:
+            raise ValueError(
+                f"{name} {list(halves[0].shape)} and its _mlp half {list(halves[1].shape)} cannot be joined: both need "
+                f"the same shape, with a multiple of {rows} rows"
+            )
+        del state_dict[name], state_dict[other]
+        state_dict[joined] = torch.cat([h.unflatten(0, (-1, rows)) for h in halves], dim=1).flatten(0, 1)
     return state_dict
 
 
 def _config_of(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> PiDConfig:
-    if "lq_proj.latent_proj.0.weight" not in state_dict:
-        kind = _guess(state_dict)
+    kind = _guess(state_dict)
+    if kind == _LORA or not any(k.startswith("lq_proj.") for k in state_dict):
+        inside = next((k for k in state_dict if ".lq_proj." in k), None)
+        if kind != _LORA and inside:
+            raise ValueError(
+                f"its tensor names have several prefixes or an unknown one ({inside}); a training checkpoint must be "
+                "converted first: keep one set of weights, with the prefix net. or none"
+            )
         raise ValueError(
             f"this is no PiD checkpoint; it seems to be {kind}"
             if kind
@@ -154,10 +186,7 @@ def _config_of(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
             + ", ".join(list(state_dict)[:3])
             + ")"
         )
-    try:
-        return PiDConfig.from_state_dict(state_dict, metadata)
-    except (IndexError, ZeroDivisionError, TypeError):
-        raise ValueError("its tensors have shapes that no PiD network has") from None
+    return PiDConfig.from_state_dict(state_dict, metadata)
 
 
 def _guess(names: Mapping[str, Tensor]) -> str | None:
@@ -188,12 +217,14 @@ def _check_tensors(state_dict: Mapping[str, Tensor], config: PiDConfig) -> None:
         for k, shape in expected.items()
         if k in state_dict and tuple(state_dict[k].shape) != shape
     ]
+    integers = [f"{k} is {v.dtype}" for k, v in state_dict.items() if k in expected and not v.is_floating_point()]
     problems = [
         f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for what, names in (
             ("missing tensors", missing),
             ("unexpected tensors", unexpected),
             ("wrong shapes", wrong),
+            ("tensors that are no floating-point numbers", integers),
         )
         if names
     ]
@@ -216,16 +247,34 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FileNotFoundError(f"no such file: {path}")
     size = path.stat().st_size
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             with safe_open(path, framework="pt", device="cpu") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         state_dict = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except MemoryError:
+        raise
+    except Exception as error:  # unpickling bytes that are no pickle raises nearly anything
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            raise ValueError(
+                f"{path.name} is not loaded: it is a pickle that holds {code[1]} besides tensors, and such files can "
+                "run code; convert it to .safetensors where you trust it"
+            ) from None
+        reason = type(error).__name__
+        if str(error) and not isinstance(error, pickle.UnpicklingError):
+            reason += f": {str(error).splitlines()[0][:160]}"
         raise ValueError(
             f"{path.name} ({size:,} bytes) cannot be read; it is truncated, corrupt or no checkpoint: fetch it again "
-            f"({reason[:160]})"
+            f"({reason})"
         ) from None
     if not isinstance(state_dict, dict):
         raise ValueError(f"{path.name} holds a {type(state_dict).__name__}, not a dictionary of tensors")
     return state_dict, {}
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By name, or by content: eight bytes of length, then JSON."""
+    if path.suffix.lower() in (".safetensors", ".sft"):
+        return True
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"

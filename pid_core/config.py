@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from .latents import families_with, get_family
+
+PREFIXES = ("net.", "core.", "model.diffusion_model.", "diffusion_model.")  # of tensor names, by who wrote the file
 
 # Names that NVIDIA's own configuration uses for the same things, so that either can stand in a file's metadata.
 _REFERENCE_NAMES = {
@@ -90,6 +92,24 @@ class PiDConfig:
     family: str | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(field.default) in (int, float) and not (0 < value < math.inf or field.name == "lq_res_blocks"):
+                raise ValueError(f"the network's {field.name} is {value}, a positive number is needed")
+        for width, heads in (("hidden_size", "num_heads"), ("pixel_attn_size", "pixel_num_heads")):
+            if getattr(self, width) % (4 * getattr(self, heads)):  # RoPE turns pairs, for two axes
+                raise ValueError(
+                    f"the network's {width} {getattr(self, width)} does not split into {heads} "
+                    f"{getattr(self, heads)} heads of a multiple of 4"
+                )
+        for name, unit in (("pixel_hidden_size", 4), ("lq_width", 4), ("time_features", 2)):
+            if getattr(self, name) % unit:
+                raise ValueError(f"the network's {name} is {getattr(self, name)}, a multiple of {unit} is needed")
+        if self.latent_channels % self.latent_unpack**2:
+            raise ValueError(
+                f"latents of {self.latent_channels} channels cannot be un-packed {self.latent_unpack} x "
+                f"{self.latent_unpack}"
+            )
         if self.latent_cell // self.latent_unpack < self.patch_size:
             raise ValueError(
                 f"a latent cell covers {self.latent_cell // self.latent_unpack} output pixels, less than a patch of "
@@ -139,31 +159,73 @@ class PiDConfig:
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping, metadata: Mapping[str, str] | None = None) -> PiDConfig:
-        """Read every size from bare tensor names and shapes (of NVIDIA's layout).
+        """Read every size from tensor names (of NVIDIA's layout, bare or with a file's prefix) and shapes.
 
         What shapes cannot tell (RoPE reference, padding, family of a 16-channel latent, prediction, ...) follows the
         released network of that layout, unless `metadata["pid_config"]` (JSON, field names of this class or of
-        NVIDIA's configuration) says otherwise. Raises ValueError when a tensor is missing or the metadata
-        contradicts the shapes.
+        NVIDIA's configuration) says otherwise. Raises ValueError when a tensor is missing or has a shape that no PiD
+        network has, or when the metadata contradicts the shapes.
         """
-        config = cls(**_sizes_from_shapes(state_dict))
+        sizes = _sizes_from_shapes(strip_prefix(state_dict))
         told = _read_metadata(metadata)
         for name in _SHAPE_FIELDS & told.keys():
-            if told[name] != getattr(config, name):
+            if told[name] != sizes[name]:
                 raise ValueError(
-                    f"the metadata entry pid_config says {name} = {told[name]}, the tensors say {getattr(config, name)}"
+                    f"the metadata entry pid_config says {name} = {told[name]}, the tensors say {sizes[name]}"
                 )
+        inputs = sizes["latent_channels"] // sizes["latent_unpack"] ** 2
         if "latent_unpack" in told:
-            told.setdefault("latent_channels", config.lq_in_channels * told["latent_unpack"] ** 2)
+            told.setdefault("latent_channels", inputs * told["latent_unpack"] ** 2)
         elif "latent_channels" in told:
-            told["latent_unpack"] = math.isqrt(max(told["latent_channels"] // config.lq_in_channels, 1))
-        result = replace(config, **told)
-        if result.lq_in_channels != config.lq_in_channels:
+            told["latent_unpack"] = math.isqrt(max(told["latent_channels"] // inputs, 1))
+        points = math.ceil(sizes["patch_depth"] / sizes["lq_interval"])
+        sizes |= told
+        channels, unpack = sizes["latent_channels"], sizes["latent_unpack"]
+        if unpack < 1 or channels != inputs * unpack**2:
             raise ValueError(
-                f"the metadata entry pid_config gives {result.lq_in_channels} latent channels after un-packing, "
-                f"the tensors take {config.lq_in_channels}"
+                f"the metadata entry pid_config gives {channels} latent channels, un-packed {unpack} x {unpack}; "
+                f"the tensors take {inputs} after un-packing"
+            )
+        result = cls(**(_family_sizes(channels, told.get("family")) | sizes))
+        if result.lq_outputs != points:
+            raise ValueError(
+                f"the metadata entry pid_config says lq_interval = {result.lq_interval}, which gives "
+                f"{result.lq_outputs} injection points; the tensors hold {points}"
             )
         return result
+
+
+def strip_prefix(state_dict: Mapping) -> dict:
+    """A copy without the prefix that most names share; other names stay as they are, for the loader to report.
+
+    Raises ValueError when a tensor is there twice, with and without the prefix.
+    """
+    counts = {p: sum(k.startswith(p) for k in state_dict) for p in PREFIXES}
+    prefix = max(counts, key=counts.__getitem__)
+    if 2 * counts[prefix] <= len(state_dict):
+        return dict(state_dict)
+    bare = {k.removeprefix(prefix): v for k, v in state_dict.items()}
+    if len(bare) < len(state_dict):
+        twice = next(k for k in bare if k in state_dict and prefix + k in state_dict)
+        raise ValueError(f"it holds the tensor {twice} twice, with and without the prefix {prefix}")
+    return bare
+
+
+def _family_sizes(channels: int, family: str | None) -> dict:
+    """What the latent family decides; every row with the same channels has the same scales."""
+    rows = families_with(channels)
+    if family is not None:
+        row = get_family(family)
+        if row not in rows:
+            raise ValueError(
+                f"the metadata entry pid_config says family {family} ({row.channels} channels), the network takes "
+                f"latents of {channels}"
+            )
+        rows = [row]
+    if not rows:
+        return {}
+    sizes = {"latent_down": rows[0].down, "sr_scale": rows[0].sr_scale}
+    return sizes | {"family": rows[0].name} if len(rows) == 1 else sizes
 
 
 # Fields that the shapes decide for good; metadata may repeat but not change them.
@@ -175,20 +237,30 @@ _SHAPE_FIELDS = {
 
 
 def _sizes_from_shapes(state_dict: Mapping) -> dict:
-    def shape(name: str) -> tuple[int, ...]:
+    def shape(name: str, rank: int = 2) -> tuple[int, ...]:
         if name not in state_dict:
             raise ValueError(f"the checkpoint has no tensor {name}: not a PiD network")
-        return tuple(state_dict[name].shape)
+        sizes = tuple(state_dict[name].shape)
+        if len(sizes) != rank or 0 in sizes:
+            raise ValueError(f"the tensor {name} has shape {list(sizes)}, {rank} sizes above 0 are needed")
+        return sizes
+
+    def heads(width: int, norm: str) -> int:
+        (head_dim,) = shape(norm, 1)
+        if width % head_dim:
+            raise ValueError(f"the tensor {norm} has shape [{head_dim}], which does not divide the width {width}")
+        return width // head_dim
 
     def count(prefix: str, start: int = 0) -> int:
-        numbers = {int(k[len(prefix) :].split(".")[0]) for k in state_dict if k.startswith(prefix)}
-        return len([n for n in numbers if n >= start])
+        numbers = {k[len(prefix) :].split(".")[0] for k in state_dict if k.startswith(prefix)}
+        return len([n for n in numbers if n.isdecimal() and int(n) >= start])
 
     hidden, patch_inputs = shape("s_embedder.proj.weight")
     pixel_hidden, in_channels = shape("pixel_embedder.proj.weight")
     pixel_attn = shape("pixel_blocks.0.compress_to_attn.weight")[0]
-    lq_width, lq_in = shape("lq_proj.latent_proj.0.weight")[:2]
-    patch_depth, heads = count("patch_blocks."), count("lq_proj.output_heads.")
+    lq_width, lq_in = shape("lq_proj.latent_proj.0.weight", 4)[:2]
+    shape("lq_proj.output_heads.0.weight")
+    patch_depth, outputs = count("patch_blocks."), count("lq_proj.output_heads.")
     pit = "lq_proj.pit_head.weight" in state_dict
     gate = "token" if shape("lq_proj.gate_modules.0.content_proj.weight")[0] == 1 else "channel"
     v15 = pit and gate == "token"
@@ -196,21 +268,21 @@ def _sizes_from_shapes(state_dict: Mapping) -> dict:
         "in_channels": in_channels,
         "patch_size": math.isqrt(patch_inputs // in_channels),
         "hidden_size": hidden,
-        "num_heads": hidden // shape("patch_blocks.0.attn.q_norm_x.weight")[0],
+        "num_heads": heads(hidden, "patch_blocks.0.attn.q_norm_x.weight"),
         "patch_depth": patch_depth,
         "mlp_size": shape("patch_blocks.0.mlp_x.w1.weight")[0],
         "time_features": shape("t_embedder.mlp.0.weight")[1],
         "pixel_hidden_size": pixel_hidden,
         "pixel_attn_size": pixel_attn,
-        "pixel_num_heads": pixel_attn // shape("pixel_blocks.0.attn.q_norm.weight")[0],
+        "pixel_num_heads": heads(pixel_attn, "pixel_blocks.0.attn.q_norm.weight"),
         "pixel_depth": count("pixel_blocks."),
         "pixel_mlp_size": shape("pixel_blocks.0.mlp.fc1.weight")[0],
         "caption_width": shape("y_embedder.proj.weight")[1],
-        "caption_length": shape("y_pos_embedding")[1],
+        "caption_length": shape("y_pos_embedding", 3)[1],
         "lq_width": lq_width,
         # 0 and 2 are the entry convolutions, 1 is their activation
         "lq_res_blocks": count("lq_proj.latent_proj.", start=3),
-        "lq_interval": math.ceil(patch_depth / heads),
+        "lq_interval": math.ceil(patch_depth / outputs),
         "gate": gate,
         "pit_injection": pit,
         "rope_reference": 2048 if v15 else 1024,
@@ -220,11 +292,6 @@ def _sizes_from_shapes(state_dict: Mapping) -> dict:
     }
     if v15 and lq_in == 32:  # Flux.2's 128 packed channels, un-packed 2 x 2 by the network itself
         sizes |= {"latent_unpack": 2, "latent_channels": 128}
-    rows = families_with(sizes["latent_channels"])
-    if rows:
-        sizes |= {"latent_down": rows[0].down, "sr_scale": rows[0].sr_scale}
-    if len(rows) == 1:
-        sizes["family"] = rows[0].name
     return sizes
 
 
@@ -236,8 +303,10 @@ def _read_metadata(metadata: Mapping[str, str] | None) -> dict:
         entries = json.loads(text) if isinstance(text, str) else dict(text)
         if not isinstance(entries, dict):
             raise ValueError("not a JSON object")
-    except ValueError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the checkpoint's metadata entry pid_config cannot be read: {error}") from None
+    if entries.get("rope_ref_w", entries.get("rope_ref_h")) != entries.get("rope_ref_h", entries.get("rope_ref_w")):
+        raise ValueError("the metadata entry pid_config has different rope_ref_h and rope_ref_w: not supported")
     kinds = {f.name: type(f.default) for f in fields(PiDConfig)}
     told = {}
     for key, value in entries.items():
@@ -246,13 +315,23 @@ def _read_metadata(metadata: Mapping[str, str] | None) -> dict:
         name = _REFERENCE_NAMES.get(key, key)
         if name not in kinds:
             raise ValueError(f"the metadata entry pid_config has an unknown key {key!r}")
-        if name == "gate":
-            value = _REFERENCE_GATES.get(value, value)
-        if name in _CHOICES and value not in _CHOICES[name]:
-            raise ValueError(f"the metadata entry pid_config has {key} = {value!r}; known: {', '.join(_CHOICES[name])}")
-        if name == "family":
-            value = value and get_family(value).name
-        elif kinds[name] in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"the metadata entry pid_config has {key} = {value!r}, a number is needed")
-        told[name] = kinds[name](value) if kinds[name] in (int, float, bool) else value
+        if name == "family" and value is None:
+            continue
+        told[name] = _told_value(key, name, value, kinds[name])
     return told
+
+
+def _told_value(key: str, name: str, value, kind: type):
+    needed = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a string")
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    right = isinstance(value, {float: (int, float), int: int, bool: bool}.get(kind, str))
+    if not right or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"the metadata entry pid_config has {key} = {value!r}, {needed} is needed")
+    if name == "family":
+        return get_family(value).name
+    if name == "gate":
+        value = _REFERENCE_GATES.get(value, value)
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise ValueError(f"the metadata entry pid_config has {key} = {value!r}; known: {', '.join(_CHOICES[name])}")
+    return kind(value)

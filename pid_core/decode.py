@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .latents import check_latent, sigma_per_image
 from .network import PiDNetwork
-from .schedule import distilled_sigmas
+from .schedule import distilled_sigmas, x0_from_velocity
 
 Callback = Callable[[int, int, Tensor], None]  # steps done, steps in all, x0 [B, 3, H, W] so far
 
@@ -33,8 +33,9 @@ def decode(
 
     caption: [B or 1, T, caption_width]; None takes the one stored in the checkpoint. degrade_sigma: the latent's noise
     level, 0 to 1, one number or one per image. steps: 1 to 4. noise [B, 3, H, W] and step_noise (one tensor per
-    re-noising, steps - 1 of them) replace the draws of the generator seeded with `seed`, which come in this order.
-    size: (H, W); by default the latent's size times the checkpoint's scale, and never more than a latent cell off it.
+    re-noising, steps - 1 of them) replace the draws of the generator seeded with `seed`, which come in this order
+    and stay what they are where others are replaced.
+    size: (H, W); by default the latent's size times the checkpoint's scale, and less than a latent cell off it.
     callback(step, steps, x0) is called after every step.
     Source: the reference's student sampler ("sde" re-noising, x0 in float64, only the result clamped).
     Raises ValueError in one line for any input that does not fit.
@@ -53,7 +54,7 @@ def decode(
     x = next(draw)
     for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
         out = net(x, (1000 * t).expand(batch), caption, lq_features=lq_features, degrade_sigma=sigma)
-        x0 = out if config.prediction == "x0" else (x.double() - t.double() * out.double()).float()
+        x0 = out if config.prediction == "x0" else x0_from_velocity(x, t, out)
         if callback is not None:
             callback(step, steps, x0)
         x = (1 - t_next) * x0 + t_next * next(draw) if step < steps else x0
@@ -71,16 +72,22 @@ def _caption_for(net: PiDNetwork, caption: Tensor | None, batch: int, device: to
         raise ValueError(
             f"the caption has shape {list(caption.shape)}; [1 or {batch}, tokens, {net.config.caption_width}] is needed"
         )
+    if not bool(torch.isfinite(caption).all()):
+        raise ValueError("the caption holds NaN or infinite values: the text encoder that made it failed")
     return caption.to(device, torch.float32).expand(batch, -1, -1)
 
 
 def _output_size(net: PiDNetwork, lq_latent: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
     config = net.config
     natural = config.output_size(*lq_latent.shape[-2:])
-    height, width = size or natural
+    if size is None:
+        size = natural
+    elif not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) for n in size):
+        raise ValueError(f"size must be (height, width) in whole pixels, got {size}")
+    height, width = size
     if height % config.align or width % config.align or height <= 0 or width <= 0:
         raise ValueError(f"size {width} x {height} does not fit: both sides must be multiples of {config.align} pixels")
-    if abs(height - natural[0]) > config.latent_cell or abs(width - natural[1]) > config.latent_cell:
+    if max(abs(height - natural[0]), abs(width - natural[1])) >= config.latent_cell:
         raise ValueError(
             f"size {width} x {height} does not fit the latent, which decodes to {natural[1]} x {natural[0]} "
             f"({config.latent_cell} pixels per latent cell)"
@@ -102,8 +109,8 @@ def _noise_source(shape, steps, seed, noise, step_noise, device):
 
 def _draws(given, shape, seed, device):
     generator = torch.Generator(device=device).manual_seed(seed)
-    for tensor in given:
-        if tensor is None:
-            yield torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
-        else:
-            yield tensor.to(device, torch.float32)
+    for i, tensor in enumerate(given):
+        if any(t is None for t in given[i:]):
+            # also where one is given: a first noise from the same seed would else come again at the next step
+            drawn = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+        yield drawn if tensor is None else tensor.to(device, torch.float32)

@@ -59,6 +59,7 @@ def _per_channel(value: float | tuple[float, ...], like: Tensor) -> Tensor | flo
 
 _ROWS = (
     LatentFamily("flux", 16, 8, 0.1159, 0.3611, serves=("zimage",)),
+    # Flux.2's own VAE normalises: its latents need nothing more.
     LatentFamily("flux2", 128, 16, serves=("klein", "ideogram4", "ernie")),
     LatentFamily("sd3", 16, 8, 0.0609, 1.5305),
     LatentFamily("sdxl", 4, 8, 0.0, 0.13025, noising="vp"),
@@ -116,7 +117,7 @@ def sigma_per_image(sigma: float | Sequence[float] | Tensor, batch: int, device:
             f"degrade_sigma has {values.numel()} values for {batch} images; give one number, or one per image"
         )
     if not bool(((values >= 0) & (values <= 1)).all()):
-        raise ValueError(f"degrade_sigma must be between 0 and 1, got {[round(v, 4) for v in values.tolist()]}")
+        raise ValueError(f"degrade_sigma must be between 0 and 1, got {', '.join(f'{v:g}' for v in values)}")
     return values.expand(batch)
 
 

@@ -47,7 +47,7 @@ def image_rope(
     def angles(count: int) -> Tensor:
         base = theta if reference is None else theta * (count / reference) ** exponent
         k = torch.arange(0, head_dim, 4, dtype=torch.float32, device=device) / head_dim
-        position = torch.linspace(0, extent, count, device=device)
+        position = torch.linspace(0, extent, count, dtype=torch.float32, device=device)
         return torch.outer(position, 1.0 / (base**k))
 
     x, y = angles(cols), angles(rows)
@@ -79,14 +79,15 @@ def sine_cosine(start: int, count: int, channels: int, *, device: torch.device |
     The pixel embedding is this, of the column, in the first half of the channels and of the row in the second.
     Computed in float64 as in the reference. Absolute pixel coordinates, never scaled by the image size.
     """
-    k = torch.arange(channels // 2, dtype=torch.float64, device=device)
+    # on the CPU: not every device has float64
+    k = torch.arange(channels // 2, dtype=torch.float64, device="cpu")
     omega = 1.0 / 10000 ** (k / (channels // 2))
-    angle = torch.outer(torch.arange(start, start + count, dtype=torch.float64, device=device), omega)
-    return torch.cat([angle.sin(), angle.cos()], dim=1).float()
+    angle = torch.outer(torch.arange(start, start + count, dtype=torch.float64, device="cpu"), omega)
+    return torch.cat([angle.sin(), angle.cos()], dim=1).float().to(device)
 
 
 def timestep_features(timestep: Tensor, channels: int) -> Tensor:
-    """[B] network time (1000 * t) -> [B, channels] float32 cos/sin features; max_period is 10, not 10000, as trained."""
+    """[B] network time (1000 * t) -> [B, channels] float32 cos, sin features; max_period is 10, not 10000."""
     half = channels // 2
     k = torch.arange(half, dtype=torch.float32, device=timestep.device)
     angle = timestep.float()[:, None] * torch.exp(-math.log(10.0) * k / half)

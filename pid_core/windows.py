@@ -1,0 +1,401 @@
+"""Context windows: how a canvas is cut into rectangles, how their results are fused, and which cut is cheapest.
+
+Pure planning: nothing here runs the network. Lengths are output pixels unless named cells; a cell is `align` pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .config import PiDConfig
+
+FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
+
+# Smallest and largest window side in pixels, by network version: what the checkpoints were trained on.
+TRAINED_SIDES = {"v1": (1536, 2304), "v1.5": (1536, 4096)}
+
+# What one FLOP of attention costs in FLOPs of a linear layer. CPU: 517 GFLOP/s in a bfloat16 linear layer against 181
+# in SDPA, measured on two cores. Other devices are not measured yet and count both alike.
+ATTENTION_PRICE = {"cpu": 517 / 181}
+
+
+class Window(NamedTuple):
+    """One rectangle of the canvas, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        return self.left + self.width
+
+    def slices(self, cell: int = 1) -> tuple[slice, slice]:
+        """(rows, columns) of this window in a grid whose cells are `cell` pixels, for indexing [..., H, W]."""
+        return slice(self.top // cell, self.bottom // cell), slice(self.left // cell, self.right // cell)
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Windows of one size that cover a canvas of height x width pixels, row by row.
+
+    `overlap` is the least overlap between neighbours that was planned for, `align` what every edge is a multiple of,
+    `notes` what was rounded to get there.
+    """
+
+    height: int
+    width: int
+    windows: tuple[Window, ...]
+    overlap: int
+    align: int
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def count(self) -> int:
+        return len(self.windows)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every window."""
+        return self.windows[0].height, self.windows[0].width
+
+    @property
+    def tops(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(w.top for w in self.windows))
+
+    @property
+    def lefts(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(w.left for w in self.windows))
+
+    @property
+    def rows(self) -> int:
+        return len(self.tops)
+
+    @property
+    def cols(self) -> int:
+        return len(self.lefts)
+
+    def describe(self) -> str:
+        """One line for people; sizes as width x height."""
+        canvas = f"{self.width} x {self.height} px"
+        if self.count == 1:
+            text = f"one window, the whole {canvas}"
+        else:
+            text = (
+                f"{self.count} windows of {self.size[1]} x {self.size[0]} px ({self.cols} across, {self.rows} down) "
+                f"on {canvas}, overlap at least {self.overlap} px"
+            )
+        return "; ".join([text, *self.notes])
+
+
+def plan_windows(height: int, width: int, size: int | tuple[int, int], overlap: int, *, align: int) -> WindowPlan:
+    """Cover a canvas of height x width pixels with equal windows, as few and as small as will do.
+
+    size: largest side, or (height, width); rounded down to a multiple of `align`. overlap: least overlap of
+    neighbours; rounded up. Windows are spread evenly: the distance between neighbours differs by at most one `align`.
+    The plan mirrors itself on both axes wherever the count and the size allow; a window grows by one `align`
+    for it if `size` has the room. A canvas that fits is one window.
+    Raises ValueError in one line for a canvas that is no multiple of `align`, a size below it, an overlap that is
+    negative or not smaller than the size, and anything that is not positive.
+    """
+    _check_canvas(height, width, align)
+    given = (size, size) if isinstance(size, int) else tuple(size)
+    if len(given) != 2 or min(given) < align:
+        raise ValueError(f"window size {size} is too small: each side must be at least one cell of {align} px")
+    limits = tuple(side // align for side in given)
+    overlap_cells = _check_overlap(overlap, align)
+    if overlap_cells >= min(limits):
+        raise ValueError(
+            f"overlap {overlap} must be smaller than the window size {size} (used, in multiples of {align} px: "
+            f"overlap {overlap_cells * align}, size {min(limits) * align}): lower the overlap or raise the size"
+        )
+    notes = [
+        f"size {side} rounded down to {cells * align} px"
+        for side, cells in dict.fromkeys(zip(given, limits, strict=True))
+        if side % align
+    ]
+    if overlap % align:
+        notes.append(f"overlap {overlap} rounded up to {overlap_cells * align} px")
+    axes = [
+        _Axis.within(pixels // align, limit, overlap_cells)
+        for pixels, limit in zip((height, width), limits, strict=True)
+    ]
+    return _make_plan(height, width, *axes, overlap_cells, align, notes)
+
+
+def fuse_weights(
+    plan: WindowPlan,
+    method: str = "pyramid",
+    indices: Sequence[int] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """What each window counts for at each of its pixels: [n, window height, window width] float32, 0 to 1.
+
+    Added up on the canvas the weights of all windows give 1 at every pixel. `indices` picks windows, for canvases
+    where all at once would be large. See `fuse_profiles` for the methods.
+    """
+    down, across = (p.to(device) for p in fuse_profiles(plan, method))
+    picked = torch.tensor(range(plan.count) if indices is None else list(indices), dtype=torch.long, device=device)
+    rows, cols = down[picked // plan.cols], across[picked % plan.cols]
+    return (rows[:, :, None] * cols[:, None, :]).float()
+
+
+def fuse_profiles(plan: WindowPlan, method: str = "pyramid") -> tuple[Tensor, Tensor]:
+    """The weights as two factors, float64: down [rows, window height] and across [cols, window width].
+
+    The window in row r and column c weighs down[r][:, None] * across[c][None, :]: kilobytes where the product takes
+    gigabytes. Each factor is normalised along its axis, so the product is too, and between two neighbours the blend is
+    the same along their whole border. Methods, along each axis before normalising:
+    pyramid: distance to the window's nearer edge. linear: 1, with straight ramps inside the overlaps with the direct
+    neighbours. cosine: the same with smooth ramps. flat: 1, so that overlaps are plain means. pyramid and linear differ
+    only where windows overlap by more than half. Where one window is alone its weight is exactly 1.
+    Raises ValueError for an unknown method.
+    """
+    if method not in FUSE_METHODS:
+        raise ValueError(f"fuse method {method!r} is unknown; known: {', '.join(FUSE_METHODS)}")
+    height, width = plan.size
+    return _profile(plan.tops, height, plan.height, method), _profile(plan.lefts, width, plan.width, method)
+
+
+class Work(NamedTuple):
+    """FLOP of one forward (a multiply-add is two): in linear layers, and in attention's two products."""
+
+    linear: int
+    attention: int
+
+
+def forward_work(config: PiDConfig, height: int, width: int, caption_tokens: int | None = None) -> Work:
+    """Work of one network call on one image of height x width pixels.
+
+    caption_tokens: default and maximum `config.caption_length`. Counts every linear layer and both attention products,
+    as PyTorch's FLOP counter does; leaves out elementwise work and the LQ trunk's convolutions, which run
+    once per image and not once per window and step.
+    """
+    c = config
+    pixels = c.patch_size**2
+    tokens = height * width // pixels
+    text = min(c.caption_length if caption_tokens is None else caption_tokens, c.caption_length)
+    width_, inner, attn = c.hidden_size, c.mlp_size, c.pixel_attn_size
+    patch_width = pixels * c.pixel_hidden_size
+    gate_rows = width_ if c.gate == "channel" else 1
+    block = 4 * width_**2 + 3 * width_ * inner  # qkv, output projection, SwiGLU
+    inject = c.lq_width * width_ + 2 * width_ * gate_rows
+    pixel_block = (
+        6 * width_ * patch_width
+        + 2 * patch_width * attn
+        + 4 * attn**2
+        + 2 * pixels * c.pixel_hidden_size * c.pixel_mlp_size
+    )
+    per_token = (
+        c.in_channels * pixels * width_
+        + c.patch_depth * block
+        + (c.lq_outputs + c.pit_injection) * inject
+        + 2 * c.in_channels * patch_width
+        + c.pixel_depth * pixel_block
+    )
+    # The last block only needs the caption's keys and values, which come with its queries.
+    per_text_token = c.caption_width * width_ + (c.patch_depth - 1) * block + 3 * width_**2
+    per_image = c.time_features * width_ + width_**2 + c.patch_depth * 12 * width_**2
+    attention = (tokens + text) ** 2 * width_ * c.patch_depth + tokens**2 * attn * c.pixel_depth
+    return Work(2 * (tokens * per_token + text * per_text_token + per_image), 4 * attention)
+
+
+def forward_flops(config: PiDConfig, height: int, width: int, caption_tokens: int | None = None) -> int:
+    """FLOP of one network call on one image of height x width pixels; see `forward_work`."""
+    return sum(forward_work(config, height, width, caption_tokens))
+
+
+def plan_flops(plan: WindowPlan, config: PiDConfig, caption_tokens: int | None = None) -> int:
+    """FLOP of one step of one image by this plan."""
+    return plan.count * forward_flops(config, *plan.size, caption_tokens)
+
+
+def peak_bytes(config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2) -> int:
+    """Memory above the weights at the fullest moment of one network call on `batch` images of height x width pixels.
+
+    dtype_bytes: size of the compute dtype; residual streams, norms and RoPE are float32. It is the largest of four
+    moments, each the sum of the tensors alive then (b compute bytes, D hidden size, M MLP size, A pixel attention
+    width, n = pixels per token * pixel width, F pixel MLP values per token):
+    joint attention: residual 4D, its input bD, qkv 3bD, q and k in float32 8D, joined q, k, v and the output 4bD;
+    patch MLP: residual before and after 8D, attention's and MLP's input 2bD, gate, value and their product 3bM;
+    pixel modulation: the six vectors 6bn, stream before and after 8n, attention's output bn, float32 copies 16n;
+    pixel MLP: 6bn, 8n, attention's output and MLP's input 2bn, hidden values before and after GELU 2bF.
+    With it, always: the image, its patches and the result, LQ features and RoPE tables. The canvas of a windowed decode
+    (noise, fused x0, the trunk's features for the whole image) is not in it.
+    """
+    c, b = config, dtype_bytes
+    pixels = c.patch_size**2
+    tokens = height * width // pixels
+    d, m, n, f = c.hidden_size, c.mlp_size, pixels * c.pixel_hidden_size, pixels * c.pixel_mlp_size
+    patch_moment = max((12 + 8 * b) * d, (8 + 2 * b) * d + 3 * b * m)
+    pixel_moment = max((24 + 7 * b) * n, (8 + 8 * b) * n + 2 * b * f)
+    # The patch stream is held while pixels are worked on: in float32, and in the compute dtype where that differs.
+    pixel_moment += (4 + b % 4) * d
+    held = 3 * 4 * c.in_channels * pixels + b * c.lq_width
+    tables = 4 * tokens * (c.head_dim + c.pixel_head_dim)
+    moment = max((tokens + c.caption_length) * patch_moment, tokens * pixel_moment)
+    return batch * (moment + tokens * held) + tables
+
+
+def choose_plan(
+    height: int,
+    width: int,
+    config: PiDConfig,
+    *,
+    memory_budget: float,
+    overlap: int,
+    device: torch.device | str,
+    align: int | None = None,
+    bounds: tuple[int, int] | None = None,
+    batch: int = 1,
+    caption_tokens: int | None = None,
+    dtype_bytes: int | None = None,
+) -> WindowPlan:
+    """The plan with the least work per step whose predicted peak fits the budget and whose windows fit the bounds.
+
+    memory_budget: bytes free for one network call on `batch` images of one window each, see `peak_bytes`.
+    bounds: smallest and largest window side in pixels, by default `TRAINED_SIDES`; a canvas side below the smallest is
+    taken whole. The whole frame is one of the candidates. device: decides what attention costs against linear layers
+    (`ATTENTION_PRICE`). align: by default the latent cell, or a patch where the canvas is no multiple of the cell.
+    dtype_bytes: of the compute dtype, by default 4 on the CPU and 2 elsewhere.
+    Raises ValueError in one line when nothing fits, with what the least demanding plan needs, and for what
+    `plan_windows` refuses.
+    """
+    kind = torch.device(device).type
+    price = ATTENTION_PRICE.get(kind, 1.0)
+    dtype_bytes = dtype_bytes or (4 if kind == "cpu" else 2)
+    align = align or _default_align(height, width, config)
+    _check_canvas(height, width, align)
+    low, high = bounds or TRAINED_SIDES[config.version]
+    low_cells, high_cells, overlap_cells = -(-low // align), high // align, _check_overlap(overlap, align)
+    if not 0 < low_cells <= high_cells:
+        raise ValueError(f"window sides from {low} to {high} px hold no positive multiple of {align} px")
+    if overlap_cells >= high_cells:
+        raise ValueError(
+            f"overlap {overlap} must be smaller than the largest window side, {high} px: lower the overlap"
+        )
+
+    best, least = None, None
+    for down in _candidates(height // align, low_cells, high_cells, overlap_cells):
+        for across in _candidates(width // align, low_cells, high_cells, overlap_cells):
+            side = down.window * align, across.window * align
+            peak = peak_bytes(config, *side, batch, dtype_bytes)
+            if least is None or peak < least[0]:
+                least = peak, side
+            if peak > memory_budget:
+                continue
+            work, count = forward_work(config, *side, caption_tokens), down.count * across.count
+            cost = count * (work.linear + price * work.attention), count
+            if best is None or cost < best[0]:
+                best = cost, down, across
+    if best is None:
+        raise ValueError(
+            f"no window of {low} to {high} px a side fits {memory_budget / 1e9:.2f} GB: the smallest, "
+            f"{least[1][1]} x {least[1][0]}, needs {least[0] / 1e9:.2f} GB; free memory, or allow smaller windows"
+        )
+    notes = [f"overlap {overlap} rounded up to {overlap_cells * align} px"] if overlap % align else []
+    return _make_plan(height, width, *best[1:], overlap_cells, align, notes)
+
+
+class _Axis(NamedTuple):
+    """One side of a plan, in cells: `count` windows of `window` cells on `cells`."""
+
+    cells: int
+    window: int
+    count: int
+
+    @classmethod
+    def within(cls, cells: int, limit: int, overlap: int) -> _Axis:
+        """Fewest windows of at most `limit` cells, then the smallest window that still covers with that count."""
+        if cells <= limit:
+            return cls(cells, cells, 1)
+        count = -(-(cells - overlap) // (limit - overlap))
+        return cls(cells, overlap - (-(cells - overlap) // count), count)._mirrored(limit)
+
+    def _mirrored(self, limit: int) -> _Axis:
+        # An odd count has a middle window, which sits in the middle only if the rest is even.
+        odd = self.count % 2 and (self.cells - self.window) % 2
+        return self._replace(window=self.window + 1) if odd and self.window < limit else self
+
+    @property
+    def starts(self) -> list[int]:
+        last, rest = self.count - 1, self.cells - self.window
+        if not last:
+            return [0]
+        # Rounded in the first half and mirrored into the second, or ties would all fall to one side.
+        half = [(2 * i * rest + last) // (2 * last) for i in range(last // 2 + 1)]
+        return half + [rest - half[last - i] for i in range(last // 2 + 1, self.count)]
+
+
+def _candidates(cells: int, low: int, high: int, overlap: int) -> list[_Axis]:
+    """Every sensible cut of one side: from the fewest windows to the count at which they reach the lower bound."""
+    low = min(max(low, overlap + 1), cells)
+    found = []
+    count = 1 if cells <= high else -(-(cells - overlap) // (high - overlap))
+    while True:
+        smallest = cells if count == 1 else overlap - (-(cells - overlap) // count)
+        found.append(_Axis(cells, max(smallest, low), count)._mirrored(high))
+        if smallest <= low:
+            return found
+        count += 1
+
+
+def _make_plan(height: int, width: int, down: _Axis, across: _Axis, overlap: int, align: int, notes) -> WindowPlan:
+    windows = tuple(
+        Window(top * align, left * align, down.window * align, across.window * align)
+        for top in down.starts
+        for left in across.starts
+    )
+    return WindowPlan(height, width, windows, overlap * align, align, tuple(notes))
+
+
+def _profile(starts: Sequence[int], size: int, canvas: int, method: str) -> Tensor:
+    """Weights along one axis, [len(starts), size] float64, adding up to 1 on every pixel of the canvas."""
+    # Pixel centres, so that no weight is 0 and a ramp meets its mirror image in the middle.
+    centre = torch.arange(size, dtype=torch.float64) + 0.5
+    raw = torch.ones(len(starts), size, dtype=torch.float64)
+    for i, start in enumerate(starts):
+        if method == "pyramid":
+            raw[i] = torch.minimum(centre, size - centre)
+        elif method in ("linear", "cosine"):
+            before = starts[i - 1] + size - start if i else 0
+            after = start + size - starts[i + 1] if i + 1 < len(starts) else 0
+            for overlap, distance in ((before, centre), (after, size - centre)):
+                if overlap > 0:
+                    raw[i] = torch.minimum(raw[i], distance / overlap)
+            if method == "cosine":
+                raw[i] = 0.5 - 0.5 * torch.cos(math.pi * raw[i])
+    total = torch.zeros(canvas, dtype=torch.float64)
+    for i, start in enumerate(starts):
+        total[start : start + size] += raw[i]
+    return torch.stack([raw[i] / total[start : start + size] for i, start in enumerate(starts)])
+
+
+def _default_align(height: int, width: int, config: PiDConfig) -> int:
+    cell = math.lcm(config.patch_size, config.latent_cell)
+    return config.patch_size if height % cell or width % cell else cell
+
+
+def _check_canvas(height: int, width: int, align: int) -> None:
+    if align <= 0:
+        raise ValueError(f"align is {align}; it must be at least 1 px")
+    if height <= 0 or width <= 0 or height % align or width % align:
+        raise ValueError(f"the canvas is {width} x {height} px; both sides must be positive multiples of {align} px")
+
+
+def _check_overlap(overlap: int, align: int) -> int:
+    if overlap < 0:
+        raise ValueError(f"overlap {overlap} is negative; 0 or more pixels are needed")
+    return -(-overlap // align)

@@ -1,0 +1,81 @@
+"""`python -m pid_core`, run as a user runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from goldens import spec, weights
+from PIL import Image
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "pid_core", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A 21 x 17 gradient; the odd last row and column are cut off."""
+    path = tmp_path / "photo.png"
+    ramp = np.linspace(40, 215, 21, dtype=np.uint8)
+    Image.fromarray(np.broadcast_to(ramp[None, :, None], (17, 21, 3)).copy()).save(path)
+    return path
+
+
+def test_makes_a_picture_four_times_the_size_that_looks_like_the_first(photo, tmp_path):
+    out = tmp_path / "new folder" / "out.png"
+    done = run(photo, "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(out)
+    assert "step 4 of 4" in done.stderr
+    with Image.open(out) as big, Image.open(photo) as small:
+        assert big.size == (80, 64)
+        plain = small.convert("RGB").crop((0, 0, 20, 16)).resize(big.size, Image.Resampling.BICUBIC)
+        assert np.abs(np.asarray(big, int) - np.asarray(plain, int)).mean() < 6
+    assert list(out.parent.iterdir()) == [out]  # nothing left beside it
+
+
+def test_seed_decides_the_picture(photo, tmp_path):
+    pictures = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = tmp_path / f"{name}.png"
+        assert run(photo, "-o", out, "--seed", seed, "--steps", 2, "--sigma", 0.3).returncode == 0
+        pictures.append(out.read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sigma", "1.5"], "between 0 and 1"),
+        (["--steps", "5"], "1 to 4 steps, got 5"),
+        (["--model", "missing.safetensors"], "no such file"),
+    ],
+)
+def test_bad_settings_are_one_line(photo, tmp_path, arguments, message):
+    done = run(photo, "-o", tmp_path / "out.png", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_picture_that_is_none(tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_text("no picture")
+    done = run(path, "-o", tmp_path / "out.png")
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"pid_core: {path} is no picture that can be read"
+
+
+def test_a_checkpoint_for_vae_latents_is_refused(photo, tmp_path):
+    model = tmp_path / "sdxl.safetensors"
+    save_file(weights(spec("sdxl_v1")), model)
+    done = run(photo, "-o", tmp_path / "out.png", "--model", model)
+    assert done.returncode == 1
+    assert "decodes sdxl latents, not pictures" in done.stderr

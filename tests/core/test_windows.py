@@ -1,0 +1,381 @@
+"""Window plans cover, overlap, align and mirror; fuse weights add up; the cost model agrees with the network."""
+
+import math
+import weakref
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from pid_core import PiDConfig, PiDNetwork
+from pid_core.windows import (
+    FUSE_METHODS,
+    TRAINED_SIDES,
+    Window,
+    choose_plan,
+    forward_flops,
+    forward_work,
+    fuse_profiles,
+    fuse_weights,
+    peak_bytes,
+    plan_flops,
+    plan_windows,
+)
+
+V1 = PiDConfig()
+V15 = PiDConfig(lq_width=1024, gate="token", pit_injection=True, rope_reference=2048, lq_padding="replicate")
+FLUX2 = PiDConfig(latent_channels=128, latent_down=16)
+SMALL = PiDConfig(
+    patch_size=8,
+    hidden_size=128,
+    num_heads=4,
+    patch_depth=3,
+    mlp_size=340,
+    pixel_hidden_size=8,
+    pixel_attn_size=96,
+    pixel_num_heads=4,
+    pixel_depth=1,
+    pixel_mlp_size=32,
+    caption_width=32,
+    caption_length=8,
+    latent_channels=12,
+    latent_down=2,
+    lq_width=96,
+    prediction="x0",
+)
+# Few blocks, because building them takes the time.
+SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL), ("v1", "v1.5", "small")
+
+
+@st.composite
+def canvases(draw, largest: int = 16384):
+    """(height, width, align) with a ratio of 1:8 to 8:1."""
+    align = draw(st.sampled_from([8, 16, 32, 64, 128]))
+    long = draw(st.integers(1, largest // align))
+    short = draw(st.integers(-(-long // 8), long))
+    height, width = draw(st.permutations([long, short]))
+    return height * align, width * align, align
+
+
+@st.composite
+def requests(draw, largest: int = 16384):
+    """Arguments of plan_windows; sizes and overlaps need not be multiples of align."""
+    height, width, align = draw(canvases(largest))
+    # A sixteenth of the canvas at least, or plans would run to tens of thousands of windows.
+    sides = st.integers(max(2 * align, max(height, width) // 16), max(4096, 2 * align))
+    size = draw(st.one_of(sides, st.tuples(sides, sides)))
+    smallest = (min(size) if isinstance(size, tuple) else size) // align * align
+    overlap = draw(st.integers(0, min(smallest - align, smallest // 2 + align)))
+    return height, width, size, overlap, align
+
+
+def limits(size, align):
+    return [side // align * align for side in (size if isinstance(size, tuple) else (size, size))]
+
+
+def axes(plan):
+    return (plan.tops, plan.size[0], plan.height), (plan.lefts, plan.size[1], plan.width)
+
+
+@settings(max_examples=250, deadline=None)
+@given(requests())
+def test_plan_holds_what_it_promises(request):
+    height, width, size, overlap, align = request
+    plan = plan_windows(height, width, size, overlap, align=align)
+    wanted = -(-overlap // align) * align
+    assert plan.overlap == wanted
+    assert plan.align == align
+    assert plan.windows == tuple(Window(top, left, *plan.size) for top in plan.tops for left in plan.lefts)
+    assert plan.count == plan.rows * plan.cols
+    for (starts, side, canvas), limit in zip(axes(plan), limits(size, align), strict=True):
+        assert starts[0] == 0 and starts[-1] + side == canvas
+        assert side <= limit or side == canvas <= limit
+        assert side % align == 0 and all(start % align == 0 for start in starts)
+        steps = [b - a for a, b in pairwise(starts)]
+        assert all(0 < step <= side - wanted for step in steps)
+        assert max(steps, default=0) - min(steps, default=0) <= align
+
+
+@settings(max_examples=200, deadline=None)
+@given(requests())
+def test_plan_mirrors_itself(request):
+    height, width, size, overlap, align = request
+    plan = plan_windows(height, width, size, overlap, align=align)
+    for (starts, side, canvas), limit in zip(axes(plan), limits(size, align), strict=True):
+        mirrored = tuple(canvas - side - start for start in reversed(starts))
+        # Only an odd count whose middle window would sit on half a cell cannot, and only when it may not grow.
+        stuck = len(starts) % 2 and (canvas - side) // align % 2 and side == limit
+        assert (mirrored == starts) == (not stuck)
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests())
+def test_turned_canvas_gets_the_turned_plan(request):
+    height, width, size, overlap, align = request
+    turned = size[::-1] if isinstance(size, tuple) else size
+    plan = plan_windows(height, width, size, overlap, align=align)
+    other = plan_windows(width, height, turned, overlap, align=align)
+    assert (plan.tops, plan.lefts) == (other.lefts, other.tops)
+    if height == width and not isinstance(size, tuple):
+        assert plan.tops == plan.lefts
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests())
+def test_no_fewer_and_hardly_smaller_windows_would_do(request):
+    height, width, size, overlap, align = request
+    plan = plan_windows(height, width, size, overlap, align=align)
+    for (starts, side, canvas), limit in zip(axes(plan), limits(size, align), strict=True):
+        count = len(starts)
+        if count > 1:
+            assert (count - 1) * (limit - plan.overlap) + plan.overlap < canvas
+            # One cell may have gone into the middle window's place.
+            smaller = side - align * (2 if count % 2 else 1)
+            assert count * (smaller - plan.overlap) + plan.overlap < canvas
+
+
+@settings(max_examples=60, deadline=None)
+@given(canvases(), st.integers(0, 64))
+def test_canvas_that_fits_is_one_window(canvas, extra):
+    height, width, align = canvas
+    plan = plan_windows(height, width, (height + extra, width + extra), 0, align=align)
+    assert plan.windows == (Window(0, 0, height, width),)
+    assert "one window" in plan.describe()
+    if height * width <= 512 * 512:
+        for method in FUSE_METHODS:
+            assert torch.equal(fuse_weights(plan, method), torch.ones(1, height, width))
+
+
+@settings(max_examples=120, deadline=None)
+@given(requests(), st.sampled_from(FUSE_METHODS))
+def test_profiles_add_up_on_every_canvas(request, method):
+    height, width, size, overlap, align = request
+    plan = plan_windows(height, width, size, overlap, align=align)
+    for weights, (starts, side, canvas) in zip(fuse_profiles(plan, method), axes(plan), strict=True):
+        total = torch.zeros(canvas, dtype=torch.float64)
+        for row, start in zip(weights, starts, strict=True):
+            total[start : start + side] += row
+        assert weights.shape == (len(starts), side)
+        assert weights.min() > 0
+        assert (total - 1).abs().max() < 1e-12
+
+
+@settings(max_examples=60, deadline=None)
+@given(requests(largest=512), st.sampled_from(FUSE_METHODS))
+def test_weights_add_up_in_two_dimensions(request, method):
+    height, width, size, overlap, align = request
+    plan = plan_windows(height, width, size, overlap, align=align)
+    weights = fuse_weights(plan, method)
+    assert weights.dtype == torch.float32 and weights.shape == (plan.count, *plan.size)
+    total = torch.zeros(height, width)
+    for window, weight in zip(plan.windows, weights, strict=True):
+        total[window.slices()] += weight
+    assert (total - 1).abs().max() <= 1e-6
+    last = plan.count - 1
+    assert torch.equal(fuse_weights(plan, method, [last, 0]), weights[[last, 0]])
+
+
+def test_ramps_lie_inside_the_overlaps_only():
+    plan = plan_windows(160, 96, (96, 96), 32, align=8)
+    assert plan.tops == (0, 64) and plan.lefts == (0,)
+    for method in ("linear", "cosine"):
+        down, across = fuse_profiles(plan, method)
+        assert torch.equal(across, torch.ones(1, 96, dtype=torch.float64))
+        assert torch.equal(down[0, :64], torch.ones(64, dtype=torch.float64))
+        assert (down[0, 64:].diff() < 0).all()
+        assert torch.allclose(down[0], down[1].flip(0))
+    linear, cosine, flat = (fuse_profiles(plan, method)[0] for method in ("linear", "cosine", "flat"))
+    assert torch.allclose(linear[0, 64:], 1 - (torch.arange(32, dtype=torch.float64) + 0.5) / 32)
+    assert torch.allclose(cosine[0, 64:], torch.sin(math.pi / 2 * linear[0, 64:]).square())
+    assert torch.equal(flat[0, 64:], torch.full((32,), 0.5, dtype=torch.float64))
+    assert torch.allclose(fuse_profiles(plan, "pyramid")[0], linear)
+
+
+def test_pyramid_falls_to_every_inner_edge():
+    plan = plan_windows(320, 320, 128, 32, align=8)
+    weight = fuse_weights(plan, "pyramid", [plan.count // 2])[0]
+    assert weight[64, 64] == 1
+    for edge in (weight[0], weight[-1], weight[:, 0], weight[:, -1]):
+        assert edge.max() < 0.02
+
+
+def test_window_slices_in_cells():
+    assert Window(64, 32, 128, 256).slices(32) == (slice(2, 6), slice(1, 9))
+
+
+def test_rounding_is_told():
+    plan = plan_windows(4096, 4096, 2060, 500, align=32)
+    assert plan.size[0] <= 2048 and plan.overlap == 512
+    assert plan.describe().endswith("size 2060 rounded down to 2048 px; overlap 500 rounded up to 512 px")
+    exact = plan_windows(4096, 4096, 2048, 512, align=32)
+    assert exact == plan and not exact.notes
+    assert exact.describe() == (
+        "9 windows of 1728 x 1728 px (3 across, 3 down) on 4096 x 4096 px, overlap at least 512 px"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((4096, 4096, 512, 512, 32), "overlap 512 must be smaller than the window size 512"),
+        ((4096, 4096, 543, 490, 32), "overlap 512, size 512"),
+        ((4096, 4096, (512, 256), 300, 32), "overlap 300"),
+        ((4096, 4096, 24, 0, 32), "window size 24 is too small: each side must be at least one cell of 32 px"),
+        ((4096, 4096, -5, 0, 32), "window size -5"),
+        ((4096, 4096, (512,), 0, 32), "window size (512,)"),
+        ((4096, 4096, 1024, -1, 32), "overlap -1 is negative"),
+        ((4096, 4100, 1024, 0, 32), "the canvas is 4100 x 4096 px; both sides must be positive multiples of 32 px"),
+        ((0, 64, 1024, 0, 32), "64 x 0"),
+        ((-64, 64, 1024, 0, 32), "64 x -64"),
+        ((64, 64, 1024, 0, 0), "align is 0"),
+    ],
+)
+def test_one_line_errors(arguments, words):
+    *rest, align = arguments
+    with pytest.raises(ValueError) as error:
+        plan_windows(*rest, align=align)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_fuse_method():
+    with pytest.raises(ValueError, match="'gauss' is unknown; known: pyramid, linear, cosine, flat"):
+        fuse_weights(plan_windows(64, 64, 64, 0, align=8), "gauss")
+
+
+# The cost model
+
+
+def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, mode, attention):
+    """One forward without storage or arithmetic, under a dispatch mode."""
+    net = PiDNetwork(config, dtype=dtype, device="meta").eval()
+    tokens = (side // config.patch_size) ** 2
+    x = torch.empty(batch, 3, side, side, device="meta")
+    caption = torch.empty(batch, config.caption_length, config.caption_width, dtype=dtype, device="meta")
+    features = torch.empty(batch, tokens, config.lq_width, dtype=dtype, device="meta")
+    number = torch.empty(batch, device="meta")
+    inputs = {"lq_features": features, "degrade_sigma": number, "attention": attention}
+    with torch.no_grad():
+        net(x, number, caption, **inputs)  # fills the position tables' caches
+        if isinstance(mode, LiveBytes):
+            mode.ignore([*net.parameters(), x, caption, features, number])
+        with mode:
+            net(x, number, caption, **inputs)
+    return (x.nbytes + features.nbytes) + tokens * 4 * (config.head_dim + config.pixel_head_dim)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the storages alive and keeps the largest sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.now, self.peak = {}, 0, 0
+
+    def ignore(self, tensors):
+        self.sizes |= {t.untyped_storage()._cdata: 0 for t in tensors}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.sizes:
+                storage = tensor.untyped_storage()
+                self.sizes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.free, storage._cdata)
+        return result
+
+    def free(self, key):
+        self.now -= self.sizes.pop(key)
+
+
+@pytest.mark.parametrize("config", SHALLOW, ids=NAMES)
+def test_flops_equal_the_network(config):
+    counter = FlopCounterMode(display=False)
+    run_on_meta(config, 512, mode=counter, attention=lambda q, k, v: (q @ k.transpose(-1, -2)) @ v)
+    assert forward_flops(config, 512, 512) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("config", SHALLOW, ids=NAMES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+def test_peak_is_the_network_s_live_tensors(config, dtype):
+    live = LiveBytes()
+    outside = run_on_meta(config, 1024, batch=2, dtype=dtype, mode=live, attention=lambda q, k, v: torch.empty_like(q))
+    assert 0.99 <= peak_bytes(config, 1024, 1024, 2, dtype.itemsize) / (live.peak + outside) <= 1.1
+
+
+def test_cutting_4096_saves_half_the_work():
+    """Near the plain estimate (patch and pixel blocks only) of 471, 247 and 222 TFLOP; ours counts every layer."""
+    for size, count, estimate in ((4096, 1, 471e12), (2304, 4, 247e12), (1728, 9, 222e12)):
+        plan = plan_windows(4096, 4096, size, 512, align=32)
+        assert plan.count == count and plan.size == (size, size)
+        assert 1.0 <= plan_flops(plan, V1) / estimate < 1.08
+
+
+def test_caption_tokens_stop_at_the_checkpoint_s_length():
+    assert forward_work(V1, 512, 512, 10_000) == forward_work(V1, 512, 512)
+    assert forward_flops(V1, 512, 512, 10) < forward_flops(V1, 512, 512)
+
+
+def choose(height, width, config=V1, budget=math.inf, overlap=512, device="cuda", **more):
+    return choose_plan(height, width, config, memory_budget=budget, overlap=overlap, device=device, **more)
+
+
+def test_cheapest_plan_is_nine_windows_of_1728():
+    assert choose(4096, 4096) == plan_windows(4096, 4096, 1728, 512, align=32)
+    assert choose(4096, 4096, V15).count == 9
+    assert choose(2048, 2048).count == 1
+
+
+def test_cuts_for_memory_what_fits_the_bounds():
+    whole = peak_bytes(V1, 2048, 2048)
+    assert choose(2048, 2048, budget=whole).count == 1
+    cut = choose(2048, 2048, budget=whole - 1)
+    assert cut.count > 1 and peak_bytes(V1, *cut.size) < whole
+    with pytest.raises(ValueError, match=r"1536 to 2304 px a side fits 0.50 GB: the smallest, 1536 x 1536, needs"):
+        choose(2048, 2048, budget=5e8)
+
+
+@settings(max_examples=80, deadline=None)
+@given(canvases(), st.integers(0, 768), st.sampled_from([V1, V15, FLUX2]), st.sampled_from(["cpu", "cuda"]))
+def test_chosen_plans_stay_in_bounds_and_budget(canvas, overlap, config, device):
+    height, width, _ = canvas
+    height, width = (-(-side // 64) * 64 for side in (height, width))
+    budget = 8e9
+    plan = choose(height, width, config, budget, overlap, device, dtype_bytes=2)
+    low, high = TRAINED_SIDES[config.version]
+    for starts, side, length in axes(plan):
+        assert min(low, length) <= side <= high
+        assert starts[0] == 0 and starts[-1] + side == length
+        assert all(0 < b - a <= side - overlap for a, b in pairwise(starts))
+    assert plan.align == (64 if config is FLUX2 else 32)
+    assert peak_bytes(config, *plan.size) <= budget
+
+
+def test_lower_bound_widens_the_overlap():
+    plan = choose(2432, 1536)
+    assert plan.count == 2 and plan.size == (1536, 1536)
+    assert plan.tops == (0, 896)
+
+
+def test_bounds_below_the_overlap_end_in_a_plan():
+    plan = choose(400, 4096, SMALL, bounds=(128, 1024))
+    assert plan.size[0] == 400 and 512 < plan.size[1] <= 1024
+
+
+def test_canvas_off_the_latent_cell_is_cut_at_patches():
+    assert choose(4096 + 16, 4096).align == 16
+
+
+def test_choose_plan_errors():
+    with pytest.raises(ValueError, match="overlap 2304 must be smaller than the largest window side, 2304 px"):
+        choose(4096, 4096, overlap=2304)
+    with pytest.raises(ValueError, match="from 300 to 310 px hold no positive multiple of 32"):
+        choose(4096, 4096, bounds=(300, 310))
+    with pytest.raises(ValueError, match="4100 x 4096"):
+        choose(4096, 4100)
