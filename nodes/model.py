@@ -16,7 +16,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ..pid_core import PiDConfig, read_checkpoint
-from ..pid_core.checkpoint import Checkpoint
+from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
 from .network import ComfyPiDNetwork
 from .sampling import PiDSampling, outer_sample
 
@@ -139,6 +139,14 @@ class PiDKitModel(BaseModel):
         self._lq = (lq_latent, size, features)
         return features
 
+    def state_dict_for_saving(self, *args, **kwargs) -> dict:
+        """What ComfyUI's Save Model writes: with the configuration and caption, which else would be lost."""
+        tensors = super().state_dict_for_saving(*args, **kwargs)
+        tensors[CONFIG_KEY] = config_tensor(self.config)
+        if self.default_caption is not None:
+            tensors[CAPTION_KEY] = self.default_caption[0]
+        return tensors
+
     def forget_lq(self) -> None:
         self._lq = None
 
@@ -181,11 +189,12 @@ def wrap(
     model = PiDKitModel(model_config, None if caption is None else caption.float())
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
+    network = model.diffusion_model
     # the dynamic patcher converts on the way to the device; elsewhere it is done now, one tensor at a time
     for name in [] if patcher.is_dynamic() else list(weights):
-        weights[name] = weights[name].to(dtype)
-    model.diffusion_model.load_state_dict(weights, strict=True, assign=True)
-    model.diffusion_model.requires_grad_(False)
+        weights[name] = weights[name].to(_own_dtype(network, name))
+    network.load_state_dict(weights, strict=True, assign=True)
+    network.requires_grad_(False)
     weights.clear()
     if not management.is_device_cpu(offload_device):
         model.to(offload_device)
@@ -193,6 +202,14 @@ def wrap(
     for moment in (CallbacksMP.ON_PRE_RUN, CallbacksMP.ON_CLEANUP):
         patcher.add_callback_with_key(moment, KEY, lambda p: p.model.forget_lq())
     return patcher
+
+
+def _own_dtype(network: torch.nn.Module, name: str) -> torch.dtype:
+    """The dtype this parameter was built with: some layers stay float32 in every dtype of the network."""
+    path, _, leaf = name.rpartition(".")
+    module = network.get_submodule(path)
+    # ComfyUI keeps it beside the parameter, which its lazy layers do not have yet
+    return getattr(module, f"{leaf}_comfy_model_dtype", None) or getattr(module, leaf).dtype
 
 
 def _pick_dtype(weights: dict[str, Tensor]) -> torch.dtype:

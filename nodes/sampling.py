@@ -5,6 +5,7 @@ from __future__ import annotations
 import comfy.model_sampling
 import torch
 
+from ..pid_core.schedule import x0_from_velocity
 from ..pid_core.sigma_table import sigma_table, tidy_sigmas
 
 
@@ -33,10 +34,8 @@ class PiDSampling(torch.nn.Module, comfy.model_sampling.CONST):
         return 1.0 - min(max(percent, 0.0), 1.0)
 
     def calculate_denoised(self, sigma, model_output, model_input):
-        # float64 as in the reference; Apple's GPUs have none
-        wide = torch.float32 if model_input.device.type == "mps" else torch.float64
-        sigma = comfy.model_sampling.reshape_sigma(sigma, model_output.ndim).to(wide)
-        return (model_input.to(wide) - sigma * model_output.to(wide)).float()
+        sigma = comfy.model_sampling.reshape_sigma(sigma, model_output.ndim)
+        return x0_from_velocity(model_input, sigma, model_output)
 
     def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
         # the reference starts from unscaled noise although it calls it x at t = 0.999

@@ -17,7 +17,7 @@ Rotation = tuple[Tensor, Tensor]  # (cos, sin), each [L, head_dim / 2], float32
 def _table(make):
     """Cache a table by its arguments. Inference mode is left, so that a table may also be used under autograd."""
 
-    @functools.lru_cache(maxsize=16)
+    @functools.lru_cache(maxsize=8)
     @functools.wraps(make)
     def cached(*args, **kwargs):
         with torch.inference_mode(False), torch.no_grad():

@@ -1,4 +1,4 @@
-"""The `comfy` fixture: one real ComfyUI for all tests of a session."""
+"""The fixtures `comfy`, a ComfyUI that is a server, and `comfyui`, its modules in this process."""
 
 import os
 
@@ -20,3 +20,16 @@ def comfy(tmp_path_factory: pytest.TempPathFactory):
 
     with TestServer(tmp_path_factory.mktemp("comfyui")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory: pytest.TempPathFactory):
+    """ComfyUI's modules and the pack in the test process (inside.py)."""
+    from inside import Inside
+
+    try:
+        return Inside(tmp_path_factory.mktemp("models"))
+    except (FileNotFoundError, ImportError) as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"ComfyUI cannot be imported: {error}")
+        pytest.skip(f"NOT TESTED inside ComfyUI: {error}")

@@ -1,18 +1,25 @@
 """ComfyUI's own modules and the pack inside the test process, for what the HTTP API cannot show.
 
-Nothing is imported before `load` is called, so that tests which do not need ComfyUI run without it.
+Nothing of ComfyUI's is imported before `load` is called, so that tests which do not need ComfyUI run without it.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import sys
 from types import ModuleType
 
+import torch
+from tiny import save_tiny
+
 import comfy_env
+from pid_core import decode, load_network
+from pid_core.comfy_noise import comfy_noise, comfy_step_noise
 
 PACK = "pidkit_pack"
+SEED = 7
 
 
 @functools.cache
@@ -32,3 +39,85 @@ def load() -> ModuleType:
     sys.modules[PACK] = module
     spec.loader.exec_module(module)
     return module
+
+
+class Inside:
+    """The pack and ComfyUI in this process."""
+
+    def __init__(self, folder):
+        pack = load().__name__
+        self.folder = folder
+        self.nodes = importlib.import_module(f"{pack}.nodes")
+        self.model = importlib.import_module(f"{pack}.nodes.model")
+        self.samplers = importlib.import_module("comfy.samplers")
+        self.sample_module = importlib.import_module("comfy.sample")
+        self.management = importlib.import_module("comfy.model_management")
+
+    def load(self, family="flux", version="v1", *, file_dtype=torch.float32, **options):
+        """A tiny checkpoint as our MODEL and as the core's network (float32). options: those of load_model."""
+        # a file of its own each time: an earlier model may still have its file mapped
+        path = self.folder / f"{len(list(self.folder.iterdir()))}_{family}_{version}.safetensors"
+        save_tiny(path, family, version, caption=3, dtype=file_dtype)
+        return self.model.load_model(str(path), **options), load_network(path)
+
+    def conditioning(self, patcher, latent, sigma=0.0, *, positive=None, negative=None):
+        node = self.nodes.PiDKitConditioning
+        out = node.execute(
+            latent={"samples": latent},
+            latent_format="auto",
+            degrade_sigma=sigma,
+            latent_noise="keep",
+            noise_seed=0,
+            positive=positive,
+            negative=negative,
+            model=patcher,
+        )
+        return out.args
+
+    def sample(
+        self,
+        patcher,
+        positive,
+        negative,
+        canvas,
+        *,
+        cfg=1.0,
+        steps=4,
+        sampler="lcm",
+        scheduler="simple",
+        **kw,
+    ):
+        pixels = canvas["samples"]
+        noise = self.sample_module.prepare_noise(pixels, SEED)
+        with torch.inference_mode():
+            return self.sample_module.sample(
+                patcher,
+                noise,
+                steps,
+                cfg,
+                sampler,
+                scheduler,
+                positive,
+                negative,
+                pixels,
+                seed=SEED,
+                disable_pbar=True,
+                **kw,
+            )
+
+
+def by_core(net, lq, sigma=0.0, caption=None, steps=4):
+    shape = (lq.shape[0], 3, *net.config.output_size(*lq.shape[-2:]))
+    return decode(
+        net,
+        lq,
+        caption,
+        sigma,
+        steps=steps,
+        noise=comfy_noise(shape, SEED),
+        step_noise=comfy_step_noise(shape, SEED, steps - 1),
+    )
+
+
+def lq_of(conditioning):
+    return conditioning[0][1]["lq_latent"]

@@ -10,6 +10,13 @@ from tiny import save_tiny
 from comfy_server import PromptError
 
 
+class Unsafe:
+    """Pickles to a call of print."""
+
+    def __reduce__(self):
+        return print, ("ran",)
+
+
 def model(comfy, name: str, family: str = "flux", **changes):
     path = comfy.models / "diffusion_models" / f"{name}.safetensors"
     if not path.exists():
@@ -58,6 +65,20 @@ def test_a_corrupt_file(comfy):
         "bad_noise",
         "corrupt",
     )
+
+
+def test_a_pth_that_would_run_code(comfy):
+    path = comfy.models / "diffusion_models" / "bad_code.pth"
+    torch.save({"net.weight": Unsafe()}, path)
+    graph = decode_graph(path.name, put_latent(comfy, "code", torch.zeros(1, 16, 2, 2)))
+    fails(comfy, graph, "bad_code.pth")
+
+
+def test_a_truncated_pth(comfy):
+    path = comfy.models / "diffusion_models" / "bad_short.pth"
+    torch.save({"net.weight": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-500])
+    fails(comfy, decode_graph(path.name, put_latent(comfy, "pth", torch.zeros(1, 16, 2, 2))), "truncated")
 
 
 def test_a_file_that_is_no_pid(comfy):

@@ -1,6 +1,7 @@
 """Our nodes in the real ComfyUI give what pid_core.decode gives on the same noise."""
 
 import json
+import urllib.request
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from graphs import decode_graph, image_nodes, link, put_latent, saved_pixels
 from tiny import save_tiny
 
+from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES, decode, degrade, load_network
 from pid_core.comfy_noise import comfy_noise, comfy_step_noise
 from pid_core.rgb import to_image, to_rgb_latent
@@ -116,6 +118,50 @@ def test_custom_sampler_with_our_sigmas_equals_ksampler(comfy):
     assert torch.equal(saved_pixels(comfy, done), saved_pixels(comfy, done, "save2"))
 
 
+def test_custom_advanced_with_our_sigmas_equals_ksampler(comfy):
+    path = model_for(comfy, "sdxl")
+    graph = decode_graph(path.name, put_latent(comfy, "advanced", raw_latent("sdxl")), sampler={"steps": 3})
+    graph |= {
+        "sigmas": {"class_type": "PiDKitSigmas", "inputs": {"steps": 3}},
+        "lcm": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "lcm"}},
+        "noise": {"class_type": "RandomNoise", "inputs": {"noise_seed": SEED}},
+        "guider": {
+            "class_type": "CFGGuider",
+            "inputs": {"model": link("model"), "positive": link("pid"), "negative": link("pid", 1), "cfg": 1.0},
+        },
+        "custom": {
+            "class_type": "SamplerCustomAdvanced",
+            "inputs": {
+                "noise": link("noise"),
+                "guider": link("guider"),
+                "sampler": link("lcm"),
+                "sigmas": link("sigmas"),
+                "latent_image": link("pid", 2),
+            },
+        },
+        "save2": {"class_type": "SaveLatent", "inputs": {"samples": link("custom"), "filename_prefix": "pixels"}},
+    }
+    done = comfy.queue(graph)
+    assert torch.allclose(saved_pixels(comfy, done), saved_pixels(comfy, done, "save2"), atol=2e-5)
+
+
+def test_interrupt_ends_the_run_and_the_next_one_works(comfy):
+    path, latent = model_for(comfy, "flux"), put_latent(comfy, "stopped", raw_latent("flux", batch=4))
+    steps = []
+
+    def stop(kind, data):
+        if kind == "progress" and not steps:
+            steps.append(data["value"])
+            request = urllib.request.Request(f"http://{comfy.address}/interrupt", method="POST")
+            urllib.request.urlopen(request, timeout=20).close()
+
+    with pytest.raises(PromptError, match="interrupted"):
+        comfy.queue(decode_graph(path.name, latent, sampler={"steps": 400, "seed": 77}), on_event=stop)
+    expected = by_core(path, raw_latent("flux", batch=4), "flux")
+    done = comfy.queue(decode_graph(path.name, latent))
+    assert torch.allclose(saved_pixels(comfy, done).clamp(-1, 1), expected, atol=2e-5)
+
+
 def test_cfg_runs_with_both_conditionings_tagged(comfy):
     path, latent = model_for(comfy, "flux"), raw_latent("flux")
     graph = decode_graph(path.name, put_latent(comfy, "flux", latent), sampler={"cfg": 3.0})
@@ -212,8 +258,13 @@ def test_pixel_vae_is_exact(comfy, encoder, decoder):
     assert np.array_equal(comfy.images(comfy.queue(graph), "png")[0], picture)
 
 
+def test_template_browser_shows_the_workflow_once(comfy):
+    (names,) = comfy.get("/workflow_templates").values()  # of our pack, the only one
+    assert names == ["upscale_demo"]
+
+
 def test_workflow_files_are_one_graph(root):
-    api = json.loads((root / "example_workflows" / "upscale_demo.api.json").read_text())
+    api = json.loads((root / "example_workflows" / "api" / "upscale_demo.json").read_text())
     ui = json.loads((root / "example_workflows" / "upscale_demo.json").read_text())
     nodes = {str(node["id"]): node for node in ui["nodes"] if node["type"] != "Note"}
     assert {k: v["class_type"] for k, v in api.items()} == {k: v["type"] for k, v in nodes.items()}

@@ -3,108 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 
 import pytest
 import torch
+from inside import SEED, by_core, lq_of
 from tiny import SIZES, save_tiny, tiny_state_dict
 
-from pid_core import DISTILLED_SIGMAS, decode, distilled_sigmas, load_network
+from pid_core import DISTILLED_SIGMAS, decode, distilled_sigmas
 from pid_core.comfy_noise import comfy_noise, comfy_step_noise
-
-SEED = 7
-
-
-class Inside:
-    """The pack and ComfyUI in this process."""
-
-    def __init__(self, folder):
-        import inside
-
-        pack = inside.load().__name__
-        self.folder = folder
-        self.nodes = importlib.import_module(f"{pack}.nodes")
-        self.model = importlib.import_module(f"{pack}.nodes.model")
-        self.samplers = importlib.import_module("comfy.samplers")
-        self.sample_module = importlib.import_module("comfy.sample")
-        self.management = importlib.import_module("comfy.model_management")
-
-    def load(self, family="flux", version="v1", **options):
-        path = save_tiny(self.folder / f"{family}_{version}.safetensors", family, version, caption=3)
-        return self.model.load_model(str(path), **options), load_network(path)
-
-    def conditioning(self, patcher, latent, sigma=0.0, *, positive=None, negative=None):
-        node = self.nodes.PiDKitConditioning
-        out = node.execute(
-            latent={"samples": latent},
-            latent_format="auto",
-            degrade_sigma=sigma,
-            latent_noise="keep",
-            noise_seed=0,
-            positive=positive,
-            negative=negative,
-            model=patcher,
-        )
-        return out.args
-
-    def sample(
-        self,
-        patcher,
-        positive,
-        negative,
-        canvas,
-        *,
-        cfg=1.0,
-        steps=4,
-        sampler="lcm",
-        scheduler="simple",
-        **kw,
-    ):
-        pixels = canvas["samples"]
-        noise = self.sample_module.prepare_noise(pixels, SEED)
-        with torch.inference_mode():
-            return self.sample_module.sample(
-                patcher,
-                noise,
-                steps,
-                cfg,
-                sampler,
-                scheduler,
-                positive,
-                negative,
-                pixels,
-                seed=SEED,
-                disable_pbar=True,
-                **kw,
-            )
-
-
-@pytest.fixture(scope="module")
-def comfyui(tmp_path_factory):
-    try:
-        return Inside(tmp_path_factory.mktemp("models"))
-    except (FileNotFoundError, ImportError) as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"ComfyUI cannot be imported: {error}")
-        pytest.skip(f"NOT TESTED inside ComfyUI: {error}")
-
-
-def by_core(net, lq, sigma=0.0, caption=None, steps=4):
-    shape = (lq.shape[0], 3, *net.config.output_size(*lq.shape[-2:]))
-    return decode(
-        net,
-        lq,
-        caption,
-        sigma,
-        steps=steps,
-        noise=comfy_noise(shape, SEED),
-        step_noise=comfy_step_noise(shape, SEED, steps - 1),
-    )
-
-
-def lq_of(conditioning):
-    return conditioning[0][1]["lq_latent"]
 
 
 def test_simple_schedules_are_the_reference(comfyui):
@@ -227,17 +134,6 @@ def test_partly_loaded_model_gives_the_same(comfyui):
     assert patcher.model.model_lowvram
     assert torch.equal(comfyui.sample(patcher, *made), whole)
     patcher.unpatch_model()
-
-
-def test_short_weights_are_computed_in_the_devices_dtype(comfyui):
-    patcher, net = comfyui.load(dtype=torch.bfloat16)
-    network = patcher.model.diffusion_model
-    assert network.y_pos_embedding.dtype == torch.bfloat16
-    made = comfyui.conditioning(patcher, torch.randn(1, 16, 2, 2))
-    out = comfyui.sample(patcher, *made)
-    assert out.dtype == torch.float32
-    error = (out.clamp(-1, 1) - by_core(net, lq_of(made[0]))).pow(2).mean()
-    assert error < 1e-2
 
 
 def test_noise_levels_reach_the_network_in_float32(comfyui, monkeypatch):
