@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from .latents import check_latent, sigma_per_image
 from .network import PiDNetwork
-from .schedule import distilled_sigmas, x0_from_velocity
+from .schedule import distilled_sigmas
+from .windowed import predict_x0, predict_x0_by_windows
+from .windows import WindowPlan
 
 Callback = Callable[[int, int, Tensor], None]  # steps done, steps in all, x0 [B, 3, H, W] so far
 
@@ -28,6 +31,9 @@ def decode(
     step_noise: Sequence[Tensor] | None = None,
     size: tuple[int, int] | None = None,
     callback: Callback | None = None,
+    windows: WindowPlan | None = None,
+    fuse: str = "pyramid",
+    window_batch: int = 1,
 ) -> Tensor:
     """Decode a normalised latent [B, C, h, w] to an image [B, 3, H, W] in [-1, 1], float32.
 
@@ -37,6 +43,9 @@ def decode(
     and stay what they are where others are replaced.
     size: (H, W); by default the latent's size times the checkpoint's scale, and less than a latent cell off it.
     callback(step, steps, x0) is called after every step.
+    windows: a plan from `plan_windows` or `choose_plan` for this size, to decode in parts that need less memory; the
+    noise is one field over the whole canvas and every step fuses the windows' x0 (`fuse`: see `fuse_profiles`).
+    window_batch: windows per network call. A plan of one window changes nothing.
     Source: the reference's student sampler ("sde" re-noising, x0 in float64, only the result clamped).
     Raises ValueError in one line for any input that does not fit.
     """
@@ -50,11 +59,15 @@ def decode(
     sigmas = distilled_sigmas(steps).to(device)
     draw = _noise_source((batch, config.in_channels, height, width), steps, seed, noise, step_noise, device)
 
+    predict = predict_x0
+    if windows is not None:
+        _check_plan(windows, height, width, config.align)
+        predict = partial(predict_x0_by_windows, plan=windows, fuse=fuse, window_batch=window_batch)
+
     lq_features = net.encode_lq(lq_latent, height, width)
     x = next(draw)
     for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
-        out = net(x, (1000 * t).expand(batch), caption, lq_features=lq_features, degrade_sigma=sigma)
-        x0 = out if config.prediction == "x0" else x0_from_velocity(x, t, out)
+        x0 = predict(net, x, t, caption, lq_features, sigma)
         if callback is not None:
             callback(step, steps, x0)
         x = (1 - t_next) * x0 + t_next * next(draw) if step < steps else x0
@@ -93,6 +106,15 @@ def _output_size(net: PiDNetwork, lq_latent: Tensor, size: tuple[int, int] | Non
             f"({config.latent_cell} pixels per latent cell)"
         )
     return height, width
+
+
+def _check_plan(plan: WindowPlan, height: int, width: int, align: int) -> None:
+    if (plan.height, plan.width) != (height, width):
+        raise ValueError(
+            f"the windows are planned for {plan.width} x {plan.height} pixels, this image is {width} x {height}"
+        )
+    if plan.align % align:
+        raise ValueError(f"the windows' edges are multiples of {plan.align} pixels, multiples of {align} are needed")
 
 
 def _noise_source(shape, steps, seed, noise, step_noise, device):

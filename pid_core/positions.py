@@ -18,12 +18,17 @@ def _table(make):
     """Cache a table by its arguments. Inference mode is left, so that a table may also be used under autograd."""
 
     @functools.lru_cache(maxsize=8)
-    @functools.wraps(make)
     def cached(*args, **kwargs):
         with torch.inference_mode(False), torch.no_grad():
             return make(*args, **kwargs)
 
-    return cached
+    @functools.wraps(make)
+    def table(*args, **kwargs):
+        # a compiled graph makes the table itself; through the cache the compiler would warn
+        return make(*args, **kwargs) if torch.compiler.is_compiling() else cached(*args, **kwargs)
+
+    table.cache_info, table.cache_clear = cached.cache_info, cached.cache_clear
+    return table
 
 
 @_table

@@ -97,7 +97,7 @@ def test_a_batch_equals_its_images_one_by_one(net):
     for i, s in enumerate(sigma):
         one = slice(i, i + 1)
         alone = decode(net, z[one], text[one], s, noise=noise[one], step_noise=[n[one] for n in steps])
-        assert torch.allclose(together[one], alone, atol=2e-5)
+        assert torch.allclose(together[one], alone, atol=1e-4)
 
 
 def test_sigma_and_caption_for_all_or_one_per_image(net):
