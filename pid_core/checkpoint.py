@@ -115,6 +115,11 @@ def read_checkpoint(source: str | Path | Mapping[str, Tensor], *, family: str | 
         if stored is not None:
             metadata = {CONFIG_KEY: _config_text(stored)} | dict(metadata)
         config = _config_of(state_dict, metadata)
+        if config.family == "rgb" and CONFIG_KEY not in metadata:
+            raise ValueError(
+                "it takes rgb latents but says nothing of what its output means: its entry pid_config was lost when "
+                "another tool saved it; use the original file"
+            )
         if family is not None:
             config = _with_family(config, family)
         _check_tensors(state_dict, config)

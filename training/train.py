@@ -26,10 +26,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pid_core.checkpoint import config_tensor
 from pid_core.config import PiDConfig
 from pid_core.network import PiDNetwork
 from pid_core.positions import sine_cosine
 from pid_core.schedule import DISTILLED_SIGMAS
+from training.linear_start import start_as_upscaler
 
 NANO = PiDConfig(
     patch_size=8,
@@ -81,30 +83,6 @@ class TrainedNetwork(PiDNetwork):
     def forward(self, x: Tensor, t: Tensor, lq_features: Tensor, sigma: Tensor) -> Tensor:
         caption = self.default_caption.expand(x.shape[0], -1, -1)
         return super().forward(x, 1000 * t, caption, lq_features=lq_features, degrade_sigma=sigma)
-
-
-@torch.no_grad()
-def initialise(net: TrainedNetwork, latent: Tensor) -> None:
-    """Start values that let the latent through at once: LQ features of unit size (measured on a batch of latents),
-    gates open as in the reference, and pixel blocks that outweigh the noise and the positions in their stream."""
-    nn.init.normal_(net.y_pos_embedding, std=0.02)
-    features = net.lq_proj(latent, *latent.shape[-2:])
-    for head in (*net.lq_proj.output_heads, net.lq_proj.pit_head):
-        head.weight /= head(features).std()
-        nn.init.zeros_(head.bias)
-    for name, p in net.named_parameters():
-        if "adaLN_modulation" in name:
-            nn.init.normal_(p, std=0.05 if name.startswith("pixel") else 0.02) if p.ndim == 2 else nn.init.zeros_(p)
-        elif name.endswith("content_proj.weight"):
-            nn.init.trunc_normal_(p, std=0.01)
-        elif name.endswith("content_proj.bias"):
-            nn.init.constant_(p, 2.0)
-        elif name.endswith("log_alpha"):
-            nn.init.constant_(p, math.log(5))
-    for block in net.pixel_blocks:
-        bias = block.adaLN_modulation[0].bias.view(-1, 6, net.config.pixel_hidden_size)
-        bias[:, 2], bias[:, 5] = 0.5, 1.0  # the two gates
-        block.mlp.fc2.weight *= 5
 
 
 class Pool:
@@ -196,9 +174,11 @@ def rollout(net, features: Tensor, sigma: Tensor, steps: int, shape: torch.Size)
 def make_optimisers(net: TrainedNetwork, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices, on which it learns several times as fast here, and AdamW for all else."""
     matrices = [p for n, p in net.named_parameters() if p.ndim == 2 and min(p.shape) > 8]
-    rest = [p for n, p in net.named_parameters() if not any(p is m for m in matrices)]
+    kernels = [p for p in net.parameters() if p.ndim == 4]
+    rest = [p for p in net.parameters() if not any(p is other for other in (*matrices, *kernels))]
+    groups = [{"params": kernels, "lr": 0.5 * lr}, {"params": rest, "lr": 0.1 * lr}]
     return [
-        torch.optim.AdamW(rest, lr=0.15 * lr, betas=(0.9, 0.99), weight_decay=1e-4),
+        torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=1e-4),
         torch.optim.Muon(matrices, lr=lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original"),
     ]
 
@@ -206,9 +186,8 @@ def make_optimisers(net: TrainedNetwork, lr: float) -> list[torch.optim.Optimize
 def save_checkpoint(net: TrainedNetwork, path: Path) -> None:
     state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in net.state_dict().items()}
     state["default_caption"] = state["default_caption"][0]
-    told = ("rope_reference", "latent_down", "sr_scale", "lq_interval", "lq_padding", "prediction", "family")
-    config = {k: v for k, v in asdict(net.config).items() if k in told}
-    metadata = {"pid_config": json.dumps(config), "licence": "Apache-2.0", "title": "pid_nano"}
+    state["pid_config"] = config_tensor(net.config)  # for tools that keep tensors only
+    metadata = {"pid_config": json.dumps(asdict(net.config)), "licence": "Apache-2.0", "title": "pid_nano"}
     save_file(state, path, metadata=metadata)
 
 
@@ -216,7 +195,9 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     pool, rng = Pool(args.pool, args.seed), np.random.default_rng(args.seed)
     net = TrainedNetwork(NANO)
-    initialise(net, pool.batch(8, 128, 128)[1])
+    start_as_upscaler(
+        net, *(torch.cat(part) for part in zip(*(pool.batch(16, 128, 128) for _ in range(30)), strict=True))
+    )
     net.compute_dtype = torch.bfloat16
     optimisers = make_optimisers(net, args.lr)
     rates = [group["lr"] for o in optimisers for group in o.param_groups]
@@ -245,7 +226,7 @@ def train(args: argparse.Namespace) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             features = trunk(latent.bfloat16(), x.shape[2] // 8, x.shape[3] // 8)
             known = x
-            if late and step > 0 and rng.random() < 0.7:
+            if late and step > 0 and rng.random() < 0.6:
                 known = rollout(run, features.detach(), sigma, step, x.shape)
             x_t = (1 - t) * known + t * torch.randn_like(x)
             out = run(x_t, torch.full((len(x),), t), features, sigma)
@@ -290,7 +271,7 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True, help="folder with part*.npy from training.make_pool")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--minutes", type=float, default=90, help="length of the run; the learning rate follows it")
-    parser.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW follows")
+    parser.add_argument("--lr", type=float, default=1e-3, help="of Muon; AdamW follows")
     parser.add_argument("--sharpness", type=float, default=0.5, help="weight of the gradient-energy loss")
     parser.add_argument("--rollout-from", type=float, default=0.5, help="share of the run after which x_t is its own")
     parser.add_argument("--seed", type=int, default=0)

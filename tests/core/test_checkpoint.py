@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from pid_core import PiDNetwork, decode, load_network, read_checkpoint
+from pid_core import PiDConfig, PiDNetwork, decode, load_network, read_checkpoint
 from pid_core.checkpoint import config_tensor
 
 PREFIXES = ["", "net.", "core.", "model.diffusion_model.", "diffusion_model."]
@@ -361,3 +362,13 @@ def test_building_by_hand_needs_no_checkpoint(state):
     net = PiDNetwork(config)
     net.load_state_dict(state, strict=True)
     assert torch.equal(image(net.eval()), image(load_network(state)))
+
+
+def test_an_rgb_file_that_lost_its_configuration_is_refused():
+    """Its output is x0, which shapes cannot tell: taken for a velocity it would decode to noise."""
+    flux = PiDConfig.from_state_dict(weights(spec("flux_v1")))
+    config = replace(flux, patch_size=8, latent_channels=12, latent_down=2, prediction="x0", family="rgb")
+    tensors = {k: torch.zeros(v.shape) for k, v in PiDNetwork(config, device="meta").state_dict().items()}
+    with pytest.raises(ValueError, match="pid_config was lost"):
+        read_checkpoint(tensors)
+    assert read_checkpoint(tensors | {"pid_config": config_tensor(config)}).config == config

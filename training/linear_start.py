@@ -1,0 +1,126 @@
+"""Start values for the bundled network: the best linear upscaler, written into its weights.
+
+A network this small spends most of an hour to find plain interpolation from random weights. So the linear map from a
+latent cell's 3 x 3 neighbourhood to the cell's 8 x 8 pixels is fitted to the training pictures by least squares; the
+latent branch and the pixel blocks start as exactly that map. All weights are trained from there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from pid_core.network import PiDNetwork
+
+RANK = 64  # directions of the linear map that the trunk carries; its other channels are free to learn
+COLOUR, LEVEL = 8.0, 80.0  # size of a colour of 1, and of the constant beside it, in the pixel stream
+OPEN = 4.0  # logit of a gate at degrade_sigma 0
+
+
+def fit_upscaler(pictures: Tensor, latents: Tensor, patch: int) -> Tensor:
+    """Least squares from latents [B, C, h, w] to pictures [B, 3, H, W]: [3 * patch**2, C * 9]."""
+    x = rearrange(F.unfold(latents, 3, padding=1), "b k l -> (b l) k").double()
+    y = rearrange(pictures, "b c (h p) (w q) -> (b h w) (c p q)", p=patch, q=patch).double()
+    gram = x.mT @ x + 1e-3 * len(x) * 1e-2 * torch.eye(x.shape[1], dtype=torch.float64)
+    return torch.linalg.solve(gram, x.mT @ y).mT.float()
+
+
+@torch.no_grad()
+def start_as_upscaler(net: PiDNetwork, pictures: Tensor, latents: Tensor) -> None:
+    """Write the fitted map into `net` (two or more pixel blocks, pixel width 8 or more, `pit` injection, x0 output)."""
+    config = net.config
+    u, s, vt = torch.linalg.svd(fit_upscaler(pictures, latents, config.patch_size), full_matrices=False)
+    u, s, vt = u[:, :RANK], s[:RANK], vt[:RANK]
+    size = (F.unfold(latents, 3, padding=1).transpose(1, 2) @ vt.mT).flatten(0, 1).std(dim=0)
+    _carry_through_trunk(net, vt / size[:, None])
+    _quiet_patch_stream(net)
+    open_gate = 1 / (1 + math.exp(-OPEN))
+    _cancel_positions(net.pixel_blocks[0], config.pixel_hidden_size)
+    _write_colours(net, u * s * size / open_gate)
+
+
+def _carry_through_trunk(net: PiDNetwork, directions: Tensor) -> None:
+    """Trunk channel j becomes direction j of the 3 x 3 neighbourhood; silu(x) - silu(-x) = x carries signs."""
+    first, second, *blocks = (m for m in net.lq_proj.latent_proj if not isinstance(m, nn.SiLU))
+    channels = net.config.lq_in_channels
+    first.weight[: 2 * channels] = 0
+    first.bias[: 2 * channels] = 0
+    for c in range(channels):
+        first.weight[c, c, 1, 1], first.weight[channels + c, c, 1, 1] = 1, -1
+    kernel = directions.unflatten(1, (channels, 3, 3))
+    second.weight[:RANK] = 0
+    second.bias[:RANK] = 0
+    second.weight[:RANK, :channels], second.weight[:RANK, channels : 2 * channels] = kernel, -kernel
+    for block in blocks:
+        block.block[5].weight *= 0.02
+        nn.init.zeros_(block.block[5].bias)
+    nn.init.eye_(net.lq_proj.pit_head.weight)
+    nn.init.zeros_(net.lq_proj.pit_head.bias)
+    for gate in (*net.lq_proj.gate_modules, net.pit_lq_gate):
+        nn.init.zeros_(gate.content_proj.weight)
+        nn.init.constant_(gate.content_proj.bias, OPEN)
+        nn.init.constant_(gate.log_alpha, math.log(5))
+
+
+def _quiet_patch_stream(net: PiDNetwork) -> None:
+    """The patch stream joins the latent's features; it must start small beside them."""
+    nn.init.normal_(net.y_pos_embedding, std=0.02)
+    for linear in (net.s_embedder.proj, net.t_embedder.mlp[2], *net.lq_proj.output_heads):
+        linear.weight *= 0.1
+        nn.init.zeros_(linear.bias)
+    for block in net.patch_blocks:
+        for modulation in (block.adaLN_modulation_img[0], block.adaLN_modulation_txt[0]):
+            nn.init.normal_(modulation.weight, std=0.02)
+            nn.init.zeros_(modulation.bias)
+            modulation.bias.unflatten(0, (6, -1))[[2, 5]] = 0.05  # gates
+    nn.init.zeros_(net.pixel_embedder.proj.weight)
+    nn.init.zeros_(net.pixel_embedder.proj.bias)
+    nn.init.normal_(net.pixel_embedder.proj.weight[4:], std=0.2)
+
+
+def _modulation(block: nn.Module, width: int) -> tuple[Tensor, Tensor]:
+    """Views of weight [pixels, 6, width, D] and bias [pixels, 6, width], made small."""
+    linear = block.adaLN_modulation[0]
+    nn.init.normal_(linear.weight, std=0.001)
+    nn.init.zeros_(linear.bias)
+    weight, bias = linear.weight.view(-1, 6, width, linear.weight.shape[1]), linear.bias.view(-1, 6, width)
+    bias[:, 2], bias[:, 5] = 0.05, 1.0  # gates
+    return weight, bias
+
+
+def _carry_through_mlp(block: nn.Module, dims: int, factor: float) -> None:
+    """The MLP gives factor * x in its first dims; gelu(x) - gelu(-x) = x carries signs."""
+    fc1, fc2 = block.mlp.fc1, block.mlp.fc2
+    fc2.weight *= 0.02
+    nn.init.zeros_(fc2.bias)
+    for k in range(dims):
+        for row, sign in ((2 * k, 1), (2 * k + 1, -1)):
+            fc1.weight[row], fc1.bias[row] = 0, 0
+            fc1.weight[row, k] = sign
+            fc2.weight[:, row] = 0
+            fc2.weight[k, row] = sign * factor
+
+
+def _cancel_positions(block: nn.Module, width: int) -> None:
+    """Take the positions out of the three dims that will hold the colours; RMSNorm made them sqrt(2) larger."""
+    _modulation(block, width)
+    _carry_through_mlp(block, 3, -math.sqrt(0.5))
+
+
+def _write_colours(net: PiDNetwork, colours: Tensor) -> None:
+    """The last pixel block's shift is the picture; its MLP scales it up, beside a constant that steadies RMSNorm."""
+    block, width = net.pixel_blocks[-1], net.config.pixel_hidden_size
+    weight, bias = _modulation(block, width)
+    weight[:, 3, :3, :RANK] = rearrange(colours, "(c n) r -> n c r", c=3)
+    weight[:, 3, :3, RANK:] = 0
+    bias[:, 4] = -1.0  # scale: the stream itself does not enter
+    _carry_through_mlp(block, 3, COLOUR)
+    block.mlp.fc2.bias[3] = LEVEL
+    nn.init.zeros_(net.final_layer.linear.bias)
+    nn.init.zeros_(net.final_layer.linear.weight)
+    steady = LEVEL / math.sqrt(width)
+    net.final_layer.linear.weight[:3, :3] = torch.eye(3) * steady / COLOUR
