@@ -1,0 +1,69 @@
+"""The bundled model restores: on the bundled photo, which it never saw, made four times smaller."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors import safe_open
+
+from pid_core import NANO_PATH, decode, degrade, load_network
+from pid_core.rgb import to_image, to_rgb_latent
+
+PHOTO = Path(__file__).parents[2] / "example_workflows" / "photo.png"
+
+
+@pytest.fixture(scope="module")
+def net():
+    return load_network(NANO_PATH)
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """[1, 3, 128, 192] in [0, 1]."""
+    with Image.open(PHOTO) as file:
+        pixels = torch.from_numpy(np.array(file.convert("RGB")))
+    return pixels[:128].movedim(-1, 0)[None].float() / 255
+
+
+@pytest.fixture(scope="module")
+def small(photo):
+    return F.interpolate(photo, scale_factor=0.25, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def restore(net, small, **options):
+    latent = options.pop("latent", None)
+    latent = to_rgb_latent(small.movedim(1, -1)) if latent is None else latent
+    return to_image(decode(net, latent, **options)).movedim(-1, 1)
+
+
+def psnr(image, photo):
+    return float(-10 * torch.log10((image - photo).square().mean()))
+
+
+def test_the_file_is_small_and_says_what_it_is(net):
+    assert NANO_PATH.stat().st_size <= 8_000_000
+    with safe_open(NANO_PATH, "pt") as file:
+        assert file.metadata()["licence"] == "Apache-2.0"
+    assert net.family == "rgb" and net.config.prediction == "x0" and net.default_caption is not None
+
+
+def test_beats_bicubic(net, photo, small):
+    plain = psnr(F.interpolate(small, scale_factor=4, mode="bicubic").clamp(0, 1), photo)
+    assert psnr(restore(net, small, steps=1), photo) > plain + 0.3
+    assert psnr(restore(net, small, steps=4), photo) > plain
+
+
+def test_removes_the_noise_that_sigma_names(net, photo, small):
+    noisy = degrade(to_rgb_latent(small.movedim(1, -1)), 0.4, "rgb", seed=1)
+    right, wrong = (psnr(restore(net, small, latent=noisy, degrade_sigma=s), photo) for s in (0.4, 0.0))
+    assert right > wrong + 3
+
+
+@pytest.mark.parametrize("level", [0.2, 0.5, 0.8])
+def test_leaves_flat_grey_flat(net, level):
+    out = restore(net, torch.full((1, 3, 32, 48), level))
+    assert (out - out.mean()).abs().mean() < 2 / 255
+    assert abs(float(out.mean()) - level) < 3 / 255
