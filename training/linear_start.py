@@ -52,6 +52,7 @@ def start_as_upscaler(net: PiDNetwork, pictures: Tensor, latents: Tensor) -> Non
     _carry_through_trunk(net, near, wide)
     _quiet_patch_stream(net)
     _cancel_positions(net.pixel_blocks[0], net.config.pixel_hidden_size)
+    _steady_pixels(net)
     _write_colours(net, colours * (1 + math.exp(-OPEN)))
 
 
@@ -118,11 +119,10 @@ def _cancel_positions(block: nn.Module, width: int) -> None:
     _carry_through_mlp(block, 3, -math.sqrt(0.5))
 
 
-def _write_colours(net: PiDNetwork, colours: Tensor) -> None:
+def _steady_pixels(net: PiDNetwork) -> None:
     """The last pixel block's shift is the picture; its MLP scales it up, beside a constant that steadies RMSNorm."""
     block, width = net.pixel_blocks[-1], net.config.pixel_hidden_size
-    weight, bias = _modulation(block, width)
-    weight[:, 3, :3, :WIDE] = rearrange(colours, "(c n) r -> n c r", c=3)
+    _, bias = _modulation(block, width)
     bias[:, 4] = -1.0  # scale: the stream itself does not enter
     _carry_through_mlp(block, 3, COLOUR)
     block.mlp.fc2.bias[3] = LEVEL
@@ -130,3 +130,10 @@ def _write_colours(net: PiDNetwork, colours: Tensor) -> None:
     nn.init.zeros_(net.final_layer.linear.weight)
     steady = LEVEL / math.sqrt(width)
     net.final_layer.linear.weight[:3, :3] = torch.eye(3) * steady / COLOUR
+
+
+def _write_colours(net: PiDNetwork, colours: Tensor) -> None:
+    """Set the linear map from gated trunk features to pixels: colours [3 * patch**2, WIDE]."""
+    linear, width = net.pixel_blocks[-1].adaLN_modulation[0], net.config.pixel_hidden_size
+    weight = linear.weight.view(-1, 6, width, linear.weight.shape[1])
+    weight[:, 3, :3, :WIDE] = rearrange(colours, "(c n) d -> n c d", c=3)

@@ -7,7 +7,7 @@ Pictures are scenes made by code (training/scenes.py). The small picture is thei
 latent is pixel_unshuffle(2x - 1, 2), to which noise of a random degrade_sigma is added as NVIDIA's training does.
 The weights start as the best linear upscaler (training/linear_start.py). First x_t is made from the true picture;
 later mostly from the network's own earlier steps, as in use, with a loss that asks the later steps for the picture's
-local gradient energy: four steps come out sharp, while the one-step decode stays the least-error estimate.
+local gradient energy, so that four steps come out sharper than one.
 """
 
 from __future__ import annotations
@@ -136,19 +136,22 @@ def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fidelity_loss(out: Tensor, x: Tensor, patch: int) -> Tensor:
-    """Distance of pixels and of gradients; gradients across patch borders count four times, against a visible grid."""
-    loss = (out - x).abs().mean()
+    """Squared distance of pixels and of gradients; those across patch borders count four times, against a visible grid.
+
+    Squared, because the absolute distance asks for the median, which for a gradient of unknown sign is none at all.
+    """
+    loss = (out - x).square().mean()
     for dim in (-1, -2):
-        error = (out - x).diff(dim=dim).abs()
+        error = (out - x).diff(dim=dim).square()
         border = error.transpose(dim, -1)[..., patch - 1 :: patch]
         loss = loss + 0.25 * error.mean() + 0.75 / patch * border.mean()
     return loss
 
 
-def energy_loss(out: Tensor, x: Tensor) -> Tensor:
-    """Distance between local mean gradient magnitudes (8 x 8 pixels): right sharpness, wherever the detail lies."""
+def energy_loss(out: Tensor, x: Tensor, window: int = 32) -> Tensor:
+    """Distance between local mean gradient magnitudes: the picture's sharpness, wherever the detail lies exactly."""
     return sum(
-        (F.avg_pool2d(a.abs(), 8, 4) - F.avg_pool2d(b.abs(), 8, 4)).abs().mean()
+        (F.avg_pool2d(a.abs(), window, window // 2) - F.avg_pool2d(b.abs(), window, window // 2)).abs().mean()
         for a, b in zip(gradients(out), gradients(x), strict=True)
     )
 
@@ -217,7 +220,7 @@ def train(args: argparse.Namespace) -> None:
     run = torch.compile(net, dynamic=False) if args.compile else net
     trunk = torch.compile(net.lq_proj, dynamic=False) if args.compile else net.lq_proj
     start, shown, saved, sums = time.monotonic() - spent, 0.0, 0.0, {}
-    while (progress := (time.monotonic() - start) / (60 * args.minutes)) < 1:
+    while (progress := (time.monotonic() - start) / max(60 * args.minutes, 1e-9)) < 1:
         pace = min(1, (iteration + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group, rate in zip((g for o in optimisers for g in o.param_groups), rates, strict=True):
             group["lr"] = rate * pace
@@ -277,7 +280,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--minutes", type=float, default=90, help="length of the run; the learning rate follows it")
     parser.add_argument("--lr", type=float, default=5e-4, help="of Muon; AdamW follows")
-    parser.add_argument("--sharpness", type=float, default=1.2, help="weight of the gradient-energy loss")
+    parser.add_argument("--sharpness", type=float, default=0.2, help="weight of the gradient-energy loss")
     parser.add_argument("--rollout-from", type=float, default=0.4, help="share of the run after which x_t is its own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", type=Path, help="a .state.pt file of an earlier run")
