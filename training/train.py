@@ -181,8 +181,10 @@ def make_optimisers(net: TrainedNetwork, lr: float) -> list[torch.optim.Optimize
     """Muon for the matrices, on which it learns several times as fast here, and AdamW for all else."""
     matrices = [p for n, p in net.named_parameters() if p.ndim == 2 and min(p.shape) > 8]
     kernels = [p for p in net.parameters() if p.ndim == 4]
-    rest = [p for p in net.parameters() if not any(p is other for other in (*matrices, *kernels))]
-    groups = [{"params": kernels, "lr": 0.5 * lr}, {"params": rest, "lr": 0.1 * lr}]
+    gates = [p for n, p in net.named_parameters() if n.endswith(("content_proj.bias", "log_alpha"))]
+    rest = [p for p in net.parameters() if not any(p is other for other in (*matrices, *kernels, *gates))]
+    # the gates must travel far: from open to closed over the range of degrade_sigma
+    groups = [{"params": kernels, "lr": 0.5 * lr}, {"params": rest, "lr": 0.1 * lr}, {"params": gates, "lr": 10 * lr}]
     return [
         torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=1e-4),
         torch.optim.Muon(matrices, lr=lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original"),
@@ -225,7 +227,7 @@ def train(args: argparse.Namespace) -> None:
         for group, rate in zip((g for o in optimisers for g in o.param_groups), rates, strict=True):
             group["lr"] = rate * pace
         x, latent = pool.batch(*SHAPES[rng.integers(len(SHAPES))])
-        latent, sigma = degrade_some(latent, share=0.35)
+        latent, sigma = degrade_some(latent, args.noised)
         net.origin.copy_(torch.randint(0, LONGEST_SIDE - 256, (2,)))
         step, t = draw_step(rng)
         late = progress > args.rollout_from
@@ -282,6 +284,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=5e-4, help="of Muon; AdamW follows")
     parser.add_argument("--sharpness", type=float, default=0.2, help="weight of the gradient-energy loss")
     parser.add_argument("--rollout-from", type=float, default=0.4, help="share of the run after which x_t is its own")
+    parser.add_argument("--noised", type=float, default=0.35, help="share of latents that get noise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", type=Path, help="a .state.pt file of an earlier run")
     parser.add_argument("--restart-clock", action="store_true", help="with --resume: a full run on top of it")
