@@ -7,6 +7,7 @@ from .decode import decode
 from .latents import LATENT_FAMILIES, LatentFamily, degrade, detect_family
 from .network import PiDNetwork
 from .schedule import DISTILLED_SIGMAS, distilled_sigmas
+from .windows import WindowPlan, choose_plan, fuse_weights, plan_windows
 
 __all__ = [
     "DISTILLED_SIGMAS",
@@ -15,10 +16,14 @@ __all__ = [
     "LatentFamily",
     "PiDConfig",
     "PiDNetwork",
+    "WindowPlan",
+    "choose_plan",
     "decode",
     "degrade",
     "detect_family",
     "distilled_sigmas",
+    "fuse_weights",
     "load_network",
+    "plan_windows",
     "read_checkpoint",
 ]

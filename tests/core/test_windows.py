@@ -1,56 +1,24 @@
-"""Window plans cover, overlap, align and mirror; fuse weights add up; the cost model agrees with the network."""
+"""Window plans cover, overlap, align and mirror; fuse weights add up; the cheapest that fits is chosen."""
 
 import math
-import weakref
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from sizes import FLUX2, SMALL, V1, V15
 
-from pid_core import PiDConfig, PiDNetwork
+from pid_core.cost import peak_bytes
 from pid_core.windows import (
     FUSE_METHODS,
     TRAINED_SIDES,
     Window,
     choose_plan,
-    forward_flops,
-    forward_work,
     fuse_profiles,
     fuse_weights,
-    peak_bytes,
-    plan_flops,
     plan_windows,
 )
-
-V1 = PiDConfig()
-V15 = PiDConfig(lq_width=1024, gate="token", pit_injection=True, rope_reference=2048, lq_padding="replicate")
-FLUX2 = PiDConfig(latent_channels=128, latent_down=16)
-SMALL = PiDConfig(
-    patch_size=8,
-    hidden_size=128,
-    num_heads=4,
-    patch_depth=3,
-    mlp_size=340,
-    pixel_hidden_size=8,
-    pixel_attn_size=96,
-    pixel_num_heads=4,
-    pixel_depth=1,
-    pixel_mlp_size=32,
-    caption_width=32,
-    caption_length=8,
-    latent_channels=12,
-    latent_down=2,
-    lq_width=96,
-    prediction="x0",
-)
-# Few blocks, because building them takes the time.
-SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL), ("v1", "v1.5", "small")
 
 
 @st.composite
@@ -248,78 +216,7 @@ def test_unknown_fuse_method():
         fuse_weights(plan_windows(64, 64, 64, 0, align=8), "gauss")
 
 
-# The cost model
-
-
-def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, mode, attention):
-    """One forward without storage or arithmetic, under a dispatch mode."""
-    net = PiDNetwork(config, dtype=dtype, device="meta").eval()
-    tokens = (side // config.patch_size) ** 2
-    x = torch.empty(batch, 3, side, side, device="meta")
-    caption = torch.empty(batch, config.caption_length, config.caption_width, dtype=dtype, device="meta")
-    features = torch.empty(batch, tokens, config.lq_width, dtype=dtype, device="meta")
-    number = torch.empty(batch, device="meta")
-    inputs = {"lq_features": features, "degrade_sigma": number, "attention": attention}
-    with torch.no_grad():
-        net(x, number, caption, **inputs)  # fills the position tables' caches
-        if isinstance(mode, LiveBytes):
-            mode.ignore([*net.parameters(), x, caption, features, number])
-        with mode:
-            net(x, number, caption, **inputs)
-    return (x.nbytes + features.nbytes) + tokens * 4 * (config.head_dim + config.pixel_head_dim)
-
-
-class LiveBytes(TorchDispatchMode):
-    """Adds up the storages alive and keeps the largest sum."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes, self.now, self.peak = {}, 0, 0
-
-    def ignore(self, tensors):
-        self.sizes |= {t.untyped_storage()._cdata: 0 for t in tensors}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.sizes:
-                storage = tensor.untyped_storage()
-                self.sizes[storage._cdata] = storage.nbytes()
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self.free, storage._cdata)
-        return result
-
-    def free(self, key):
-        self.now -= self.sizes.pop(key)
-
-
-@pytest.mark.parametrize("config", SHALLOW, ids=NAMES)
-def test_flops_equal_the_network(config):
-    counter = FlopCounterMode(display=False)
-    run_on_meta(config, 512, mode=counter, attention=lambda q, k, v: (q @ k.transpose(-1, -2)) @ v)
-    assert forward_flops(config, 512, 512) == counter.get_total_flops()
-
-
-@pytest.mark.parametrize("config", SHALLOW, ids=NAMES)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-def test_peak_is_the_network_s_live_tensors(config, dtype):
-    live = LiveBytes()
-    outside = run_on_meta(config, 1024, batch=2, dtype=dtype, mode=live, attention=lambda q, k, v: torch.empty_like(q))
-    assert 0.99 <= peak_bytes(config, 1024, 1024, 2, dtype.itemsize) / (live.peak + outside) <= 1.1
-
-
-def test_cutting_4096_saves_half_the_work():
-    """Near the plain estimate (patch and pixel blocks only) of 471, 247 and 222 TFLOP; ours counts every layer."""
-    for size, count, estimate in ((4096, 1, 471e12), (2304, 4, 247e12), (1728, 9, 222e12)):
-        plan = plan_windows(4096, 4096, size, 512, align=32)
-        assert plan.count == count and plan.size == (size, size)
-        assert 1.0 <= plan_flops(plan, V1) / estimate < 1.08
-
-
-def test_caption_tokens_stop_at_the_checkpoint_s_length():
-    assert forward_work(V1, 512, 512, 10_000) == forward_work(V1, 512, 512)
-    assert forward_flops(V1, 512, 512, 10) < forward_flops(V1, 512, 512)
+# choose_plan
 
 
 def choose(height, width, config=V1, budget=math.inf, overlap=512, device="cuda", **more):

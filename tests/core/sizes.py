@@ -1,0 +1,25 @@
+"""Configurations that several tests measure: the released sizes, and a small network unlike them in every number."""
+
+from pid_core import PiDConfig
+
+V1 = PiDConfig()
+V15 = PiDConfig(lq_width=1024, gate="token", pit_injection=True, rope_reference=2048, lq_padding="replicate")
+FLUX2 = PiDConfig(latent_channels=128, latent_down=16)
+SMALL = PiDConfig(
+    patch_size=8,
+    hidden_size=128,
+    num_heads=4,
+    patch_depth=3,
+    mlp_size=340,
+    pixel_hidden_size=8,
+    pixel_attn_size=96,
+    pixel_num_heads=4,
+    pixel_depth=1,
+    pixel_mlp_size=32,
+    caption_width=32,
+    caption_length=8,
+    latent_channels=12,
+    latent_down=2,
+    lq_width=96,
+    prediction="x0",
+)
