@@ -1,6 +1,7 @@
 """Context windows: how a canvas is cut into rectangles, how their results are fused, and which cut is cheapest.
 
-Pure planning: nothing here runs the network, and what a window costs is `cost`'s to say. Lengths are output pixels unless named cells; a cell is `align` pixels.
+Pure planning: nothing here runs the network, and `cost` says what a window costs. Lengths are output pixels unless
+named cells; a cell is `align` pixels.
 """
 
 from __future__ import annotations
