@@ -1,96 +1,38 @@
-"""`python -m pid_core IMAGE -o OUT.png`: enlarge a picture four times with the bundled model, without ComfyUI."""
+"""`python -m pid_core COMMAND ...`: PiD from the command line, without ComfyUI.
+
+`python -m pid_core IMAGE -o OUT.png` is short for the command upscale.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from .assets import NANO_PATH
-from .checkpoint import load_network
-from .decode import decode
-from .latents import degrade
-from .rgb import to_image, to_rgb_latent
+from .commands import COMMANDS
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. Every error is one line on stderr."""
-    args = _arguments(argv)
+    args = _arguments(sys.argv[1:] if argv is None else argv)
     try:
-        upscale(args)
+        return args.run(args)
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         print(f"pid_core: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
-def upscale(args: argparse.Namespace) -> None:
-    image = read_image(args.image)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    net = load_network(args.model, device=device)
-    if net.family != "rgb":
-        raise ValueError(
-            f"{Path(args.model).name} decodes {net.family or 'VAE'} latents, not pictures; run it in ComfyUI behind "
-            "its VAE, or leave --model out to use the bundled model"
-        )
-    latent = to_rgb_latent(image[None], crop=True)
-    if args.sigma > 0:
-        latent = degrade(latent, args.sigma, "rgb", args.seed)
-    height, width = net.config.output_size(*latent.shape[-2:])
-    print(f"{image.shape[1]} x {image.shape[0]} -> {width} x {height} on {device}", file=sys.stderr)
-    pixels = decode(net, latent, degrade_sigma=args.sigma, steps=args.steps, seed=args.seed, callback=_show_progress)
-    write_image(args.output, to_image(pixels)[0])
-    print(args.output)
-
-
-def read_image(path: Path) -> Tensor:
-    """A picture file as [H, W, 3] in [0, 1]. Raises ValueError or OSError in one line."""
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as file:
-            return torch.from_numpy(np.array(file.convert("RGB"))).float() / 255
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is no picture that can be read") from None
-
-
-def write_image(path: Path, image: Tensor) -> None:
-    """[H, W, 3] in [0, 1] to a file, rounded to 8 bits, written beside and renamed so that no half file is left."""
-    from PIL import Image
-
-    picture = Image.fromarray((image * 255).round().byte().cpu().numpy())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        picture.save(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _show_progress(step: int, steps: int, _: Tensor) -> None:
-    bar = "#" * (24 * step // steps)
-    print(
-        f"\r[{bar:<24}] step {step} of {steps}",
-        end="\n" if step == steps else "",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pid_core", description=__doc__)
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="the picture to enlarge")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the result (PNG, ...)")
-    parser.add_argument("--model", type=Path, default=NANO_PATH, help="a checkpoint of the rgb family")
-    parser.add_argument("--sigma", type=float, default=0.0, help="degrade_sigma, 0 to 1: noise added and removed again")
-    parser.add_argument("--steps", type=int, default=4, help="1 to 4")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="cpu, cuda, ...; by default the GPU where there is one")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        what = module.__doc__.splitlines()[0]
+        command = commands.add_parser(name, help=what, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    if argv and argv[0] not in (*COMMANDS, "-h", "--help"):
+        argv = ["upscale", *argv]
     return parser.parse_args(argv)
 
 

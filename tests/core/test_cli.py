@@ -10,6 +10,9 @@ from goldens import spec, weights
 from PIL import Image
 from safetensors.torch import save_file
 
+from pid_core.__main__ import main
+from pid_core.commands import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -79,3 +82,19 @@ def test_a_checkpoint_for_vae_latents_is_refused(photo, tmp_path):
     done = run(photo, "-o", tmp_path / "out.png", "--model", model)
     assert done.returncode == 1
     assert "decodes sdxl latents, not pictures" in done.stderr
+
+
+def test_the_command_may_be_named(photo, tmp_path):
+    short, named = tmp_path / "short.png", tmp_path / "named.png"
+    assert main([str(photo), "-o", str(short), "--steps", "1"]) == 0
+    assert main(["upscale", str(photo), "-o", str(named), "--steps", "1"]) == 0
+    assert short.read_bytes() == named.read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)])
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in arguments or COMMANDS)
