@@ -13,7 +13,7 @@ comfyui: setup  ## leaves ComfyUI running with the pack in it
 	@$(RUN) scripts/serve.py --port $(PORT)
 
 test: setup
-	@$(RUN) -m pytest tests/core tests/comfyui
+	@$(RUN) -m pytest
 
 lint: setup
 	@$(RUN) -m ruff check .

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,7 +197,9 @@ class ComfyServer:
 
     def _call(self, coroutine):
         try:
-            return asyncio.run(coroutine)
+            # In a thread of its own, because the caller's may have a running event loop already.
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(asyncio.run, coroutine).result()
         except (aiohttp.ClientConnectionError, asyncio.TimeoutError) as error:
             what = "gives no answer" if self.alive else "has ended"
             raise ServerError(f"ComfyUI {what} ({type(error).__name__}). Log:\n{self.log_tail()}") from error

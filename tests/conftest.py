@@ -1,11 +1,29 @@
-"""What every test shares: paths."""
+"""What every test shares: paths, and a ComfyUI that is a server."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+import comfy_env
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The top folder of the project."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def comfy(tmp_path_factory: pytest.TempPathFactory):
+    """A running ComfyUI on the CPU with the pack in it (booted_comfy.py)."""
+    try:
+        comfy_env.find_comfyui()
+    except (FileNotFoundError, ValueError) as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"No ComfyUI to test in: {error}")
+        pytest.skip(f"NOT TESTED in ComfyUI: {error}")
+    from booted_comfy import TestServer
+
+    with TestServer(tmp_path_factory.mktemp("comfyui")) as server:
+        yield server

@@ -1,0 +1,186 @@
+"""ComfyUI's own front end in a real Chromium, driven as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Response
+
+import comfy_env
+
+SCREENSHOTS = comfy_env.ROOT / "output" / "screenshots" / comfy_env.commit()[:8]
+SIZE = {"width": 1600, "height": 1000}
+# A returning user of the plainest kind: no tour, no news, no saved layout.
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.InstalledVersion": "1.0.0",
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Workflow.Persist": False,
+    "Comfy.Workflow.WarnUnsavedChanges": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.ColorPalette": "dark",
+    "Comfy.Locale": "en",
+    "Comfy.VueNodes.Enabled": False,
+}
+# What the front end itself says on a clean start: its default workflow asks the network for model files.
+ITS_OWN = ("huggingface.co", "ComfyApp graph accessed before initialization")
+USER_FILES = {"user.css": "", "comfy.templates.json": "[]", "workflows/.index.json": "{}", "subgraphs/.keep": ""}
+DROP = """([text, name]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([text], name, { type: "application/json" }));
+  const target = document.querySelector("#graph-canvas");
+  const where = { dataTransfer: data, bubbles: true, cancelable: true, clientX: 800, clientY: 500 };
+  for (const kind of ["dragenter", "dragover", "drop"]) target.dispatchEvent(new DragEvent(kind, where));
+}"""
+
+WATCH_RUNS = """() => {
+  if (window.endedRuns) return;
+  window.endedRuns = {};
+  for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
+    app.api.addEventListener(kind, ({ detail }) => { window.endedRuns[detail.prompt_id] = { kind, ...detail }; });
+}"""
+
+
+def find_chromium() -> str | None:
+    """Debian's Chromium, or the browser that CHROMIUM names."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium")
+
+
+class FrontEnd:
+    """One page of the front end. `errors` fills with what a user would find in red in the browser's console."""
+
+    def __init__(self, browser: Browser, comfy):
+        self.comfy = comfy
+        self.errors: list[str] = []
+        self._prepare_user()
+        self.context = browser.new_context(viewport=SIZE, permissions=["clipboard-read", "clipboard-write"])
+        self.context.set_default_timeout(120_000)
+        self.page: Page = self.context.new_page()
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.errors.append(f"page error: {error}"))
+        self.page.on("response", self._on_response)
+
+    def _prepare_user(self) -> None:
+        # Without these the front end asks in vain, and its 404s would hide ours.
+        for name, text in USER_FILES.items():
+            file = self.comfy.folder / "user" / "default" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        # Failed loads are reported by _on_response, with their address.
+        known = ("Failed to load resource", *ITS_OWN)
+        if message.type == "error" and not any(text in message.text for text in known):
+            self.errors.append(message.text)
+
+    def _on_response(self, response: Response) -> None:
+        if response.status >= 400 and not response.url.endswith("/user.css"):
+            self.errors.append(f"{response.status} for {response.request.method} {response.url}")
+
+    def open(self, **settings: Any) -> None:
+        """(Re)load the page with these settings of the user, by their last name, e.g. Locale="zh"."""
+        known = {name.split(".", 1)[1]: name for name in SETTINGS}
+        body = SETTINGS | {known.get(name.replace("_", "."), f"Comfy.{name}"): v for name, v in settings.items()}
+        self.context.request.post(f"http://{self.comfy.address}/api/settings", data=json.dumps(body))
+        self.page.goto(f"http://{self.comfy.address}/")
+        self.page.wait_for_function("() => window.app?.vueAppReady && window.app?.canvas?.graph")
+        self.page.locator(".p-blockui-mask, .comfyui-blockui").wait_for(state="hidden")
+        self.js("() => app.graph.clear()")
+
+    def js(self, code: str, argument: Any = None) -> Any:
+        """The value of a JavaScript function called in the page."""
+        return self.page.evaluate(code, argument)
+
+    def wait(self, code: str, argument: Any = None, timeout: float = 120.0) -> None:
+        """Waits until a JavaScript function gives a true value."""
+        self.page.wait_for_function(code, arg=argument, timeout=timeout * 1000)
+
+    def drop(self, file: Path) -> None:
+        """Drops a workflow file onto the canvas and waits until its nodes are there."""
+        text = file.read_text()
+        self.js(DROP, [text, file.name])
+        self.wait("count => app.graph.nodes.length === count", len(json.loads(text)["nodes"]))
+
+    def missing(self) -> list[str]:
+        """Types of nodes on the canvas that nobody provides."""
+        types = self.js("() => app.graph.nodes.map(n => n.type)")
+        return [name for name in types if not self.js("name => name in LiteGraph.registered_node_types", name)]
+
+    def dialogs(self) -> Locator:
+        return self.page.get_by_role("dialog")
+
+    def run(self, timeout: float = 120.0) -> str:
+        """Presses Run and waits for the end of that run; returns the prompt's id. Raises RuntimeError if it failed."""
+        self.js(WATCH_RUNS)
+        with self.page.expect_response(re.compile(r"/api/prompt$")) as posted:
+            self.page.get_by_test_id("queue-button").first.click()
+        answer = posted.value
+        assert answer.ok, answer.text()
+        prompt_id = answer.json()["prompt_id"]
+        self.wait("id => window.endedRuns[id]", prompt_id, timeout)
+        ended = self.js("id => window.endedRuns[id]", prompt_id)
+        if ended["kind"] != "execution_success":
+            raise RuntimeError(f"{ended['kind']}: {ended.get('exception_message', '')}")
+        return prompt_id
+
+    def wait_for_pictures(self, node_type: str) -> None:
+        """Waits until the one node of this type shows the images of its last run."""
+        self.wait(
+            """type => {
+              const node = app.graph.nodes.find(n => n.type === type);
+              const drawn = document.querySelectorAll(`[data-node-id="${node.id}"] img`);
+              const images = drawn.length ? [...drawn] : node.imgs ?? [];
+              const shown = images.filter(i => i.complete && i.naturalWidth > 0);
+              return app.nodeOutputs[node.id]?.images?.length && shown.length && shown.length === images.length;
+            }""",
+            node_type,
+        )
+
+    def node_box(self, node: int) -> dict:
+        """Where a node is on the page: x, y, width, height in CSS pixels, title bar included."""
+        return self.js(
+            """id => {
+              const [x, y, width, height] = app.graph.getNodeById(id).getBounding();
+              const { scale, offset } = app.canvas.ds;
+              const canvas = app.canvas.canvas.getBoundingClientRect();
+              return { x: canvas.x + (x + offset[0]) * scale, y: canvas.y + (y + offset[1]) * scale,
+                       width: width * scale, height: height * scale };
+            }""",
+            node,
+        )
+
+    def show(self, *nodes: int) -> None:
+        """Moves the view so that these nodes, or all, fill the page."""
+        self.js(
+            """ids => {
+              const nodes = app.graph.nodes.filter(n => !ids.length || ids.includes(n.id));
+              const boxes = nodes.map(n => n.getBounding());
+              const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]));
+              const right = Math.max(...boxes.map(b => b[0] + b[2]));
+              const bottom = Math.max(...boxes.map(b => b[1] + b[3]));
+              const view = app.canvas.canvas.getBoundingClientRect();
+              const ds = app.canvas.ds;
+              ds.scale = Math.min(1.5, (view.width - 360) / (right - left), (view.height - 160) / (bottom - top));
+              ds.offset[0] = view.width / 2 / ds.scale - (left + right) / 2;
+              ds.offset[1] = view.height / 2 / ds.scale - (top + bottom) / 2;
+              app.canvas.setDirty(true, true);
+            }""",
+            list(nodes),
+        )
+
+    def settle(self) -> None:
+        """Waits until what is on the canvas has been drawn."""
+        self.js("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+
+    def screenshot(self, name: str, node: int | None = None) -> Path:
+        """The page, or one node of it, as output/screenshots/<commit>/<name>.png."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.settle()
+        file = SCREENSHOTS / f"{name}.png"
+        self.page.screenshot(path=file, clip=None if node is None else self.node_box(node))
+        return file

@@ -1,0 +1,27 @@
+"""The example workflows, dragged in and run as a user does it."""
+
+import pytest
+
+import comfy_env
+
+WORKFLOWS = sorted((comfy_env.ROOT / "example_workflows").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_workflow_opens_without_a_complaint(front_end, file):
+    front_end.open()
+    front_end.drop(file)
+    assert front_end.missing() == []
+    assert front_end.dialogs().count() == 0
+    front_end.show()
+    front_end.screenshot(f"workflow_{file.stem}")
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
+def test_the_demo_runs_and_shows_its_picture(front_end, root, vue):
+    front_end.open(VueNodes_Enabled=vue)
+    front_end.drop(root / "example_workflows" / "upscale_demo.json")
+    front_end.show()
+    front_end.run()
+    front_end.wait_for_pictures("SaveImage")
+    front_end.screenshot(f"demo_{'vue' if vue else 'classic'}")
