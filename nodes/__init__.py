@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import PiDKitConditioning
+from .decode import PiDKitDecode
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
 from .rgb_latent import PiDKitRGBLatent
@@ -10,6 +11,7 @@ from .sigmas import PiDKitSigmas
 
 NODES: list[type[io.ComfyNode]] = [
     PiDKitLoader,
+    PiDKitDecode,
     PiDKitConditioning,
     PiDKitPixelVAE,
     PiDKitSigmas,

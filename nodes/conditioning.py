@@ -3,17 +3,64 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import comfy.model_management
 import node_helpers
 import torch
 from comfy_api.latest import io
-from server import PromptServer
 
 from ..pid_core.conditioning import LQ, TRAINED_SIGMA, Decoder, prepare_lq
 from .model import PiDKitModel
+from .show import show_on_node
 
 FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb")
+SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
+
+
+def latent_format_input(**options) -> io.Combo.Input:
+    return io.Combo.Input(
+        "latent_format",
+        options=list(FORMATS),
+        default="auto",
+        tooltip="Whose VAE made the latent. auto: what the model says, else what the channels "
+        "tell. flux: FLUX.1, Z-Image. flux2: FLUX.2, Klein, Ideogram 4, ERNIE-Image. sd3: SD 3 "
+        "and 3.5. sdxl: SDXL. qwenimage: Qwen-Image, Krea 2, Anima. rgb: PiD RGB Latent.",
+        **options,
+    )
+
+
+def sigma_input() -> io.Float.Input:
+    return io.Float.Input(
+        "degrade_sigma",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="Noise level of the latent, 0 to 1. 0: a clean latent, stay close to it. "
+        "Higher: trust it less and invent more. Trained up to 0.8.",
+    )
+
+
+def sigma_list_input() -> io.MultiType.Input:
+    return io.MultiType.Input(
+        "sigma_list",
+        types=[SigmaList, io.Float],
+        optional=True,
+        tooltip="degrade_sigma for every image of the batch on its own, from PiD Sigma Tuner: a list with one "
+        "number per image. Takes the place of degrade_sigma.",
+    )
+
+
+def latent_noise_input(**options) -> io.Combo.Input:
+    return io.Combo.Input(
+        "latent_noise",
+        options=["add", "keep"],
+        default="add",
+        tooltip="add: noise of level degrade_sigma is added here, as in NVIDIA's code. "
+        "keep: the latent already carries noise of that level.",
+        **options,
+    )
 
 
 class PiDKitConditioning(io.ComfyNode):
@@ -30,30 +77,9 @@ class PiDKitConditioning(io.ComfyNode):
                 io.Latent.Input(
                     "latent", tooltip="The latent to decode: from a sampler, VAE Encode or PiD RGB Latent."
                 ),
-                io.Combo.Input(
-                    "latent_format",
-                    options=list(FORMATS),
-                    default="auto",
-                    tooltip="Whose VAE made the latent. auto: what the model says, else what the channels "
-                    "tell. flux: FLUX.1, Z-Image. flux2: FLUX.2, Klein, Ideogram 4, ERNIE-Image. sd3: SD 3 "
-                    "and 3.5. sdxl: SDXL. qwenimage: Qwen-Image, Krea 2, Anima. rgb: PiD RGB Latent.",
-                ),
-                io.Float.Input(
-                    "degrade_sigma",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Noise level of the latent, 0 to 1. 0: a clean latent, stay close to it. "
-                    "Higher: trust it less and invent more. Trained up to 0.8.",
-                ),
-                io.Combo.Input(
-                    "latent_noise",
-                    options=["add", "keep"],
-                    default="add",
-                    tooltip="add: noise of level degrade_sigma is added here, as in NVIDIA's code. "
-                    "keep: the latent already carries noise of that level.",
-                ),
+                latent_format_input(),
+                sigma_input(),
+                latent_noise_input(),
                 io.Int.Input(
                     "noise_seed",
                     default=0,
@@ -81,6 +107,7 @@ class PiDKitConditioning(io.ComfyNode):
                     tooltip="The PiD model. With it the latent is checked against the checkpoint, and its "
                     "scale and caption are known.",
                 ),
+                sigma_list_input(),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="Positive text with the latent."),
@@ -104,39 +131,68 @@ class PiDKitConditioning(io.ComfyNode):
         positive: list | None = None,
         negative: list | None = None,
         model=None,
+        sigma_list: list | float | None = None,
     ) -> io.NodeOutput:
-        samples = latent["samples"]
-        if samples.is_nested:
-            raise ValueError("the latent holds several streams (audio and video); PiD decodes one image latent")
-        lq = prepare_lq(
-            samples,
-            latent_format,
-            degrade_sigma,
+        made = condition(
+            latent,
+            model,
+            latent_format=latent_format,
+            sigma=degrade_sigma if sigma_list is None else sigma_list,
             add_noise=latent_noise == "add",
             seed=noise_seed,
-            decoder=None if model is None else _decoder(model),
+            positive=positive,
+            negative=negative,
         )
-        positive = positive or _own_caption(model)
-        tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
-        canvas = torch.zeros(
-            (lq.latent.shape[0], 3, lq.height, lq.width), device=comfy.model_management.intermediate_device()
-        )
-        cls._tell(lq, degrade_sigma)
-        return io.NodeOutput(
-            node_helpers.conditioning_set_values(positive, tags),
-            node_helpers.conditioning_set_values(negative or positive, tags),
-            {"samples": canvas},
-        )
+        show_on_node(cls, *describe(made.lq))
+        return io.NodeOutput(made.positive, made.negative, made.canvas)
 
-    @classmethod
-    def _tell(cls, lq: LQ, sigma: float) -> None:
-        text = f"{lq.family.name} latent, {lq.width} x {lq.height} pixels"
-        if sigma > TRAINED_SIGMA:
-            warning = f"degrade_sigma {sigma:g} is above {TRAINED_SIGMA:g}, the most PiD was trained with"
-            logging.warning(f"PiD Conditioning: {warning}")
-            text += f"\n{warning}"
-        if cls.hidden and cls.hidden.unique_id:
-            PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
+
+class Conditioned(NamedTuple):
+    """Both conditionings with the latent in them, the canvas (an empty LATENT of pixels), and the latent itself."""
+
+    positive: list
+    negative: list
+    canvas: dict
+    lq: LQ
+
+
+def condition(
+    latent: dict,
+    model=None,
+    *,
+    latent_format: str = "auto",
+    sigma: float | list = 0.0,
+    add_noise: bool = True,
+    seed: int = 0,
+    positive: list | None = None,
+    negative: list | None = None,
+) -> Conditioned:
+    """What PiD Conditioning does, for every node that needs it. Raises ValueError in one line."""
+    samples = latent["samples"]
+    if samples.is_nested:
+        raise ValueError("the latent holds several streams (audio and video); PiD decodes one image latent")
+    decoder = None if model is None else _decoder(model)
+    lq = prepare_lq(samples, latent_format, sigma, add_noise=add_noise, seed=seed, decoder=decoder)
+    positive = positive or _own_caption(model)
+    tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
+    device = comfy.model_management.intermediate_device()
+    canvas = torch.zeros((lq.latent.shape[0], 3, lq.height, lq.width), device=device)
+    return Conditioned(
+        node_helpers.conditioning_set_values(positive, tags),
+        node_helpers.conditioning_set_values(negative or positive, tags),
+        {"samples": canvas},
+        lq,
+    )
+
+
+def describe(lq: LQ) -> list[str]:
+    """Lines for the node: family and size, and a warning (logged too) where sigma is above the trained range."""
+    lines = [f"{lq.family.name} latent, {lq.width} x {lq.height} pixels"]
+    sigma = float(lq.sigma.max())
+    if sigma > TRAINED_SIGMA:
+        lines.append(f"degrade_sigma {sigma:g} is above {TRAINED_SIGMA:g}, the most PiD was trained with")
+        logging.warning(f"PiD: {lines[-1]}")
+    return lines
 
 
 def _decoder(model) -> Decoder:

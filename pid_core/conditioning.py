@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from .latents import LatentFamily, check_latent, degrade, detect_family, get_family, latent_cell
+from .latents import LatentFamily, check_latent, degrade, detect_family, get_family, latent_cell, sigma_per_image
 
 TRAINED_SIGMA = 0.8  # largest degrade_sigma in NVIDIA's training
 
@@ -22,7 +21,7 @@ class Decoder(NamedTuple):
 
 
 class LQ(NamedTuple):
-    """latent [B, C, h, w] float32, normalised, with its noise; sigma float32 [1]; size of the output."""
+    """latent [B, C, h, w] float32, normalised, with its noise; sigma float32 [B]; size of the output."""
 
     latent: Tensor
     sigma: Tensor
@@ -34,7 +33,7 @@ class LQ(NamedTuple):
 def prepare_lq(
     latent: Tensor,
     family: str = "auto",
-    sigma: float = 0.0,
+    sigma: float | Sequence[float] | Tensor = 0.0,
     *,
     add_noise: bool = True,
     seed: int = 0,
@@ -43,18 +42,17 @@ def prepare_lq(
     """Check a raw VAE latent [B, C, h, w] (or [B, C, 1, h, w]) and make it the network's input.
 
     family: a name in LATENT_FAMILIES, or "auto": the decoder's, else the only one with that channel count.
-    sigma: degrade_sigma, 0 to 1. add_noise: add noise of that level, drawn from `seed`; False for a latent
-    that already carries it. Raises ValueError in one line when anything does not fit.
+    sigma: degrade_sigma, 0 to 1, one number or one per image. add_noise: add noise of that level, drawn from `seed`;
+    False for a latent that already carries it. Raises ValueError in one line when anything does not fit.
     """
-    if not (math.isfinite(sigma) and 0 <= sigma <= 1):
-        raise ValueError(f"degrade_sigma must be between 0 and 1, got {sigma}")
     row = _family(latent, family, decoder)
     latent = check_latent(latent, decoder.channels if decoder else row.channels)
+    sigmas = sigma_per_image(sigma, latent.shape[0])
     latent = row.normalise(latent.float())
-    if add_noise and sigma > 0:
-        latent = degrade(latent, sigma, row.name, seed)
+    if add_noise and bool((sigmas > 0).any()):
+        latent = degrade(latent, sigmas, row.name, seed)
     cell = decoder.cell if decoder else latent_cell(row)
-    return LQ(latent, torch.tensor([sigma]), row, latent.shape[2] * cell, latent.shape[3] * cell)
+    return LQ(latent, sigmas, row, latent.shape[2] * cell, latent.shape[3] * cell)
 
 
 def _family(latent: Tensor, choice: str, decoder: Decoder | None) -> LatentFamily:

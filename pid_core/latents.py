@@ -109,9 +109,12 @@ def detect_family(latent: Tensor) -> str:
 def sigma_per_image(sigma: float | Sequence[float] | Tensor, batch: int, device: torch.device | str = "cpu") -> Tensor:
     """degrade_sigma, a number or one per image -> float32 tensor [batch].
 
-    Raises ValueError when the count does not match the batch or a value is outside 0 to 1.
+    Raises ValueError when the count does not match the batch, or a value is no number or outside 0 to 1.
     """
-    values = torch.as_tensor(sigma, dtype=torch.float32, device=device).reshape(-1)
+    try:
+        values = torch.as_tensor(sigma, dtype=torch.float32, device=device).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"degrade_sigma must be a number, or one number per image, got {sigma!r}"[:200]) from None
     if values.numel() not in (1, batch):
         raise ValueError(
             f"degrade_sigma has {values.numel()} values for {batch} images; give one number, or one per image"

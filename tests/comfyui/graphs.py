@@ -62,6 +62,26 @@ def decode_graph(model: str, latent: str, *, conditioning: dict | None = None, s
     } | image_nodes("sampler")
 
 
+def pid_decode_graph(model: str, latent: str, **inputs) -> dict:
+    """LoadLatent, PiD Decode, SaveImage."""
+    return {
+        "latent": {"class_type": "LoadLatent", "inputs": {"latent": latent}},
+        "model": {"class_type": "PiDKitLoader", "inputs": {"model_name": model, "dtype": "auto"}},
+        "decode": {
+            "class_type": "PiDKitDecode",
+            "inputs": {
+                "model": link("model"),
+                "latent": link("latent"),
+                "degrade_sigma": 0.0,
+                "steps": 4,
+                "seed": 5,
+            }
+            | inputs,
+        },
+        "png": {"class_type": "SaveImage", "inputs": {"images": link("decode"), "filename_prefix": "test"}},
+    }
+
+
 def image_nodes(sampler: str) -> dict:
     return {
         "vae": {"class_type": "PiDKitPixelVAE", "inputs": {}},

@@ -14,7 +14,7 @@ def test_normalises_and_sizes():
     lq = prepare_lq(latent, "flux")
     assert torch.equal(lq.latent, LATENT_FAMILIES["flux"].normalise(latent))
     assert (lq.height, lq.width) == (96, 160)
-    assert lq.sigma.tolist() == [0.0]
+    assert lq.sigma.tolist() == [0.0, 0.0]
 
 
 def test_adds_the_familys_noise_or_keeps_what_is_there():
@@ -41,6 +41,15 @@ def test_a_single_frame_is_squeezed():
     assert prepare_lq(torch.zeros(1, 16, 1, 2, 3), "qwenimage").latent.shape == (1, 16, 2, 3)
 
 
+def test_a_sigma_per_image():
+    latent = torch.randn(3, 4, 2, 2)
+    lq = prepare_lq(latent, sigma=[0.0, 0.3, 0.8], seed=3)
+    assert torch.equal(lq.sigma, torch.tensor([0.0, 0.3, 0.8]))
+    for i, sigma in enumerate((0.0, 0.3, 0.8)):
+        assert torch.equal(lq.latent[i], prepare_lq(latent, sigma=sigma, seed=3).latent[i])
+    assert prepare_lq(latent, sigma=[0.3]).sigma.tolist() == pytest.approx([0.3] * 3)
+
+
 @pytest.mark.parametrize(
     ("latent", "options", "words"),
     [
@@ -56,6 +65,9 @@ def test_a_single_frame_is_squeezed():
         (torch.full((1, 16, 2, 2), float("nan")), {"family": "flux"}, "NaN"),
         (torch.zeros(1, 16, 2, 2), {"family": "flux", "sigma": 1.2}, "between 0 and 1"),
         (torch.zeros(1, 16, 2, 2), {"family": "flux", "sigma": float("nan")}, "between 0 and 1"),
+        (torch.zeros(2, 16, 2, 2), {"family": "flux", "sigma": [0.1] * 3}, "3 values for 2 images"),
+        (torch.zeros(2, 16, 2, 2), {"family": "flux", "sigma": [0.1, -0.1]}, "between 0 and 1"),
+        (torch.zeros(2, 16, 2, 2), {"family": "flux", "sigma": ["a", "b"]}, "one number per image, got \\['a', 'b'\\]"),
         (torch.zeros(1, 16, 2, 2), {"family": "chroma"}, "unknown latent family"),
     ],
 )

@@ -1,0 +1,121 @@
+"""PiD Decode draws what the separate nodes draw, and what pid_core.decode draws."""
+
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from graphs import decode_graph, link, pid_decode_graph, put_latent
+from inside import SEED, by_core
+from tiny import save_tiny
+
+from comfy_server import PromptError
+from pid_core.conditioning import prepare_lq
+from pid_core.rgb import to_image
+
+FAMILIES = {"flux": (16, 2, 3), "flux2": (128, 1, 2), "sdxl": (4, 3, 2), "rgb": (12, 5, 4)}
+
+
+def model_for(comfy, family: str) -> str:
+    path = comfy.models / "diffusion_models" / f"decode_{family}.safetensors"
+    if not path.exists():
+        save_tiny(path, family, "v1", caption=3)
+    return path.name
+
+
+def latent_for(comfy, family: str, batch: int = 1) -> str:
+    latent = torch.randn((batch, *FAMILIES[family]), generator=torch.Generator().manual_seed(1))
+    return put_latent(comfy, f"decode_{family}_{batch}", latent)
+
+
+def fails(comfy, graph: dict, *words: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        comfy.queue(graph)
+    line = caught.value.message.strip()
+    assert "\n" not in line and all(word in line for word in words), line
+
+
+@pytest.mark.parametrize(
+    ("family", "steps", "sigma"), [("flux", 4, 0.0), ("sdxl", 3, 0.4), ("flux2", 2, 0.2), ("rgb", 1, 0.7)]
+)
+def test_the_same_pixels_as_separate_nodes(comfy, family, steps, sigma):
+    model, latent = model_for(comfy, family), latent_for(comfy, family, batch=2)
+    one = pid_decode_graph(model, latent, steps=steps, degrade_sigma=sigma)
+    many = decode_graph(model, latent, conditioning={"degrade_sigma": sigma, "noise_seed": 5}, sampler={"steps": steps})
+    ours, theirs = (comfy.images(comfy.queue(graph), "png") for graph in (one, many))
+    assert len(ours) == len(theirs) == 2
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.array_equal(a, b) and a.std() > 5
+
+
+def test_kept_noise_and_a_format_by_hand(comfy):
+    model, latent = model_for(comfy, "flux"), latent_for(comfy, "flux")
+    options = {"degrade_sigma": 0.4, "latent_noise": "keep", "latent_format": "flux"}
+    ours = comfy.images(comfy.queue(pid_decode_graph(model, latent, **options)), "png")[0]
+    theirs = comfy.images(comfy.queue(decode_graph(model, latent, conditioning=options)), "png")[0]
+    assert np.array_equal(ours, theirs)
+
+
+def decode(comfyui, patcher, latent, **options):
+    settings = {"degrade_sigma": 0.0, "steps": 4, "seed": SEED} | options
+    with torch.inference_mode():
+        return comfyui.nodes.PiDKitDecode.execute(model=patcher, latent={"samples": latent}, **settings).args[0]
+
+
+def test_a_sigma_per_image_equals_core(comfyui):
+    patcher, net = comfyui.load()
+    latent, sigmas = torch.randn(3, 16, 2, 1), [0.0, 0.35, 0.7]
+    image = decode(comfyui, patcher, latent, sigma_list=sigmas)
+    lq = prepare_lq(latent, "flux", sigmas, seed=SEED)
+    assert torch.allclose(image, to_image(by_core(net, lq.latent, lq.sigma)), atol=2e-5)
+
+
+@pytest.mark.parametrize("value", [0.35, [0.35], torch.tensor([0.35])])
+def test_one_sigma_in_any_form(comfyui, value):
+    patcher, _ = comfyui.load()
+    latent = torch.randn(2, 16, 1, 1)
+    assert torch.equal(
+        decode(comfyui, patcher, latent, sigma_list=value), decode(comfyui, patcher, latent, degrade_sigma=0.35)
+    )
+
+
+def test_progress_is_that_of_this_node(comfy):
+    seen = []
+    graph = pid_decode_graph(model_for(comfy, "flux"), latent_for(comfy, "flux"), seed=91)
+    comfy.queue(graph, on_event=lambda kind, data: seen.append(data) if kind == "progress" else None)
+    assert [(d["node"], d["value"], d["max"]) for d in seen] == [("decode", n, 4) for n in (1, 2, 3, 4)]
+
+
+def test_interrupt_ends_the_run_and_the_next_one_works(comfy):
+    model, latent = model_for(comfy, "flux"), latent_for(comfy, "flux", batch=4)
+    steps = []
+
+    def stop(kind, data):
+        if kind == "progress" and not steps:
+            steps.append(data["value"])
+            request = urllib.request.Request(f"http://{comfy.address}/interrupt", method="POST")
+            urllib.request.urlopen(request, timeout=20).close()
+
+    # enough pictures that the run is still going when the request arrives
+    graph = pid_decode_graph(model, latent, seed=77)
+    graph["many"] = {"class_type": "RepeatLatentBatch", "inputs": {"samples": link("latent"), "amount": 16}}
+    graph["decode"]["inputs"]["latent"] = link("many")
+    with pytest.raises(PromptError, match="interrupted"):
+        comfy.queue(graph, on_event=stop)
+    assert comfy.images(comfy.queue(pid_decode_graph(model, latent, seed=77)), "png")
+
+
+def test_a_text_without_its_encoder(comfy):
+    graph = pid_decode_graph(model_for(comfy, "flux"), latent_for(comfy, "flux"), text="a red house")
+    fails(comfy, graph, "text", "clip")
+
+
+def test_a_model_without_a_caption(comfy):
+    save_tiny(comfy.models / "diffusion_models" / "decode_mute.safetensors", "flux")
+    fails(comfy, pid_decode_graph("decode_mute.safetensors", latent_for(comfy, "flux")), "caption", "positive")
+
+
+def test_a_sigma_list_of_the_wrong_length(comfyui):
+    patcher, _ = comfyui.load()
+    with pytest.raises(ValueError, match="3 values for 2 images"):
+        decode(comfyui, patcher, torch.zeros(2, 16, 1, 1), sigma_list=[0.1, 0.2, 0.3])
