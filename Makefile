@@ -4,7 +4,7 @@ PORT ?= 8188
 # Asked for after set-up, because set-up makes the environment.
 RUN = $(shell $(PYTHON) scripts/comfy_env.py)
 
-.PHONY: demo comfyui test lint setup
+.PHONY: demo comfyui test lint locales setup
 
 demo: setup  ## the bundled photo to 4x through a real ComfyUI; writes output/demo_*.png
 	@$(RUN) scripts/demo.py
@@ -18,6 +18,9 @@ test: setup
 lint: setup
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
+
+locales: setup  ## writes locales/en from the nodes' own words
+	@$(RUN) scripts/locales.py
 
 # Exit code 3: no ComfyUI. The core still works, so only CI stops there.
 setup:
