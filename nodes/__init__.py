@@ -2,6 +2,8 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .caption import PiDKitCaption
+from .caption_files import PiDKitLoadCaption, PiDKitSaveCaption
 from .conditioning import PiDKitConditioning
 from .decode import PiDKitDecode
 from .loader import PiDKitLoader
@@ -16,6 +18,9 @@ NODES: list[type[io.ComfyNode]] = [
     PiDKitPixelVAE,
     PiDKitSigmas,
     PiDKitRGBLatent,
+    PiDKitCaption,
+    PiDKitSaveCaption,
+    PiDKitLoadCaption,
 ]
 
 

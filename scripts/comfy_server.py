@@ -58,7 +58,7 @@ def free_port() -> int:
 class ComfyServer:
     """ComfyUI with its input, output, temp and user folders under `folder`, so that nobody's own are touched.
 
-    Of custom_nodes only the pack's own folder is loaded. A context manager; start() and stop() do the same.
+    Of custom_nodes only the folders `pack` and `more_packs` are loaded. A context manager; start(), stop() do the same.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class ComfyServer:
         folder: Path,
         *,
         pack: str,
+        more_packs: tuple[str, ...] = (),
         cpu: bool = True,
         arguments: tuple[str, ...] = (),
     ):
@@ -77,7 +78,7 @@ class ComfyServer:
         self.log_file = self.folder / "comfyui.log"
         self._arguments = [
             *("--port", str(self.port), "--disable-auto-launch", "--database-url", "sqlite:///:memory:"),
-            *("--disable-all-custom-nodes", "--whitelist-custom-nodes", pack, "--disable-api-nodes"),
+            *("--disable-all-custom-nodes", "--whitelist-custom-nodes", pack, *more_packs, "--disable-api-nodes"),
             *(["--cpu"] if cpu else []),
             *arguments,
         ]

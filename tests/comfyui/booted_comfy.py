@@ -12,6 +12,7 @@ from PIL import Image
 import comfy_env
 from comfy_server import ComfyServer, Finished
 
+PACKS = Path(__file__).parent / "packs"  # test doubles inside ComfyUI
 MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras", "checkpoints")
 
 
@@ -27,11 +28,11 @@ class TestServer(ComfyServer):
             (self.models / name).mkdir(parents=True)
         config = folder / "extra_model_paths.yaml"
         # JSON is YAML, and needs no package to write.
-        config.write_text(
-            json.dumps({"pidkit_tests": {"base_path": str(self.models), **{n: n for n in MODEL_FOLDERS}}})
-        )
+        folders = {name: name for name in MODEL_FOLDERS} | {"custom_nodes": str(PACKS)}
+        config.write_text(json.dumps({"pidkit_tests": {"base_path": str(self.models), **folders}}))
         arguments = ("--extra-model-paths-config", str(config))
-        super().__init__(comfyui, comfy_env.python(), folder, pack=pack, arguments=arguments)
+        packs = tuple(entry.name for entry in PACKS.iterdir())
+        super().__init__(comfyui, comfy_env.python(), folder, pack=pack, more_packs=packs, arguments=arguments)
 
     def upload(self, image: np.ndarray | Image.Image, name: str | None = None) -> str:
         """Puts an image ([H, W, 3] uint8, or PIL) into the input folder as PNG; returns its name there."""

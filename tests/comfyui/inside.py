@@ -13,6 +13,7 @@ from types import ModuleType
 
 import torch
 from tiny import save_tiny
+from tiny_gemma import SIZES
 
 import comfy_env
 from pid_core import decode, load_network
@@ -45,13 +46,24 @@ class Inside:
     """The pack and ComfyUI in this process."""
 
     def __init__(self, folder):
-        pack = load().__name__
+        self.pack = load().__name__
         self.folder = folder
-        self.nodes = importlib.import_module(f"{pack}.nodes")
-        self.model = importlib.import_module(f"{pack}.nodes.model")
+        self.nodes = self.module("nodes")
+        self.model = self.module("nodes.model")
         self.samplers = importlib.import_module("comfy.samplers")
         self.sample_module = importlib.import_module("comfy.sample")
         self.management = importlib.import_module("comfy.model_management")
+
+    def module(self, name):
+        """A module of the pack."""
+        return importlib.import_module(f"{self.pack}.{name}")
+
+    def load_clip(self, path):
+        """CLIPLoader's object, type pixeldit, for a tiny_gemma file."""
+        import comfy.sd
+
+        options = {"gemma2_2b_model_config": SIZES}
+        return comfy.sd.load_clip([str(path)], clip_type=comfy.sd.CLIPType.PIXELDIT, model_options=options)
 
     def load(self, family="flux", version="v1", *, file_dtype=torch.float32, **options):
         """A tiny checkpoint as our MODEL and as the core's network (float32). options: those of load_model."""

@@ -1,0 +1,86 @@
+"""PiD Caption: a text encoded the way PiD was trained with it."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from server import PromptServer
+
+from .text_encoder import as_conditioning, caption_cache, encode_caption, encoder_of, is_linked, warn_of_cut
+
+
+class PiDKitCaption(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitCaption",
+            display_name="PiD Caption",
+            category="PiD",
+            description="Encodes a text as NVIDIA's code does: its template around every text, also an empty one, 300 "
+            "tokens, no mask. The result is kept on disk: the same text again does not even load the encoder.",
+            search_aliases=["pid prompt", "pid text encode", "clip text encode pixeldit", "caption"],
+            inputs=[
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="What the picture shows, in plain words. May be empty. About 299 tokens (200 words) fit; "
+                    "the rest is left out, and the node says so.",
+                ),
+                io.Boolean.Input(
+                    "cache",
+                    default=True,
+                    tooltip="Keep the encoded text on disk and use what is kept. Turn off to encode anew.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    lazy=True,
+                    tooltip="CLIPLoader with type pixeldit. Loaded only for a text that is not in the cache; without "
+                    "it only texts in the cache work.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="caption", tooltip="For PiD Conditioning's positive or negative, and PiD Save Caption."
+                )
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+        )
+
+    @classmethod
+    def check_lazy_status(cls, text: str, cache: bool, clip=None) -> list[str]:
+        wanted = is_linked(cls.hidden.dynprompt, cls.hidden.unique_id) and cls._kept(text, cache) is None
+        return ["clip"] if wanted and clip is None else []
+
+    @classmethod
+    def execute(cls, text: str, cache: bool, clip=None) -> io.NodeOutput:
+        kept = cls._kept(text, cache)
+        if kept is not None:
+            cls._tell("from the cache")
+            return io.NodeOutput(as_conditioning(kept))
+        graph, node_id = cls.hidden.dynprompt, cls.hidden.unique_id
+        if not is_linked(graph, node_id):
+            raise ValueError(
+                "this text is not in the cache and clip is not connected: connect CLIPLoader with type pixeldit, or "
+                "use PiD Load Caption"
+                if cache
+                else "clip is not connected and cache is off: connect CLIPLoader with type pixeldit"
+            )
+        store = caption_cache() if cache else None
+        conditioning, cut = encode_caption(clip, text, encoder_of(graph, node_id), store)
+        cls._tell(warn_of_cut(cut) or "encoded")
+        return io.NodeOutput(conditioning)
+
+    @classmethod
+    def _kept(cls, text: str, cache: bool):
+        if not cache:
+            return None
+        graph, node_id = cls.hidden.dynprompt, cls.hidden.unique_id
+        if not is_linked(graph, node_id):
+            return caption_cache().find(text)
+        encoder = encoder_of(graph, node_id)
+        return caption_cache().get(encoder, text) if encoder else None
+
+    @classmethod
+    def _tell(cls, text: str) -> None:
+        PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)

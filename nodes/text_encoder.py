@@ -1,0 +1,102 @@
+"""Captions from ComfyUI's text encoder, with the cache on disk: what PiD Caption and PiD Decode share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import folder_paths
+
+from ..pid_core.caption_cache import CaptionCache
+from ..pid_core.captions import CAPTION_LENGTH, Caption, caption_tokens, check_states
+from ..pid_core.fingerprint import fingerprint
+
+CACHE_MB = "PIDKIT_CAPTION_CACHE_MB"  # environment variable; 0 turns the cache off
+FOLDERS = ("text_encoders", "clip_gguf")  # the second is what the GGUF pack registers
+TYPE = "pixeldit"
+
+
+def caption_cache() -> CaptionCache:
+    """The cache in ComfyUI's user folder, out of reach of its HTTP interface."""
+    folder = Path(folder_paths.get_system_user_directory("pidkit")) / "captions"
+    text = os.environ.get(CACHE_MB, "")
+    return CaptionCache(folder, (int(text) if text.isdecimal() else 512) * 1_000_000)
+
+
+def encoder_of(graph, node_id: str, input_name: str = "clip") -> str:
+    """Fingerprint of the encoder file behind a node's input, without loading it; "" where that cannot be told.
+
+    It can where the link comes straight from a loader of one file (CLIPLoader). With a LoRA or a merge in between, the
+    file alone does not say what the encoder will be. graph: the run's DynamicPrompt (hidden input `dynprompt`).
+    """
+    link = graph.get_node(node_id)["inputs"].get(input_name)
+    if not isinstance(link, list):
+        return ""
+    inputs: Mapping = graph.get_node(link[0])["inputs"]
+    name = inputs.get("clip_name")
+    pure = not any(isinstance(value, list) for value in inputs.values())
+    if not (pure and isinstance(name, str) and inputs.get("type") == TYPE):
+        return ""
+    for folder in FOLDERS:
+        path = folder_paths.get_full_path(folder, name) if folder in folder_paths.folder_names_and_paths else None
+        if path is not None:
+            return fingerprint(path)
+    return ""
+
+
+def is_linked(graph, node_id: str, input_name: str = "clip") -> bool:
+    return isinstance(graph.get_node(node_id)["inputs"].get(input_name), list)
+
+
+def encode_caption(clip, text: str, encoder: str = "", cache: CaptionCache | None = None) -> tuple[list, int]:
+    """CONDITIONING of a caption as the reference encodes it, and how many of its tokens were cut off.
+
+    Core's own tokenizer call is not used: it drops the template for an empty text and doubles none for a text that
+    begins like it, takes `embedding:` and escaped brackets out of the text. The attention mask it would hand on is
+    dropped. encoder, cache: keeps the result, unless the encoder was patched (a LoRA) after it was loaded.
+    """
+    tokenizer = _tokenizer(clip)
+    ids, cut = caption_tokens(lambda part: tokenizer.encode(part, add_bos=True, add_eos=False), text)
+    name = clip.tokenizer.clip_name
+    patched = bool(clip.patcher.patches) or clip.patcher.forced_hooks is not None or clip.layer_idx is not None
+    encoder = "" if patched else encoder
+    conditioning = []
+    for states, extra in clip.encode_from_tokens_scheduled({name: [[(i, 1.0) for i in ids]]}):
+        states = states.float()
+        check_states(states)
+        if states.shape[1] != CAPTION_LENGTH:
+            raise ValueError(f"the text encoder gave {states.shape[1]} tokens, PiD takes {CAPTION_LENGTH}")
+        extra = {key: value for key, value in extra.items() if key != "attention_mask"}
+        conditioning.append([states, extra | {"pidkit_caption": {"text": text, "encoder": encoder}}])
+    if cache is not None and len(conditioning) == 1:
+        cache.put(Caption(conditioning[0][0], text, encoder))
+    return conditioning, cut
+
+
+def as_conditioning(caption: Caption) -> list:
+    about = {"text": caption.text, "encoder": caption.encoder}
+    return [[caption.states, {"pooled_output": None, "pidkit_caption": about}]]
+
+
+def warn_of_cut(cut: int) -> str:
+    """Logs that a caption was too long; the text to show on the node, "" where nothing was cut."""
+    if not cut:
+        return ""
+    warning = f"the caption is too long: its last {cut} tokens are left out"
+    logging.warning(f"PiD Caption: {warning}")
+    return warning
+
+
+def _tokenizer(clip):
+    """The SentencePiece processor inside a CLIP of type pixeldit."""
+    if clip is None:
+        raise ValueError("the text encoder is missing: the loader gave none")
+    model = type(clip.cond_stage_model)
+    if not any(base.__name__ == "PixelDiTGemma2TE" for base in model.__mro__):
+        raise ValueError(
+            f"clip is {model.__name__}, which PiD was not trained with: use CLIPLoader with type {TYPE} and the file "
+            "gemma_2_2b_it_elm_bf16.safetensors (or its fp8 form)"
+        )
+    return getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer.tokenizer

@@ -1,0 +1,146 @@
+"""Captions: the text PiD is given, as token ids for its encoder, and encoded captions as files.
+
+Source: the reference's text conditioning. The encoder is Gemma-2-2b, used without chat format: TEMPLATE + caption, one
+BOS, no EOS, padded to a fixed length. Of the encoder's states PiD takes the first and the last 299, pads included, and
+no mask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+CAPTION_LENGTH = 300  # tokens that reach PiD
+PAD = 0
+
+# Data of the trained models: the states behind it depend on every character.
+TEMPLATE = "\n".join(
+    [
+        'Given a user prompt, generate an "Enhanced prompt" that provides detailed visual descriptions suitable for '
+        "image generation. Evaluate the level of detail in the user prompt:",
+        "- If the prompt is simple, focus on adding specifics about colors, shapes, sizes, textures, and spatial "
+        "relationships to create vivid and concrete scenes.",
+        "- If the prompt is already detailed, refine and enhance the existing details slightly without "
+        "overcomplicating.",
+        "Here are examples of how to transform or refine prompts:",
+        "- User Prompt: A cat sleeping -> Enhanced: A small, fluffy white cat curled up in a round shape, sleeping "
+        "peacefully on a warm sunny windowsill, surrounded by pots of blooming red flowers.",
+        "- User Prompt: A busy city street -> Enhanced: A bustling city street scene at dusk, featuring glowing street "
+        "lamps, a diverse crowd of people in colorful clothing, and a double-decker bus passing by towering glass "
+        "skyscrapers.",
+        "Please generate only the enhanced description for the prompt below and avoid including any additional "
+        "commentary or evaluations:",
+        "User Prompt: ",
+    ]
+)
+
+_FORMAT = "pidkit_caption"
+_VERSION = "1"
+_TENSOR = "caption"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Caption:
+    """An encoded caption: states [B, T, W] float32, its text, and what encoded it (fingerprint.py; "" not known)."""
+
+    states: Tensor
+    text: str = ""
+    encoder: str = ""
+
+
+def caption_tokens(encode: Callable[[str], list[int]], caption: str) -> tuple[list[int], int]:
+    """Token ids for the encoder, and how many tokens of the caption were cut off because they did not fit.
+
+    encode: text -> ids with BOS in front and no EOS. The length is that of TEMPLATE alone plus 298, for every caption.
+    Control tokens spelled out in a caption are ordinary text here.
+    """
+    length = len(encode(TEMPLATE)) + CAPTION_LENGTH - 2
+    ids = encode(TEMPLATE + caption)
+    cut = max(len(ids) - length, 0)
+    return ids[:length] + [PAD] * (length - len(ids)), cut
+
+
+def check_states(states: Tensor) -> None:
+    """Raise ValueError unless this can be a caption: [B, T, W], none of them 0, every value finite."""
+    if states.ndim != 3 or 0 in states.shape:
+        raise ValueError(f"a caption is [B, tokens, width], this one has shape {list(states.shape)}")
+    bad = int((~torch.isfinite(states)).sum())
+    if bad:
+        raise ValueError(f"the caption holds {bad} NaN or infinite values: the text encoder failed; try another dtype")
+
+
+def write_caption(path: Path, caption: Caption, dtype: str = "float32") -> None:
+    """Write a caption file, beside and renamed, so that no half file is left.
+
+    dtype: "float32", "bfloat16" or "float16". Raises ValueError (unknown dtype, no caption) or OSError.
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(_DTYPES)}")
+    check_states(caption.states)
+    tensors = {_TENSOR: caption.states.detach().to("cpu", _DTYPES[dtype]).contiguous()}
+    about = {"text": caption.text, "encoder": caption.encoder, "dtype": dtype}
+    replace_file(path, save(tensors, {"format": _FORMAT, "version": _VERSION} | about))
+
+
+def read_caption(path: Path) -> Caption:
+    """Read a caption file; its states come back as float32.
+
+    Raises FileNotFoundError, or ValueError in one line for a file that is corrupt or no caption of ours.
+    """
+    name = Path(path).name
+    about, states = _read(path, tensors=True)
+    if states is None or not states.is_floating_point():
+        raise ValueError(f"{name} is no caption: write it with PiD Save Caption")
+    states = states.float()
+    try:
+        check_states(states)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return Caption(states, about.get("text", ""), about.get("encoder", ""))
+
+
+def read_caption_about(path: Path) -> dict[str, str]:
+    """What a caption file says beside its states: text, encoder, dtype. Raises like `read_caption`."""
+    return _read(path, tensors=False)[0]
+
+
+def _read(path: Path, tensors: bool) -> tuple[dict[str, str], Tensor | None]:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path.name}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            about, names = file.metadata() or {}, set(file.keys())
+            # a clone: the file may be rewritten while the tensor is in use
+            states = file.get_tensor(_TENSOR).clone() if tensors and _TENSOR in names else None
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise ValueError(f"{path.name} cannot be read; it is truncated, corrupt or no caption ({reason})") from None
+    if about.get("format") != _FORMAT or _TENSOR not in names:
+        raise ValueError(f"{path.name} is no caption: write it with PiD Save Caption")
+    if about.get("version") != _VERSION:
+        raise ValueError(f"{path.name} is a caption of version {about.get('version')}, this pack reads {_VERSION}")
+    return about, states
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in place in one move: readers see the old one or the new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
