@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
-from server import PromptServer
 
+from .show import show_on_node
 from .text_encoder import as_conditioning, caption_cache, encode_caption, encoder_of, is_linked, warn_of_cut
 
 
@@ -56,7 +56,7 @@ class PiDKitCaption(io.ComfyNode):
     def execute(cls, text: str, cache: bool, clip=None) -> io.NodeOutput:
         kept = cls._kept(text, cache)
         if kept is not None:
-            cls._tell("from the cache")
+            show_on_node(cls, "from the cache")
             return io.NodeOutput(as_conditioning(kept))
         graph, node_id = cls.hidden.dynprompt, cls.hidden.unique_id
         if not is_linked(graph, node_id):
@@ -68,7 +68,7 @@ class PiDKitCaption(io.ComfyNode):
             )
         store = caption_cache() if cache else None
         conditioning, cut = encode_caption(clip, text, encoder_of(graph, node_id), store)
-        cls._tell(warn_of_cut(cut) or "encoded")
+        show_on_node(cls, warn_of_cut(cut) or "encoded")
         return io.NodeOutput(conditioning)
 
     @classmethod
@@ -80,7 +80,3 @@ class PiDKitCaption(io.ComfyNode):
             return caption_cache().find(text)
         encoder = encoder_of(graph, node_id)
         return caption_cache().get(encoder, text) if encoder else None
-
-    @classmethod
-    def _tell(cls, text: str) -> None:
-        PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)

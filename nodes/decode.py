@@ -21,6 +21,7 @@ from .conditioning import (
     sigma_list_input,
 )
 from .show import show_on_node
+from .text_encoder import encode_caption
 
 
 class PiDKitDecode(io.ComfyNode):
@@ -137,4 +138,4 @@ def _caption(positive: list | None, clip, text: str) -> list | None:
         return positive
     if positive is not None:
         raise ValueError("both positive and clip are connected: positive is a text already, take one of them away")
-    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    return encode_caption(clip, text)[0]

@@ -13,6 +13,7 @@ import comfy_env
 from comfy_env import ROOT
 
 PREFIX = "PiDKit"
+OUTPUT = " [output]"  # ComfyUI's mark for a file in the output folder
 FILE_ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".latent", ".png", ".jpg", ".webp", ".json")
 
 
@@ -33,7 +34,8 @@ def options_of(entry: list) -> list[str]:
     """The choices of a combo that are words of ours, without names of files."""
     kind, settings = entry[0], entry[1] if len(entry) > 1 else {}
     listed = kind if isinstance(kind, list) else settings.get("options", [])
-    return [option for option in listed if isinstance(option, str) and not option.lower().endswith(FILE_ENDINGS)]
+    words = [option for option in listed if isinstance(option, str)]
+    return [word for word in words if not word.removesuffix(OUTPUT).lower().endswith(FILE_ENDINGS)]
 
 
 def english(object_info: dict) -> dict:

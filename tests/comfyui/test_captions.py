@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from graphs import decode_graph, link, put_latent, saved_pixels
+from graphs import decode_graph, link, pid_decode_graph, put_latent, saved_pixels
 from tiny import save_tiny
 from tiny_gemma import reference_caption, reference_ids, save_encoder
 
@@ -229,3 +229,13 @@ def test_a_caption_of_another_width_is_one_line(comfy):
     ) as failed:
         comfy.queue(graph)
     assert "\n" not in failed.value.message.strip()
+
+
+def test_pid_decode_encodes_its_text_the_same_way(comfy, encoder):
+    model = save_tiny(comfy.models / "diffusion_models" / "for_decode.safetensors", "sdxl").name
+    latent = put_latent(comfy, "for_decode", torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(2)))
+    inside = pid_decode_graph(model, latent, clip=link("clip"), text="a fox") | {"clip": loader(encoder)}
+    given = pid_decode_graph(model, latent, positive=link("caption")) | caption_graph("a fox", encoder)
+    del given["save"]
+    (one,), (two,) = (comfy.images(comfy.queue(graph), "png") for graph in (inside, given))
+    assert (one == two).all()
