@@ -199,6 +199,11 @@ def _decoder(model) -> Decoder:
     """What our model or ComfyUI's own PiD says about the latents it takes."""
     base = model.model
     if isinstance(base, PiDKitModel):
+        if not base.config.has_latent:
+            raise ValueError(
+                "the model is PixelDiT, which draws from text alone and takes no latent: load a PiD checkpoint with "
+                "PiD Loader, or connect the text and an empty canvas to the sampler without PiD Conditioning"
+            )
         return Decoder(base.config.latent_channels, base.config.latent_cell, base.config.family)
     projector = getattr(getattr(base, "diffusion_model", None), "lq_proj", None)
     if projector is None:

@@ -20,6 +20,7 @@ from .conditioning import (
     sigma_input,
     sigma_list_input,
 )
+from .sampling import UndistilledSampling
 from .show import show_on_node
 from .text_encoder import encode_caption
 
@@ -96,6 +97,7 @@ class PiDKitDecode(io.ComfyNode):
         text: str = "",
         sigma_list: list | float | None = None,
     ) -> io.NodeOutput:
+        _check_student(model)
         made = condition(
             latent,
             model,
@@ -107,6 +109,14 @@ class PiDKitDecode(io.ComfyNode):
         )
         show_on_node(cls, *describe(made.lq))
         return io.NodeOutput(to_image(sample(model, made, steps, seed)))
+
+
+def _check_student(model) -> None:
+    if isinstance(model.get_model_object("model_sampling"), UndistilledSampling):
+        raise ValueError(
+            "this checkpoint is undistilled, and PiD Decode runs the distilled ones' 4 steps: use PiD Conditioning and "
+            "KSampler (dpmpp_2m, simple, 25 steps, cfg 5), or set schedule to distilled on PiD Loader if that is wrong"
+        )
 
 
 def sample(model, made: Conditioned, steps: int, seed: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..pid_core import NANO_PATH
+from ..pid_core.schedule import SCHEDULES
 from .model import load_model
 
 BUNDLED = "pid_nano (bundled)"
@@ -24,8 +25,9 @@ class PiDKitLoader(io.ComfyNode):
             node_id="PiDKitLoader",
             display_name="PiD Loader",
             category="PiD",
-            description="Loads a PiD pixel diffusion decoder (v1 or v1.5, .safetensors or NVIDIA's .pth). "
-            "With KSampler: sampler lcm, scheduler simple, 4 steps, cfg 1 runs the reference's schedule.",
+            description="Loads a PiD pixel diffusion decoder (v1 or v1.5, .safetensors or NVIDIA's .pth), or PixelDiT. "
+            "With KSampler: sampler lcm, scheduler simple, 4 steps, cfg 1 runs the 4-step checkpoints' schedule; "
+            "dpmpp_2m, simple, 25 steps, cfg 5 the undistilled ones'.",
             search_aliases=["pid model", "pixel diffusion decoder", "load pid"],
             inputs=[
                 io.Combo.Input(
@@ -48,20 +50,30 @@ class PiDKitLoader(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="The latents this checkpoint was made for. auto: what the file tells. Files for "
-                    "16-channel latents tell nothing: set flux, sd3 or qwenimage here and PiD Conditioning "
-                    "checks it.",
+                    "16-channel latents tell it by their name at best: set flux, sd3 or qwenimage here and PiD "
+                    "Conditioning checks it.",
+                ),
+                io.Combo.Input(
+                    "schedule",
+                    options=["auto", *SCHEDULES],
+                    default="auto",
+                    optional=True,
+                    tooltip="The noise levels this checkpoint was trained at. distilled: the 4-step levels, cfg 1. "
+                    "undistilled: 25 steps, cfg 5, levels that fit the canvas. auto: what the file or its name tells.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For KSampler and for PiD Conditioning.")],
         )
 
     @classmethod
-    def execute(cls, model_name: str, dtype: str, family: str = "auto") -> io.NodeOutput:
+    def execute(cls, model_name: str, dtype: str, family: str = "auto", schedule: str = "auto") -> io.NodeOutput:
         path = _path(model_name)
         if path is None:
             help_ = "install this pack again" if model_name == BUNDLED else f"put it into models/{FOLDER}"
             raise FileNotFoundError(f"no such file: {model_name}; {help_}")
-        return io.NodeOutput(load_model(str(path), DTYPES[dtype], None if family == "auto" else family))
+        told = {"family": family, "schedule": schedule}
+        told = {name: choice for name, choice in told.items() if choice != "auto"}
+        return io.NodeOutput(load_model(str(path), DTYPES[dtype], **told))
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str, **_) -> tuple | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..pid_core import PiDConfig, read_checkpoint
 from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
 from .network import ComfyPiDNetwork
-from .sampling import PiDSampling, outer_sample
+from .sampling import outer_sample, sampling_for
 
 KEY = "pidkit"
 SUPPORTED_DTYPES = [torch.bfloat16, torch.float32]
@@ -50,8 +50,8 @@ class PiDKitModel(BaseModel):
 
     def __init__(self, model_config: PiDModelConfig, default_caption: Tensor | None):
         super().__init__(model_config, ModelType.FLOW, unet_model=ComfyPiDNetwork)
-        self.model_sampling = PiDSampling()
         self.config: PiDConfig = model_config.unet_config["config"]
+        self.model_sampling = sampling_for(self.config)
         self.default_caption = default_caption
         self._lq = None  # (latent, canvas size, features) of the projector's last run
 
@@ -64,6 +64,11 @@ class PiDKitModel(BaseModel):
             # CONDCrossAttn would repeat a shorter caption's tokens, and the network counts tokens
             out["c_crossattn"] = comfy.conds.CONDRegular(caption)
         lq_latent = kwargs.get("lq_latent")
+        if lq_latent is not None and not self.config.has_latent:
+            raise ValueError(
+                "the conditioning carries a latent, but this checkpoint is PixelDiT, which draws from text alone: "
+                "load a PiD checkpoint to decode the latent, or connect the text without PiD Conditioning"
+            )
         if lq_latent is not None:
             self._check_canvas(lq_latent, kwargs["noise"])
             _check_count("the latent in the conditioning", lq_latent.shape[0], images)
@@ -100,24 +105,25 @@ class PiDKitModel(BaseModel):
 
     def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         lq_latent, degrade_sigma = kwargs.pop("lq_latent", None), kwargs.pop("degrade_sigma", None)
-        if lq_latent is None:
+        if lq_latent is None and self.config.has_latent:
             raise ValueError(
                 "a conditioning without a latent reached the PiD model: pass positive and, with cfg above 1, "
                 "negative through PiD Conditioning"
             )
         if c_crossattn is None:
             raise ValueError("a conditioning without text reached the PiD model, and its checkpoint has no caption")
-        self._check_canvas(lq_latent, x)
         net = self.diffusion_model
         if net.compute_dtype != self.get_dtype_inference():
             net.compute_dtype = self.get_dtype_inference()
+        if lq_latent is not None:
+            self._check_canvas(lq_latent, x)
+            kwargs["lq_features"] = self._encode_lq(lq_latent.to(x.device, torch.float32), x)
+            kwargs["degrade_sigma"] = degrade_sigma.to(x.device, torch.float32)
         out = net(
             self.model_sampling.calculate_input(t, x),
             self.model_sampling.timestep(t).float(),
             context=c_crossattn.to(x.device),
             transformer_options=transformer_options or {},
-            lq_features=self._encode_lq(lq_latent.to(x.device, torch.float32), x),
-            degrade_sigma=degrade_sigma.to(x.device, torch.float32),
             **kwargs,
         )
         if self.config.prediction == "x0":
@@ -166,11 +172,15 @@ def _check_count(what: str, count: int, images: int) -> None:
 
 
 def load_model(
-    path: str, dtype: torch.dtype | None = None, family: str | None = None, disable_dynamic: bool = False
+    path: str,
+    dtype: torch.dtype | None = None,
+    family: str | None = None,
+    schedule: str | None = None,
+    disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL from a checkpoint file. Raises ValueError or FileNotFoundError in one line if it is none."""
-    patcher = wrap(read_checkpoint(path, family=family), dtype, disable_dynamic)
-    patcher.cached_patcher_init = (load_model, (path, dtype, family))
+    patcher = wrap(read_checkpoint(path, family=family, schedule=schedule), dtype, disable_dynamic)
+    patcher.cached_patcher_init = (load_model, (path, dtype, family, schedule))
     return patcher
 
 

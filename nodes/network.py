@@ -35,7 +35,7 @@ class ComfyPiDNetwork(PiDNetwork):
         context: Tensor,
         transformer_options: dict,
         *,
-        degrade_sigma: Tensor,
+        degrade_sigma: Tensor | None = None,
         lq_latent: Tensor | None = None,
         lq_features: Tensor | None = None,
         **_,

@@ -1,20 +1,29 @@
-"""PiDSampling: ComfyUI's view of the noise levels, so that its plain samplers run the reference's loop."""
+"""ComfyUI's view of the noise levels, so that its plain samplers run the reference's loops."""
 
 from __future__ import annotations
 
 import comfy.model_sampling
 import torch
 
-from ..pid_core.schedule import x0_from_velocity
+from ..pid_core import PiDConfig
+from ..pid_core.schedule import (
+    PIXELDIT_SHIFT,
+    TEACHER_START,
+    flow_shift,
+    shift_sigmas,
+    x0_from_velocity,
+)
 from ..pid_core.sigma_table import sigma_table, tidy_sigmas
 
+NOMINAL = 2048  # pixels a side that the teacher's table is made for; `adapt` moves it to the canvas
 
-class PiDSampling(torch.nn.Module, comfy.model_sampling.CONST):
-    """Flow sampling on the distilled student's levels (pid_core/sigma_table.py); timestep = 1000 * sigma."""
 
-    def __init__(self):
+class FlowSampling(torch.nn.Module, comfy.model_sampling.CONST):
+    """Flow noise levels, timestep = 1000 * sigma, over a rising table of 1000."""
+
+    def __init__(self, table: torch.Tensor):
         super().__init__()
-        self.register_buffer("sigmas", sigma_table(), persistent=False)
+        self.register_buffer("sigmas", table, persistent=False)
 
     @property
     def sigma_min(self) -> torch.Tensor:
@@ -33,6 +42,10 @@ class PiDSampling(torch.nn.Module, comfy.model_sampling.CONST):
     def percent_to_sigma(self, percent: float) -> float:
         return 1.0 - min(max(percent, 0.0), 1.0)
 
+    def adapt(self, sigmas: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """A sampling run's schedule as it is to be run on a canvas of height x width pixels."""
+        return sigmas
+
     def calculate_denoised(self, sigma, model_output, model_input):
         sigma = comfy.model_sampling.reshape_sigma(sigma, model_output.ndim)
         return x0_from_velocity(model_input, sigma, model_output)
@@ -44,6 +57,60 @@ class PiDSampling(torch.nn.Module, comfy.model_sampling.CONST):
         return super().noise_scaling(sigma, noise, latent_image)
 
 
+class PiDSampling(FlowSampling):
+    """The distilled student's levels (pid_core/sigma_table.py)."""
+
+    def __init__(self):
+        super().__init__(sigma_table())
+
+    def adapt(self, sigmas, height, width):
+        # takes steps out that are too small to take
+        return tidy_sigmas(sigmas)
+
+
+class UndistilledSampling(FlowSampling):
+    """The teacher's levels. Their shift depends on the canvas, which only a run knows: the table is for 2048 x 2048."""
+
+    def __init__(self, version: str):
+        self.version = version
+        self.shift = flow_shift(version, NOMINAL, NOMINAL)
+        even = TEACHER_START * torch.arange(1, 1001, dtype=torch.float64) / 1000
+        super().__init__(shift_sigmas(even, self.shift).float())
+
+    def percent_to_sigma(self, percent):
+        return shift_sigmas(super().percent_to_sigma(percent), self.shift)
+
+    def adapt(self, sigmas, height, width):
+        wide = sigmas.to(torch.float32 if sigmas.device.type == "mps" else torch.float64)
+        return shift_sigmas(wide, flow_shift(self.version, height, width) / self.shift).to(sigmas)
+
+    def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
+        # ComfyUI compares the first level with the table's, which is another canvas's
+        first = shift_sigmas(TEACHER_START, flow_shift(self.version, *noise.shape[-2:]))
+        return super().noise_scaling(sigma, noise, latent_image, max_denoise or bool(sigma > first - 1e-5))
+
+
+class PixelDiTSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+    """PixelDiT's levels, exactly as ComfyUI's own PixelDiT has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.set_parameters(shift=PIXELDIT_SHIFT)
+
+
+def sampling_for(config: PiDConfig) -> torch.nn.Module:
+    """The model_sampling of a checkpoint."""
+    if not config.has_latent:
+        return PixelDiTSampling()
+    return PiDSampling() if config.schedule == "distilled" else UndistilledSampling(config.version)
+
+
 def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
-    """Wrapper around a whole sampling run: takes steps out of the schedule that are too small to take."""
-    return executor(noise, latent_image, sampler, tidy_sigmas(sigmas), *args, **kwargs)
+    """Wrapper around a whole sampling run: the schedule becomes that of the canvas.
+
+    Where the user put another model_sampling in (ModelSamplingSD3, ...), the schedule stays as it is.
+    """
+    sampling = executor.class_obj.model_patcher.get_model_object("model_sampling")
+    if isinstance(sampling, FlowSampling):
+        sigmas = sampling.adapt(sigmas, *noise.shape[-2:])
+    return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)

@@ -1,8 +1,11 @@
-"""PiD Sigmas: the distilled student's noise levels for the custom samplers."""
+"""PiD Sigmas: a checkpoint's noise levels for the custom samplers."""
 
+import comfy.samplers
 from comfy_api.latest import io
 
 from ..pid_core import distilled_sigmas
+from ..pid_core.schedule import undistilled_sigmas
+from .sampling import PixelDiTSampling, UndistilledSampling
 
 
 class PiDKitSigmas(io.ComfyNode):
@@ -13,21 +16,33 @@ class PiDKitSigmas(io.ComfyNode):
             display_name="PiD Sigmas",
             category="PiD",
             description="The noise levels PiD's 4-step checkpoints were trained at: 0.999, 0.866, 0.634, "
-            "0.342, 0. For SamplerCustom and SamplerCustomAdvanced, with the lcm sampler and cfg 1.",
-            search_aliases=["pid scheduler", "distilled sigmas", "pixel diffusion decoder"],
+            "0.342, 0. For SamplerCustom and SamplerCustomAdvanced, with the lcm sampler and cfg 1. "
+            "With the model connected, also those of undistilled checkpoints and PixelDiT.",
+            search_aliases=["pid scheduler", "distilled sigmas", "undistilled", "pixel diffusion decoder"],
             inputs=[
                 io.Int.Input(
                     "steps",
                     default=4,
                     min=1,
-                    max=4,
-                    tooltip="1 to 4 steps, 4 by default. Fewer steps are faster and smoother. "
-                    "The checkpoints know no other levels, so more than 4 does not exist.",
+                    max=1000,
+                    tooltip="1 to 4 steps for the distilled checkpoints, 4 by default: they know no other levels. "
+                    "Fewer are faster and smoother. 25 for undistilled ones, 30 for PixelDiT.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model from PiD Loader. Needed for undistilled checkpoints and PixelDiT, whose "
+                    "levels are others.",
                 ),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels, falling to 0.")],
         )
 
     @classmethod
-    def execute(cls, steps: int) -> io.NodeOutput:
+    def execute(cls, steps: int, model=None) -> io.NodeOutput:
+        sampling = None if model is None else model.get_model_object("model_sampling")
+        if isinstance(sampling, UndistilledSampling):
+            return io.NodeOutput(undistilled_sigmas(steps, sampling.shift))
+        if isinstance(sampling, PixelDiTSampling):
+            return io.NodeOutput(comfy.samplers.calculate_sigmas(sampling, "simple", steps).cpu())
         return io.NodeOutput(distilled_sigmas(steps))

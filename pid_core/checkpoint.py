@@ -20,23 +20,24 @@ from torch import Tensor, nn
 
 from .blocks import Attention
 from .config import PiDConfig, strip_prefix
+from .hints import AUX_HEAD, family_hint, field_hints
 from .latents import get_family
 from .network import PiDNetwork
+from .schedule import SCHEDULES
 
-AUX_HEAD = "lq_proj.lq_aux_rgb_head."  # training only
+# Training-only tensors: PiD's auxiliary head, and what PixelDiT's own files hold besides.
+_LEFT_OVER = (AUX_HEAD, "pos_embed", "_repa_projector.")
 # Stored beside the weights, without prefix.
 CAPTION_KEY = "default_caption"  # [T, caption_width]
 CONFIG_KEY = "pid_config"  # uint8, the metadata entry of that name for files whose writer keeps no metadata
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _LORA = "a LoRA"
+# What every PiD has in common with PixelDiT, its kin without a latent branch.
+_PIXELDIT = {"pixel_embedder.proj.weight", "s_embedder.proj.weight", "patch_blocks.0.attn.qkv_x.weight"}
 # What a file without PiD's tensors seems to be: the first row whose every mark occurs in some tensor name.
 _KINDS = (
     (("lora_",), _LORA),
-    (
-        ("pixel_embedder.proj.", "patch_blocks."),
-        "PixelDiT without a latent input (text to image), not a PiD decoder",
-    ),
     (("double_blocks.",), "a Flux diffusion model"),
     (("joint_blocks.",), "an SD3 diffusion model"),
     (("input_blocks.",), "an SDXL or SD1 diffusion model"),
@@ -69,6 +70,7 @@ def load_network(
     source: str | Path | Mapping[str, Tensor],
     *,
     family: str | None = None,
+    schedule: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     operations=nn,
@@ -77,12 +79,13 @@ def load_network(
     """Build the network a checkpoint holds, ready for `decode`.
 
     source: path of a .safetensors or .pth file, or a state dict. family: the latent family, where the file cannot tell
-    (16 channels: flux, sd3, qwenimage). Weights are mapped from disk and converted tensor by tensor, so that two copies
-    never exist. Raises ValueError (FileNotFoundError for no such file) in one line that says what the file seems to be.
+    (16 channels: flux, sd3, qwenimage). schedule: "distilled" or "undistilled", where it cannot tell. Weights are
+    mapped from disk and converted tensor by tensor, so that two copies never exist. Raises ValueError
+    (FileNotFoundError for no such file) in one line that says what the file seems to be.
     """
     if dtype not in _DTYPES:
         raise ValueError(f"the network runs in float32, bfloat16, float16 or float64, not in {dtype}")
-    checkpoint = read_checkpoint(source, family=family)
+    checkpoint = read_checkpoint(source, family=family, schedule=schedule)
     net = PiDNetwork(checkpoint.config, device="meta", dtype=dtype, operations=operations, attention=attention)
     assign_weights(net, checkpoint.state_dict, device)
     if checkpoint.default_caption is not None:
@@ -98,23 +101,24 @@ def assign_weights(net: nn.Module, state_dict: MutableMapping[str, Tensor], devi
         setattr(net.get_submodule(path), leaf, nn.Parameter(tensor, requires_grad=False))
 
 
-def read_checkpoint(source: str | Path | Mapping[str, Tensor], *, family: str | None = None) -> Checkpoint:
+def read_checkpoint(
+    source: str | Path | Mapping[str, Tensor], *, family: str | None = None, schedule: str | None = None
+) -> Checkpoint:
     """Read and check a checkpoint without building the network.
 
-    Every tensor must be there, with the shape its neighbours imply, and none besides; only the training-only aux head
-    is ignored. Raises ValueError or FileNotFoundError with one line otherwise.
+    Every tensor must be there, with the shape its neighbours imply, and none besides; only training-only tensors are
+    ignored. family and schedule say what the file cannot; None takes what its metadata or else its name tells.
+    Raises ValueError or FileNotFoundError with one line otherwise.
     """
-    if isinstance(source, Mapping):
-        name, state_dict, metadata = "the state dict", dict(source), {}
-    else:
-        name = Path(source).name
-        state_dict, metadata = _read_file(Path(source))
+    path = None if isinstance(source, Mapping) else Path(source)
+    state_dict, metadata = (dict(source), {}) if path is None else _read_file(path)
     try:
+        hints = field_hints((k for k in state_dict if isinstance(k, str)), path)
         state_dict = bare_layout(state_dict)
         caption, stored = (state_dict.pop(key, None) for key in (CAPTION_KEY, CONFIG_KEY))
         if stored is not None:
             metadata = {CONFIG_KEY: _config_text(stored)} | dict(metadata)
-        config = _config_of(state_dict, metadata)
+        config = _config_of(state_dict, metadata, hints)
         if config.family == "rgb" and CONFIG_KEY not in metadata:
             raise ValueError(
                 "it takes rgb latents but says nothing of what its output means: its entry pid_config was lost when "
@@ -122,16 +126,23 @@ def read_checkpoint(source: str | Path | Mapping[str, Tensor], *, family: str | 
             )
         if family is not None:
             config = _with_family(config, family)
+        elif config.family is None:
+            config = replace(config, family=family_hint(config.latent_channels, path))
+        if schedule is not None:
+            config = _with_schedule(config, schedule)
         _check_tensors(state_dict, config)
         if caption is not None:
             caption = _check_caption(caption, config)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(f"{'the state dict' if path is None else path.name}: {error}") from None
     return Checkpoint(state_dict, config, caption)
 
 
 def bare_layout(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip the file's prefix, drop the aux head, join ComfyUI's split modulation. Returns a new dict, same tensors."""
+    """Strip the file's prefix, drop training-only tensors, join ComfyUI's split modulation.
+
+    Returns a new dict of the same tensors. Raises ValueError where it is no flat dict of tensors.
+    """
     if not state_dict:
         raise ValueError("it holds no tensors")
     odd = next((k for k, v in state_dict.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
@@ -141,7 +152,7 @@ def bare_layout(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         )
     beside = {k: v for k, v in state_dict.items() if k in (CAPTION_KEY, CONFIG_KEY)}
     weights = {k: v for k, v in state_dict.items() if k not in beside}
-    bare = {k: v for k, v in strip_prefix(weights).items() if not k.startswith(AUX_HEAD)}
+    bare = {k: v for k, v in strip_prefix(weights).items() if not k.startswith(_LEFT_OVER)}
     return _join_modulation(bare) | beside
 
 
@@ -175,15 +186,16 @@ def _join_modulation(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return state_dict
 
 
-def _config_of(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> PiDConfig:
+def _config_of(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str], hints: Mapping[str, str]) -> PiDConfig:
     kind = _guess(state_dict)
-    if kind == _LORA or not any(k.startswith("lq_proj.") for k in state_dict):
-        inside = next((k for k in state_dict if ".lq_proj." in k), None)
-        if kind != _LORA and inside:
-            raise ValueError(
-                f"its tensor names have several prefixes or an unknown one ({inside}); a training checkpoint must be "
-                "converted first: keep one set of weights, with the prefix net. or none"
-            )
+    latent_branch = any(k.startswith("lq_proj.") for k in state_dict)
+    inside = next((k for k in state_dict if ".lq_proj." in k), None)
+    if kind != _LORA and not latent_branch and inside:
+        raise ValueError(
+            f"its tensor names have several prefixes or an unknown one ({inside}); a training checkpoint must be "
+            "converted first: keep one set of weights, with the prefix net. or none"
+        )
+    if kind == _LORA or not (latent_branch or state_dict.keys() >= _PIXELDIT):
         raise ValueError(
             f"this is no PiD checkpoint; it seems to be {kind}"
             if kind
@@ -191,7 +203,7 @@ def _config_of(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
             + ", ".join(list(state_dict)[:3])
             + ")"
         )
-    return PiDConfig.from_state_dict(state_dict, metadata)
+    return PiDConfig.from_state_dict(state_dict, metadata, hints)
 
 
 def _guess(names: Mapping[str, Tensor]) -> str | None:
@@ -203,6 +215,8 @@ def _guess(names: Mapping[str, Tensor]) -> str | None:
 
 def _with_family(config: PiDConfig, family: str) -> PiDConfig:
     row = get_family(family)
+    if not config.has_latent:
+        raise ValueError(f"this checkpoint is PixelDiT, which takes no latents: leave family on auto, not {family}")
     if row.channels != config.latent_channels:
         raise ValueError(
             f"family {family} has latents of {row.channels} channels, this checkpoint takes {config.latent_channels}"
@@ -210,6 +224,14 @@ def _with_family(config: PiDConfig, family: str) -> PiDConfig:
     if config.family not in (None, row.name):
         raise ValueError(f"this checkpoint was made for {config.family}, not for {family}")
     return replace(config, family=row.name)
+
+
+def _with_schedule(config: PiDConfig, schedule: str) -> PiDConfig:
+    if schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}")
+    if schedule == "distilled" and not config.has_latent:
+        raise ValueError("this checkpoint is PixelDiT, which has no distilled form: leave schedule on auto")
+    return replace(config, schedule=schedule)
 
 
 def _check_tensors(state_dict: Mapping[str, Tensor], config: PiDConfig) -> None:

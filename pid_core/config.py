@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from .latents import families_with, get_family
+from .schedule import SCHEDULES
 
 PREFIXES = ("net.", "core.", "model.diffusion_model.", "diffusion_model.")  # of tensor names, by who wrote the file
 
@@ -48,6 +49,7 @@ _CHOICES = {
     "lq_padding": ("zeros", "replicate"),
     "gate": ("channel", "token"),
     "prediction": ("velocity", "x0"),
+    "schedule": SCHEDULES,
 }
 
 
@@ -57,6 +59,8 @@ class PiDConfig:
 
     Lengths are in pixels of the output unless named otherwise. `gate` is "channel" (v1: one value per token and
     channel) or "token" (v1.5: one per token). `prediction` is what the network's output means: "velocity" or "x0".
+    `schedule` is the noise levels it was trained at: the "distilled" student's four, or "undistilled", all of them.
+    `latent_channels` 0 means no latent branch: PixelDiT, which draws from text alone. The lq_ fields mean nothing then.
     """
 
     in_channels: int = 3
@@ -89,12 +93,14 @@ class PiDConfig:
     gate: str = "channel"
     pit_injection: bool = False
     prediction: str = "velocity"
+    schedule: str = "distilled"
     family: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if type(field.default) in (int, float) and not (0 < value < math.inf or field.name == "lq_res_blocks"):
+            may_be_zero = field.name in ("lq_res_blocks", "latent_channels")
+            if type(field.default) in (int, float) and not (0 < value < math.inf or (may_be_zero and value == 0)):
                 raise ValueError(f"the network's {field.name} is {value}, a positive number is needed")
         for width, heads in (("hidden_size", "num_heads"), ("pixel_attn_size", "pixel_num_heads")):
             if getattr(self, width) % (4 * getattr(self, heads)):  # RoPE turns pairs, for two axes
@@ -110,7 +116,7 @@ class PiDConfig:
                 f"latents of {self.latent_channels} channels cannot be un-packed {self.latent_unpack} x "
                 f"{self.latent_unpack}"
             )
-        if self.latent_cell // self.latent_unpack < self.patch_size:
+        if self.has_latent and self.latent_cell // self.latent_unpack < self.patch_size:
             raise ValueError(
                 f"a latent cell covers {self.latent_cell // self.latent_unpack} output pixels, less than a patch of "
                 f"{self.patch_size}: no released PiD is built so, and this pack cannot run it"
@@ -125,6 +131,11 @@ class PiDConfig:
         return self.pixel_attn_size // self.pixel_num_heads
 
     @property
+    def has_latent(self) -> bool:
+        """Whether the network decodes a latent. If not it is PixelDiT, which draws from text alone."""
+        return self.latent_channels > 0
+
+    @property
     def lq_in_channels(self) -> int:
         """Channels of the latent after un-packing, the projector's input."""
         return self.latent_channels // self.latent_unpack**2
@@ -132,7 +143,7 @@ class PiDConfig:
     @property
     def lq_outputs(self) -> int:
         """Number of injection points before patch blocks: blocks 0, interval, 2 * interval, ..."""
-        return math.ceil(self.patch_depth / self.lq_interval)
+        return math.ceil(self.patch_depth / self.lq_interval) if self.has_latent else 0
 
     @property
     def latent_cell(self) -> int:
@@ -151,6 +162,8 @@ class PiDConfig:
 
     @property
     def version(self) -> str:
+        if not self.has_latent:
+            return "PixelDiT"
         return "v1.5" if self.pit_injection and self.gate == "token" else "v1"
 
     def output_size(self, latent_height: int, latent_width: int) -> tuple[int, int]:
@@ -158,21 +171,31 @@ class PiDConfig:
         return latent_height * self.latent_cell, latent_width * self.latent_cell
 
     @classmethod
-    def from_state_dict(cls, state_dict: Mapping, metadata: Mapping[str, str] | None = None) -> PiDConfig:
+    def from_state_dict(
+        cls, state_dict: Mapping, metadata: Mapping[str, str] | None = None, guesses: Mapping | None = None
+    ) -> PiDConfig:
         """Read every size from tensor names (of NVIDIA's layout, bare or with a file's prefix) and shapes.
 
         What shapes cannot tell (RoPE reference, padding, family of a 16-channel latent, prediction, ...) follows the
         released network of that layout, unless `metadata["pid_config"]` (JSON, field names of this class or of
-        NVIDIA's configuration) says otherwise. Raises ValueError when a tensor is missing or has a shape that no PiD
-        network has, or when the metadata contradicts the shapes.
+        NVIDIA's configuration) says otherwise. `guesses` are fields to fall back on where neither tells. Without any
+        lq_proj tensor it is PixelDiT. Raises ValueError when a tensor is missing or has a shape that no PiD network
+        has, or when the metadata contradicts the shapes.
         """
-        sizes = _sizes_from_shapes(strip_prefix(state_dict))
+        sizes = dict(guesses or {}) | _sizes_from_shapes(strip_prefix(state_dict))
         told = _read_metadata(metadata)
         for name in _SHAPE_FIELDS & told.keys():
             if told[name] != sizes[name]:
                 raise ValueError(
                     f"the metadata entry pid_config says {name} = {told[name]}, the tensors say {sizes[name]}"
                 )
+        if not sizes["latent_channels"]:
+            if told.get("latent_channels", 0):
+                raise ValueError(
+                    f"the metadata entry pid_config says latent_channels = {told['latent_channels']}, but there is no "
+                    "tensor of a latent branch (lq_proj)"
+                )
+            return cls(**(sizes | told))
         inputs = sizes["latent_channels"] // sizes["latent_unpack"] ** 2
         if "latent_unpack" in told:
             told.setdefault("latent_channels", inputs * told["latent_unpack"] ** 2)
@@ -258,12 +281,7 @@ def _sizes_from_shapes(state_dict: Mapping) -> dict:
     hidden, patch_inputs = shape("s_embedder.proj.weight")
     pixel_hidden, in_channels = shape("pixel_embedder.proj.weight")
     pixel_attn = shape("pixel_blocks.0.compress_to_attn.weight")[0]
-    lq_width, lq_in = shape("lq_proj.latent_proj.0.weight", 4)[:2]
-    shape("lq_proj.output_heads.0.weight")
-    patch_depth, outputs = count("patch_blocks."), count("lq_proj.output_heads.")
-    pit = "lq_proj.pit_head.weight" in state_dict
-    gate = "token" if shape("lq_proj.gate_modules.0.content_proj.weight")[0] == 1 else "channel"
-    v15 = pit and gate == "token"
+    patch_depth = count("patch_blocks.")
     sizes = {
         "in_channels": in_channels,
         "patch_size": math.isqrt(patch_inputs // in_channels),
@@ -279,6 +297,17 @@ def _sizes_from_shapes(state_dict: Mapping) -> dict:
         "pixel_mlp_size": shape("pixel_blocks.0.mlp.fc1.weight")[0],
         "caption_width": shape("y_embedder.proj.weight")[1],
         "caption_length": shape("y_pos_embedding", 3)[1],
+    }
+    if not any(k.startswith("lq_proj.") for k in state_dict):
+        lq_fields = ("lq_width", "lq_res_blocks", "gate", "pit_injection")
+        return sizes | {name: getattr(PiDConfig, name) for name in lq_fields} | {"latent_channels": 0}
+    lq_width, lq_in = shape("lq_proj.latent_proj.0.weight", 4)[:2]
+    shape("lq_proj.output_heads.0.weight")
+    outputs = count("lq_proj.output_heads.")
+    pit = "lq_proj.pit_head.weight" in state_dict
+    gate = "token" if shape("lq_proj.gate_modules.0.content_proj.weight")[0] == 1 else "channel"
+    v15 = pit and gate == "token"
+    sizes |= {
         "lq_width": lq_width,
         # 0 and 2 are the entry convolutions, 1 is their activation
         "lq_res_blocks": count("lq_proj.latent_proj.", start=3),

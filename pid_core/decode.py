@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .config import PiDConfig
 from .latents import check_latent, sigma_per_image
 from .network import PiDNetwork
 from .schedule import distilled_sigmas
@@ -50,6 +51,7 @@ def decode(
     Raises ValueError in one line for any input that does not fit.
     """
     config = net.config
+    _check_student(config)
     device = next(net.parameters()).device
     lq_latent = check_latent(lq_latent, config.latent_channels).to(device)
     batch = lq_latent.shape[0]
@@ -72,6 +74,18 @@ def decode(
             callback(step, steps, x0)
         x = (1 - t_next) * x0 + t_next * next(draw) if step < steps else x0
     return x.clamp(-1, 1)
+
+
+def _check_student(config: PiDConfig) -> None:
+    if not config.has_latent:
+        raise ValueError(
+            "this checkpoint is PixelDiT: it draws from text alone and decodes no latent; run it in ComfyUI"
+        )
+    if config.schedule != "distilled":
+        raise ValueError(
+            "this checkpoint is undistilled: it needs about 25 steps with guidance, not the student's 4; run it in "
+            'ComfyUI, or load it with schedule "distilled" if that is wrong'
+        )
 
 
 def _caption_for(net: PiDNetwork, caption: Tensor | None, batch: int, device: torch.device) -> Tensor:

@@ -40,7 +40,7 @@ class FinalLayer(nn.Module):
 
 
 class PiDNetwork(nn.Module):
-    """PiD's network, inference only (reference: `PidNet`).
+    """PiD's network, inference only (reference: `PidNet`); without its latent branch it is PixelDiT.
 
     `operations` supplies Linear, Conv2d, GroupNorm and RMSNorm; `attention(q, k, v)` works on [B, heads, L, head_dim]
     (None: PyTorch's SDPA). `compute_dtype` is what matrix products run in; residual streams stay float32.
@@ -73,7 +73,8 @@ class PiDNetwork(nn.Module):
         self.patch_blocks = nn.ModuleList(PatchBlock(config, **kind) for _ in range(config.patch_depth))
         self.pixel_blocks = nn.ModuleList(PixelBlock(config, **kind) for _ in range(config.pixel_depth))
         self.final_layer = FinalLayer(config.pixel_hidden_size, config.in_channels, **exact)
-        self.lq_proj = LQProjector(config, **kind)
+        if config.has_latent:
+            self.lq_proj = LQProjector(config, **kind)
         if config.pit_injection:
             self.pit_lq_gate = SigmaGate(width, width if config.gate == "channel" else 1, **kind)
 
@@ -84,7 +85,7 @@ class PiDNetwork(nn.Module):
         caption: Tensor,
         *,
         lq_latent: Tensor | None = None,
-        degrade_sigma: Tensor,
+        degrade_sigma: Tensor | None = None,
         lq_features: Tensor | None = None,
         attention: Attention | None = None,
     ) -> Tensor:
@@ -93,21 +94,15 @@ class PiDNetwork(nn.Module):
         x: noisy image [B, 3, H, W], H and W multiples of the patch size. timestep: [B], 1000 * t with t in [0, 1].
         caption: [B, T, caption_width]; tokens past `caption_length` are dropped. degrade_sigma: [B], the latent's
         noise level in [0, 1]. lq_latent: normalised latent [B, C, h, w]; or lq_features, what `encode_lq` gave for it.
+        A network without a latent branch (`config.has_latent`) takes neither latent nor degrade_sigma.
         Raises ValueError when a shape does not fit.
         """
         config, dtype = self.config, self.compute_dtype
         attention = attention or self.attention
         rows, cols = self._check(x, timestep, caption, degrade_sigma)
-        if lq_features is None:
-            if lq_latent is None:
-                raise ValueError("PiD needs the latent: give lq_latent, or lq_features made by encode_lq")
-            lq_features = self.encode_lq(lq_latent, *x.shape[-2:])
-        if lq_features.shape[:2] != (x.shape[0], rows * cols):
-            raise ValueError(
-                f"lq_features are for {lq_features.shape[0]} images of {lq_features.shape[1]} tokens, "
-                f"x has {x.shape[0]} of {rows * cols}"
-            )
-        sigma = degrade_sigma.to(x.device, torch.float32).view(-1, 1, 1)
+        lq_features = self._check_lq(x, lq_latent, lq_features)
+        if config.has_latent:
+            sigma = degrade_sigma.to(x.device, torch.float32).view(-1, 1, 1)
         rope = self._image_rope(rows, cols, config.head_dim, x.device)
 
         te = self.t_embedder.mlp(timestep_features(timestep, config.time_features))[:, None]
@@ -116,7 +111,7 @@ class PiDNetwork(nn.Module):
         patches = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=config.patch_size, q=config.patch_size)
         s = self.s_embedder.proj(patches.to(dtype))
         for i, block in enumerate(self.patch_blocks):
-            if i % config.lq_interval == 0:
+            if config.has_latent and i % config.lq_interval == 0:
                 s = self._inject(i // config.lq_interval, s, lq_features, sigma)
             s, y = block(s, y, c, rope, rope_y, attention, with_y=i + 1 < config.patch_depth)
         s = F.silu(te + s)
@@ -131,6 +126,8 @@ class PiDNetwork(nn.Module):
         Raises ValueError when the latent's rank or channels do not fit.
         """
         config = self.config
+        if not config.has_latent:
+            raise ValueError("this checkpoint is PixelDiT: it draws from text alone and takes no latent")
         if lq_latent.ndim != 4 or lq_latent.shape[1] != config.latent_channels:
             raise ValueError(
                 f"this checkpoint needs lq_latent [B, {config.latent_channels}, h, w], got {list(lq_latent.shape)}"
@@ -182,7 +179,22 @@ class PiDNetwork(nn.Module):
             raise ValueError(f"the image is {width} x {height}; both sides must be multiples of {patch} pixels")
         return height // patch, width // patch
 
-    def _check(self, x: Tensor, timestep: Tensor, caption: Tensor, sigma: Tensor) -> tuple[int, int]:
+    def _check_lq(self, x: Tensor, lq_latent: Tensor | None, lq_features: Tensor | None) -> Tensor | None:
+        if not self.config.has_latent and lq_latent is None and lq_features is None:
+            return None
+        if lq_features is None:
+            if lq_latent is None:
+                raise ValueError("PiD needs the latent: give lq_latent, or lq_features made by encode_lq")
+            lq_features = self.encode_lq(lq_latent, *x.shape[-2:])
+        rows, cols = self._grid(*x.shape[-2:])
+        if lq_features.shape[:2] != (x.shape[0], rows * cols):
+            raise ValueError(
+                f"lq_features are for {lq_features.shape[0]} images of {lq_features.shape[1]} tokens, "
+                f"x has {x.shape[0]} of {rows * cols}"
+            )
+        return lq_features
+
+    def _check(self, x: Tensor, timestep: Tensor, caption: Tensor, sigma: Tensor | None) -> tuple[int, int]:
         config = self.config
         if x.ndim != 4 or x.shape[1] != config.in_channels:
             raise ValueError(f"x must be [B, {config.in_channels}, H, W], got {list(x.shape)}")
@@ -191,7 +203,11 @@ class PiDNetwork(nn.Module):
                 f"this checkpoint needs captions [B, tokens, {config.caption_width}], got {list(caption.shape)}: "
                 "encode it with this checkpoint's text encoder (Gemma-2-2b for NVIDIA's files)"
             )
-        counts = {"timestep": timestep.numel(), "caption": caption.shape[0], "degrade_sigma": sigma.numel()}
+        counts = {"timestep": timestep.numel(), "caption": caption.shape[0]}
+        if config.has_latent:
+            if sigma is None:
+                raise ValueError("PiD needs degrade_sigma, the latent's noise level: 0 for a clean one")
+            counts["degrade_sigma"] = sigma.numel()
         for name, count in counts.items():
             if count != x.shape[0]:
                 raise ValueError(f"{name} is for {count} images, x holds {x.shape[0]}")

@@ -28,11 +28,14 @@ SIZES = {
     "lq_res_blocks": 2,
     "lq_interval": 2,
 }
+PIXELDIT = {"latent_channels": 0, "rope_mode": "original", "schedule": "undistilled"}
 V15 = {"rope_reference": 2048, "lq_padding": "replicate", "gate": "token", "pit_injection": True}
 
 
 def tiny_config(family: str = "flux", version: str = "v1", **changes) -> PiDConfig:
-    """version: "v1" or "v1.5". changes: fields of PiDConfig."""
+    """family: a latent family, or "pixeldit". version: "v1" or "v1.5". changes: fields of PiDConfig."""
+    if family == "pixeldit":
+        return PiDConfig(**({k: v for k, v in SIZES.items() if not k.startswith("lq_")} | PIXELDIT | changes))
     row = LATENT_FAMILIES[family]
     values = SIZES | {"latent_channels": row.channels, "latent_down": row.down, "sr_scale": row.sr_scale}
     if version == "v1.5":
@@ -66,14 +69,21 @@ def tiny_state_dict(
 
 
 def save_tiny(
-    path: Path, family: str = "flux", version: str = "v1", *, caption: int = 0, dtype=torch.float32, **changes
+    path: Path,
+    family: str = "flux",
+    version: str = "v1",
+    *,
+    caption: int = 0,
+    dtype=torch.float32,
+    metadata: bool = True,
+    **changes,
 ) -> Path:
-    """Write a tiny checkpoint, its sizes in the metadata. caption: tokens of a default caption, 0: none."""
+    """Write a tiny checkpoint. caption: tokens of a default caption, 0: none. metadata: with its configuration."""
     weights = {k: v.to(dtype) for k, v in tiny_state_dict(family, version, **changes).items()}
     changes.pop("seed", None), changes.pop("prefix", None)
     config = tiny_config(family, version, **changes)
     if caption:
         generator = torch.Generator().manual_seed(99)
         weights["default_caption"] = torch.randn(caption, config.caption_width, generator=generator)
-    save_file(weights, path, {"pid_config": json.dumps(asdict(config))})
+    save_file(weights, path, {"pid_config": json.dumps(asdict(config))} if metadata else None)
     return path

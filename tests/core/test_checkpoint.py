@@ -84,15 +84,15 @@ def test_comfyuis_split_modulation_is_joined(name, prefix):
     state = weights(spec(name))
     halves = split(state)
     assert len(halves) == len(state) + 2 * spec(name)["config"]["pixel_depth"]
-    joined = load_network({prefix + k: v for k, v in halves.items()})
-    assert torch.equal(image(joined), image(load_network(state)))
+    joined = load_network({prefix + k: v for k, v in halves.items()}, schedule="distilled")
+    assert torch.equal(image(joined), image(load_network(state, schedule="distilled")))
 
 
 def test_the_training_only_head_is_ignored():
     state = weights(spec("flux_v1pt5"))
     assert any(k.startswith(AUX) for k in state)
     without = {k: v for k, v in state.items() if not k.startswith(AUX)}
-    net = load_network(state)
+    net = load_network(state, schedule="distilled")
     assert not any("aux" in k for k in net.state_dict())
     assert torch.equal(image(net), image(load_network(without)))
 
@@ -291,9 +291,23 @@ def test_other_models_are_named(names, kind, tmp_path):
     assert error(tmp_path / "other.safetensors").startswith("other.safetensors: this is no PiD checkpoint")
 
 
-def test_pixeldit_without_a_latent_input(state):
-    plain = {f"core.{k}": v for k, v in state.items() if not k.startswith("lq_proj.")}
-    assert "PixelDiT without a latent input" in error(plain)
+def test_pixeldit_is_loaded_without_a_latent_branch(state):
+    plain = {k: v for k, v in state.items() if not k.startswith("lq_proj.")}
+    extras = {"core.pos_embed": torch.zeros(1, 4, 8), "_repa_projector.0.weight": torch.zeros(2, 2)}
+    net = load_network({f"core.{k}": v for k, v in plain.items()} | extras)
+    assert not net.config.has_latent and net.config.version == "PixelDiT" and net.family is None
+    assert set(net.state_dict()) == set(plain)
+    assert "takes no latents: leave family on auto" in error(plain, family="flux")
+    assert "no distilled form: leave schedule on auto" in error(plain, schedule="distilled")
+    with pytest.raises(ValueError, match="PixelDiT: it draws from text alone"):
+        decode(net, torch.zeros(1, 16, 1, 1), torch.zeros(1, 5, 24))
+
+
+def test_a_pid_that_lost_its_latent_branch_is_no_pixeldit():
+    state = weights(spec("flux_v1pt5"))
+    assert "unexpected tensors (pit_lq_gate" in error({k: v for k, v in state.items() if not k.startswith("lq_proj.")})
+    some = {k: v for k, v in state.items() if not k.startswith("lq_proj.latent_proj.")}
+    assert "lq_proj.latent_proj.0.weight" in error(some)
 
 
 def test_something_else_entirely():

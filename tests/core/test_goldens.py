@@ -18,7 +18,8 @@ def networks(tmp_path_factory):
 
     def get(name, dtype=torch.float32):
         if (name, dtype) not in cache:
-            path = tmp_path_factory.mktemp("golden") / f"{name}.safetensors"
+            # "4step": flux_v1pt5 carries the teacher's auxiliary head, but its cases are the student's
+            path = tmp_path_factory.mktemp("golden") / f"{name}_4step.safetensors"
             save_file({f"net.{k}": v.contiguous() for k, v in weights(spec(name)).items()}, path)
             cache[name, dtype] = load_network(path, dtype=dtype)
         return cache[name, dtype]

@@ -1,10 +1,15 @@
-"""The distilled student's noise levels."""
+"""The distilled student's noise levels, and the undistilled teacher's."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pid_core import DISTILLED_SIGMAS, distilled_sigmas
-from pid_core.schedule import x0_from_velocity
+from pid_core.schedule import flow_shift, shift_sigmas, undistilled_sigmas, x0_from_velocity
 
 
 def test_literals():
@@ -45,3 +50,40 @@ def test_x0_is_worked_out_in_float64():
     assert torch.equal(x0_from_velocity(x, t, velocity), expected)
     per_image = x0_from_velocity(x, torch.tensor([0.2, 0.7]).view(2, 1, 1, 1), velocity)
     assert torch.equal(per_image[1], x0_from_velocity(x[1:], torch.tensor(0.7), velocity[1:])[0])
+
+
+def reference_times(steps: int, height: int, width: int, base=6.0, side=2048) -> np.ndarray:
+    """The reference's DPM-Solver++ times from its documents: an even grid in 1 - t, then the shift."""
+    shift = base * math.sqrt(math.sqrt(height * width) / side)
+    u = np.linspace(1.0, 0.001, steps + 1)
+    q = 1.0 - u
+    return np.flip(shift * q / (1.0 + (shift - 1.0) * q))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 25, 50, 33])
+@pytest.mark.parametrize(("height", "width"), [(2048, 2048), (4096, 4096), (1536, 2688), (1024, 1024)])
+def test_undistilled_times_are_the_references(steps, height, width):
+    sigmas = undistilled_sigmas(steps, flow_shift("v1.5", height, width))
+    assert sigmas.dtype == torch.float32
+    assert np.allclose(sigmas.numpy(), reference_times(steps, height, width), rtol=0, atol=1e-7)
+    assert sigmas[-1] == 0 and (sigmas.diff() < 0).all()
+
+
+def test_the_shift_of_every_version():
+    assert flow_shift("v1.5", 2048, 2048) == 6.0
+    assert flow_shift("v1.5", 4096, 4096) == pytest.approx(6 * 2**0.5)
+    assert flow_shift("v1.5", 1024, 4096) == 6.0
+    assert flow_shift("v1", 1024, 1024) == 4.0 and flow_shift("v1", 4096, 4096) == 8.0
+    assert flow_shift("PixelDiT", 512, 4096) == 4.0
+
+
+@given(st.floats(0, 1), st.floats(0.1, 20), st.floats(0.1, 20))
+def test_shifts_multiply(sigma, a, b):
+    once = shift_sigmas(torch.tensor(sigma, dtype=torch.float64), a * b)
+    twice = shift_sigmas(shift_sigmas(torch.tensor(sigma, dtype=torch.float64), a), b)
+    assert torch.allclose(once, twice, atol=1e-12) and 0 <= once <= 1
+
+
+def test_no_undistilled_steps():
+    with pytest.raises(ValueError, match="at least 1 step, got 0"):
+        undistilled_sigmas(0, 6.0)
