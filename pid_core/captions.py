@@ -7,9 +7,6 @@ no mask.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from .files import replace_file
 
 CAPTION_LENGTH = 300  # tokens that reach PiD
 PAD = 0
@@ -131,16 +130,3 @@ def _read(path: Path, tensors: bool) -> tuple[dict[str, str], Tensor | None]:
     if about.get("version") != _VERSION:
         raise ValueError(f"{path.name} is a caption of version {about.get('version')}, this pack reads {_VERSION}")
     return about, states
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in place in one move: readers see the old one or the new one, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)

@@ -3,6 +3,6 @@
 A module's docstring is its help; it has add_arguments(parser) and run(args) -> exit code.
 """
 
-from . import upscale
+from . import fetch, upscale
 
-COMMANDS = {"upscale": upscale}
+COMMANDS = {"upscale": upscale, "fetch": fetch}

@@ -6,7 +6,6 @@ import functools
 import io
 from pathlib import Path
 
-import sentencepiece
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +27,8 @@ CORPUS = [TEMPLATE, "a red fox in the snow", "a lighthouse at dawn, waves", "por
 @functools.cache
 def spiece_model() -> bytes:
     """A tokenizer of Gemma's kind: pad 0, eos 1, bos 2, no blank put in front, bytes for what it does not know."""
+    import sentencepiece
+
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(line for text in CORPUS for line in text.split("\n")),
@@ -46,7 +47,9 @@ def spiece_model() -> bytes:
     return model.getvalue()
 
 
-def processor() -> sentencepiece.SentencePieceProcessor:
+def processor():
+    import sentencepiece
+
     return sentencepiece.SentencePieceProcessor(model_proto=spiece_model())
 
 

@@ -1,0 +1,88 @@
+"""Where ComfyUI and its models are, found by path: for the command line, which runs without ComfyUI."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# ComfyUI's own folders under models/, by the name its loaders list them under.
+FOLDERS = {
+    "diffusion_models": ("diffusion_models", "unet"),
+    "text_encoders": ("text_encoders", "clip"),
+    "vae": ("vae",),
+    "checkpoints": ("checkpoints",),
+    "loras": ("loras",),
+}
+_ALIASES = {"unet": "diffusion_models", "clip": "text_encoders"}
+ENDINGS = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".bin", ".gguf")
+
+
+def find_comfyui(given: str | Path | None = None) -> Path | None:
+    """The ComfyUI folder: `given`, else COMFYUI_PATH, else the one this pack lies in; None where there is none.
+
+    Raises FileNotFoundError where a folder is named that is no ComfyUI.
+    """
+    named = given or os.environ.get("COMFYUI_PATH", "").strip()
+    if named:
+        folder = Path(named).expanduser().resolve()
+        if not _is_comfyui(folder):
+            raise FileNotFoundError(f"no ComfyUI there (no main.py and comfy folder): {folder}")
+        return folder
+    pack = Path(__file__).parent.parent
+    # PWD keeps the way through a link in custom_nodes, which __file__ may have lost
+    for here in (pack.absolute(), Path(os.environ.get("PWD", ".")).absolute()):
+        for folder in (here, *here.parents):
+            if folder.name == "custom_nodes" and _is_comfyui(folder.parent):
+                return folder.parent
+    own = pack.resolve() / ".comfyui"
+    return own if _is_comfyui(own) else None
+
+
+def _is_comfyui(folder: Path) -> bool:
+    return (folder / "main.py").is_file() and (folder / "comfy").is_dir()
+
+
+def model_folders(comfyui: Path) -> dict[str, list[Path]]:
+    """Folder name, as in FOLDERS -> its paths, the one to write to first; those of extra_model_paths.yaml included."""
+    found = {name: [comfyui / "models" / part for part in parts] for name, parts in FOLDERS.items()}
+    for name, path, is_default in _extra_paths(comfyui / "extra_model_paths.yaml"):
+        paths = found.get(_ALIASES.get(name, name))
+        if paths is not None and path not in paths:
+            paths.insert(0 if is_default else len(paths), path)
+    return found
+
+
+def _extra_paths(config: Path) -> list[tuple[str, Path, bool]]:
+    try:
+        import yaml
+
+        sections = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (ImportError, OSError, ValueError):
+        return []
+    except Exception as error:  # yaml's own errors share no base with ours
+        raise ValueError(f"{config.name} cannot be read: {str(error).splitlines()[0]}") from None
+    found = []
+    for section in (sections or {}).values() if isinstance(sections, dict) else []:
+        if not isinstance(section, dict):
+            continue
+        section = dict(section)
+        base = Path(os.path.expandvars(os.path.expanduser(str(section.pop("base_path", None) or "."))))
+        base = base if base.is_absolute() else config.parent / base
+        default = bool(section.pop("is_default", False))
+        for name, lines in section.items():
+            found += [
+                (name, (base / line.strip()).absolute(), default) for line in str(lines).splitlines() if line.strip()
+            ]
+    return found
+
+
+def model_files(folders: list[Path]) -> list[tuple[str, Path]]:
+    """(name as ComfyUI lists it, path) of every model file in a kind's folders; the first of a name wins."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for root, _, names in os.walk(folder, followlinks=True):
+            for name in sorted(names):
+                path = Path(root) / name
+                if path.suffix.lower() in ENDINGS:
+                    found.setdefault(path.relative_to(folder).as_posix(), path)
+    return sorted(found.items())

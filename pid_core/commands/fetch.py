@@ -1,0 +1,64 @@
+"""`fetch NAME`: download a model file into ComfyUI's models folder, checked, and continued where it was cut off."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..comfy_home import find_comfyui, model_files, model_folders
+from ..fetch import fetch
+from ..hub import FILES, HubFile, get_file, local_name
+from ..licences import LICENCES, check_licence
+
+RECORD = Path("user") / "__pidkit" / "licences.json"  # under ComfyUI, where the nodes keep it too
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a file that --list shows")
+    parser.add_argument("--list", action="store_true", help="show the files that can be fetched, and stop")
+    parser.add_argument(
+        "--accept-licence", action="store_true", help="accept the licences of these files; it is recorded"
+    )
+    parser.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="where to put them; by default ComfyUI's models folder"
+    )
+    parser.add_argument(
+        "--comfyui", type=Path, metavar="PATH", help="ComfyUI; by default COMFYUI_PATH or what is found"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.list or not args.names:
+        print("\n".join(_table()))
+        return 0
+    files = [get_file(name) for name in args.names]
+    comfyui = None if args.to else find_comfyui(args.comfyui)
+    if comfyui is None and args.to is None:
+        raise ValueError("no ComfyUI found: name it with --comfyui PATH, or a folder for the files with --to FOLDER")
+    record = args.to / "pidkit_licences.json" if args.to else comfyui / RECORD
+    for file in files:
+        print(_fetch(file, args.to, comfyui, record, args.accept_licence))
+    return 0
+
+
+def _fetch(file: HubFile, to: Path | None, comfyui: Path | None, record: Path, accept: bool) -> Path:
+    folders = [to] if to else model_folders(comfyui)[file.folder]
+    here = dict(model_files(folders))
+    name = local_name(file, here)
+    if name is not None:
+        print(f"{file.name} is here already", file=sys.stderr)
+        return here[name]
+    licence = LICENCES[file.licence]
+    check_licence(file.licence, record, accept=accept, what=file.name, how="add --accept-licence")
+    print(f"{file.name} from {file.page}, under {licence.name} ({licence.summary})", file=sys.stderr)
+    return fetch(file, folders[0])
+
+
+def _table() -> list[str]:
+    width = max(len(file.name) for file in FILES)
+    lines = []
+    for file in FILES:
+        size = f"{file.size / 1e9:5.1f} GB" if file.size else "        "
+        lines.append(f"{file.name:<{width}}  {size}  {file.about}; {LICENCES[file.licence].name}")
+    return lines

@@ -1,0 +1,353 @@
+"""Downloads, against a server that speaks the hub's protocol and breaks it where asked."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+
+from pid_core.__main__ import main
+from pid_core.fetch import FetchError, fetch
+from pid_core.hub import FILES, HubFile, get_file, known_file, local_name
+from pid_core.licences import LICENCES, LicenceError, accepted, check_licence
+
+ROOT = Path(__file__).parents[2]
+CONTENT = bytes(range(256)) * 2000  # 512,000 bytes
+FILE = HubFile("model.safetensors", "vae", "someone/models", "folder/model.bin", "MIT")
+KEY = (FILE.repo, FILE.path)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    for name in ("HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    # the hub's library waits between tries, and takes 10 MB at a time
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    with HubServer() as server:
+        server.files[KEY] = CONTENT
+        yield server
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def part_of(folder: Path) -> Path:
+    (part,) = folder.glob(".*.part")
+    return part
+
+
+def test_a_file_arrives_whole_and_alone(hub, tmp_path):
+    steps = []
+    path = fetch(FILE, tmp_path / "vae", progress=lambda *step: steps.append(step), endpoint=hub.endpoint)
+    assert path == tmp_path / "vae" / "model.safetensors"
+    assert path.read_bytes() == CONTENT
+    assert not path.is_symlink()
+    assert names(path.parent) == ["model.safetensors"]
+    assert steps[-1] == (len(CONTENT), len(CONTENT))
+    assert steps == sorted(steps)
+
+
+def test_a_file_that_is_here_is_not_fetched(hub, tmp_path):
+    (tmp_path / FILE.name).write_bytes(b"mine")
+    assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == b"mine"
+    assert hub.requests == []
+
+
+def test_a_broken_connection_is_taken_up_again(hub, tmp_path):
+    hub.cuts = [100_000, 50_000]
+    assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == CONTENT
+    assert [r.range for r in hub.for_bytes()] == [None, "bytes=100000-", "bytes=150000-"]
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop(done, total):
+    raise Stopped
+
+
+def test_a_cancelled_download_is_continued_by_the_next(hub, tmp_path):
+    hub.cuts = [100_000] * 20
+    with pytest.raises(Stopped):
+        fetch(FILE, tmp_path, progress=stop, endpoint=hub.endpoint)
+    done = part_of(tmp_path).stat().st_size
+    assert 0 < done < len(CONTENT)
+    assert names(tmp_path) == [part_of(tmp_path).name]
+    hub.cuts.clear()
+    hub.requests.clear()
+    assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == CONTENT
+    assert [r.range for r in hub.for_bytes()] == [f"bytes={done}-"]
+    assert names(tmp_path) == [FILE.name]
+
+
+def test_a_connection_that_never_holds(hub, tmp_path):
+    hub.cuts = [1000] + [0] * 99
+    with pytest.raises(FetchError, match="model.safetensors cannot be fetched: no connection to the hub") as failed:
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    assert "HF_ENDPOINT" in str(failed.value) and "\n" not in str(failed.value)
+    assert part_of(tmp_path).stat().st_size == 1000
+
+
+def test_a_server_that_ignores_ranges(hub, tmp_path):
+    hub.ranges = False
+    hub.cuts = [100_000]
+    assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("sent", [CONTENT[:-1] + b"!", CONTENT[:-10], CONTENT + b"more"])
+def test_wrong_bytes_are_thrown_away(hub, tmp_path, sent):
+    hub.sent[KEY] = sent
+    with pytest.raises(FetchError, match="came damaged and was thrown away") as failed:
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    assert "try again" in str(failed.value) and "\n" not in str(failed.value)
+    assert names(tmp_path) == []
+    del hub.sent[KEY]
+    assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == CONTENT
+
+
+def test_a_file_that_became_shorter_than_our_half(hub, tmp_path):
+    hub.cuts = [100_000] + [0] * 99
+    with pytest.raises(FetchError, match="no connection"):
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    hub.cuts.clear()
+    hub.sent[KEY] = CONTENT[:50_000]
+    with pytest.raises(FetchError, match="100,000 bytes came, 512,000 were promised"):
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    assert names(tmp_path) == []
+
+
+def test_half_of_an_older_version_is_dropped(hub, tmp_path):
+    hub.cuts = [100_000] + [0] * 99
+    with pytest.raises(FetchError):
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    hub.cuts.clear()
+    hub.files[KEY] = newer = CONTENT[::-1]
+    assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == newer
+    assert names(tmp_path) == [FILE.name]
+
+
+def test_a_known_hash_and_size_are_held_to(hub, tmp_path):
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    good = HubFile(FILE.name, "vae", *KEY, "MIT", size=len(CONTENT), sha256=digest)
+    assert fetch(good, tmp_path / "good", endpoint=hub.endpoint).read_bytes() == CONTENT
+    hub.requests.clear()
+    for wrong in ({"size": len(CONTENT) - 1}, {"sha256": "0" * 64}):
+        with pytest.raises(FetchError, match="the hub now has another file there"):
+            fetch(HubFile(FILE.name, "vae", *KEY, "MIT", **wrong), tmp_path / "wrong", endpoint=hub.endpoint)
+    assert hub.for_bytes() == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            (401, "GatedRepo"),
+            "its page asks for consent. Open https://huggingface.co/someone/models, sign in and accept",
+        ),
+        ((403, "GatedRepo"), "its page asks for consent"),
+        ((401, "RepoNotFound"), r"the hub refuses it \(401\). Open https://huggingface.co/someone/models"),
+        ((403, None), r"the hub refuses it \(403\).*HF_TOKEN"),
+        ((404, "EntryNotFound"), r"the hub has no folder/model.bin in someone/models any more \(404\)"),
+        ((404, "RepoNotFound"), r"the hub has no someone/models any more \(404\)"),
+        ((500, None), "the hub answered 500. Try again later"),
+    ],
+)
+def test_refusals_say_what_to_do(hub, tmp_path, answer, message):
+    hub.errors[KEY] = answer
+    with pytest.raises(FetchError, match=message) as failed:
+        fetch(FILE, tmp_path / "vae", endpoint=hub.endpoint)
+    assert "\n" not in str(failed.value)
+    assert not (tmp_path / "vae").exists()
+
+
+def test_no_network(hub, tmp_path):
+    endpoint = hub.endpoint
+    hub._server.server_close()
+    with pytest.raises(FetchError, match="no connection to the hub"):
+        fetch(FILE, tmp_path, endpoint=endpoint)
+
+
+def test_no_room_on_the_disk_is_found_first(hub, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("pid_core.fetch.shutil.disk_usage", lambda _: usage(10**9, 10**9, 100_000))
+    with pytest.raises(FetchError, match="needs 0.5 MB and the disk of the models folder has 0.1 MB free"):
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    assert hub.for_bytes() == []
+
+
+def test_a_disk_that_fills_up_keeps_what_came(hub, tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pid_core.fetch._Watched.write", full)
+    with pytest.raises(FetchError, match="the disk is full"):
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+
+
+def test_a_folder_that_cannot_be_made(hub, tmp_path):
+    (tmp_path / "models").write_text("a file stands in the way")
+    with pytest.raises(FetchError, match="writing to the models folder failed"):
+        fetch(FILE, tmp_path / "models" / "vae", endpoint=hub.endpoint)
+
+
+def test_two_at_once(hub, tmp_path):
+    from filelock import FileLock
+
+    with (
+        FileLock(tmp_path / f".{FILE.name}.lock"),
+        pytest.raises(FetchError, match="is being fetched already, by another process"),
+    ):
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+
+
+def test_the_token_goes_to_the_hub_only(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    for request in hub.requests:
+        expected = None if request.path.startswith("/cdn/") else "Bearer hf_secret"
+        assert request.authorization == expected, request
+
+
+def comfyui_folder(folder: Path) -> Path:
+    """What passes for a ComfyUI to the command line."""
+    (folder / "comfy").mkdir(parents=True)
+    (folder / "main.py").touch()
+    return folder
+
+
+PID = get_file("pid_sdxl_1024_to_4096_4step_bf16.safetensors")
+
+
+def run(*arguments, **env):
+    command = [sys.executable, "-m", "pid_core", "fetch", *map(str, arguments)]
+    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith("HF_")}
+    return subprocess.run(command, cwd=ROOT, env=clean | env, capture_output=True, text=True)
+
+
+def test_the_command_honours_mirror_and_proxy(hub, tmp_path):
+    hub.files[PID.repo, PID.path] = CONTENT
+    comfyui = comfyui_folder(tmp_path / "ComfyUI")
+    settings = {"HF_ENDPOINT": "http://mirror.invalid", "HTTP_PROXY": hub.endpoint, "NO_PROXY": ""}
+    done = run(PID.name, "--accept-licence", "--comfyui", comfyui, **settings)
+    assert done.returncode == 0, done.stderr
+    path = comfyui / "models" / "diffusion_models" / PID.name
+    assert done.stdout.strip() == str(path)
+    assert path.read_bytes() == CONTENT
+    assert {r.host for r in hub.requests} == {"mirror.invalid"}
+    assert "NVIDIA's licence NSCLv1 (non-commercial use only" in done.stderr
+    assert "NSCLv1" in accepted(comfyui / "user" / "__pidkit" / "licences.json")
+
+
+def test_offline_is_honoured(tmp_path):
+    done = run("ae.safetensors", "--to", tmp_path, HF_HUB_OFFLINE="1")
+    assert done.returncode == 1
+    assert "HF_HUB_OFFLINE is set" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_fetched_without_the_licence(tmp_path, capsys):
+    assert main(["fetch", PID.name, "--to", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "NVIDIA's licence NSCLv1: non-commercial use only" in error
+    assert "https://huggingface.co/nvidia/PiD" in error and "add --accept-licence" in error
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_is_here_needs_no_licence(tmp_path, capsys):
+    comfyui = comfyui_folder(tmp_path / "ComfyUI")
+    unet = comfyui / "models" / "unet" / "nvidia" / PID.name
+    unet.parent.mkdir(parents=True)
+    unet.touch()
+    assert main(["fetch", PID.name, "--comfyui", str(comfyui)]) == 0
+    assert capsys.readouterr().out.strip() == str(unet)
+
+
+def test_files_go_where_extra_model_paths_says(tmp_path, capsys):
+    comfyui = comfyui_folder(tmp_path / "ComfyUI")
+    (comfyui / "extra_model_paths.yaml").write_text(
+        json.dumps(
+            {"big": {"base_path": str(tmp_path / "big"), "is_default": True, "unet": "unet\nmore", "vae": "vae"}}
+        )
+    )
+    (tmp_path / "big" / "more").mkdir(parents=True)
+    (tmp_path / "big" / "more" / PID.name).touch()
+    assert main(["fetch", PID.name, "--comfyui", str(comfyui)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "big" / "more" / PID.name)
+
+
+def test_names_that_are_not_known(tmp_path, capsys):
+    assert main(["fetch", "pid_sdxl", "--to", str(tmp_path)]) == 1
+    assert f"did you mean {PID.name}?" in capsys.readouterr().err
+    assert main(["fetch", "ae.safetensors", "--comfyui", str(tmp_path)]) == 1
+    assert "no ComfyUI there" in capsys.readouterr().err
+
+
+def test_the_list_names_every_file_and_its_licence(capsys):
+    assert main(["fetch", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(FILES)
+    for file, line in zip(FILES, lines, strict=True):
+        assert line.startswith(file.name) and line.endswith(LICENCES[file.licence].name)
+
+
+def test_licences_are_asked_once_and_recorded(tmp_path):
+    record = tmp_path / "user" / "licences.json"
+    ask = {"what": "a.pth", "how": "say yes"}
+    check_licence("MIT", record, accept=False, **ask)
+    assert not record.exists()
+    with pytest.raises(LicenceError, match="say yes"):
+        check_licence("NSCLv1", record, accept=False, **ask)
+    check_licence("NSCLv1", record, accept=True, **ask)
+    check_licence("NSCLv1", record, accept=False, **ask)
+    with pytest.raises(LicenceError, match="Gemma"):
+        check_licence("Gemma", record, accept=False, **ask)
+    check_licence("Gemma", record, accept=True, **ask)
+    assert set(accepted(record)) == {"NSCLv1", "Gemma"}
+    assert accepted(record)["NSCLv1"]["for"] == "a.pth"
+    record.write_text("{broken")
+    with pytest.raises(LicenceError):
+        check_licence("NSCLv1", record, accept=False, **ask)
+
+
+def test_the_registry_is_sound():
+    assert len({file.name for file in FILES}) == len(FILES)
+    assert len({(file.repo, file.path) for file in FILES}) == len(FILES)
+    for file in FILES:
+        assert file.licence in LICENCES
+        assert file.sha256 is None or len(file.sha256) == 64
+        assert file.folder in ("diffusion_models", "text_encoders", "vae")
+        assert file.about
+        # everything that descends from NVIDIA's weights carries NVIDIA's licence
+        nvidia = file.folder == "diffusion_models" and file.repo in ("nvidia/PiD", "Comfy-Org/PixelDiT")
+        assert (file.licence == "NSCLv1") == nvidia
+
+
+@pytest.mark.parametrize(
+    ("local", "name"),
+    [
+        (PID.name, PID.name),
+        (f"sub/{PID.name}", PID.name),
+        (f"sub\\{PID.name}", PID.name),
+        ("PiD_res2k_sr4x_official_sd3_distill_4step.pth", "PiD_res2k_sr4x_official_sd3_distill_4step.pth"),
+        (
+            "nvidia/PiD_res2k_sr4x_official_sd3_distill_4step/model_ema_bf16.pth",
+            "PiD_res2k_sr4x_official_sd3_distill_4step.pth",
+        ),
+        ("model_ema_bf16.pth", None),
+        ("other.safetensors", None),
+        ("", None),
+    ],
+)
+def test_local_files_are_recognised(local, name):
+    file = known_file(local)
+    assert (file and file.name) == name
+    if file:
+        assert local_name(file, ["x.safetensors", local]) == local
