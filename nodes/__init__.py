@@ -6,6 +6,7 @@ from .caption import PiDKitCaption
 from .caption_files import PiDKitLoadCaption, PiDKitSaveCaption
 from .conditioning import PiDKitConditioning
 from .decode import PiDKitDecode
+from .download import PiDKitDownload
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
 from .rgb_latent import PiDKitRGBLatent
@@ -21,6 +22,7 @@ NODES: list[type[io.ComfyNode]] = [
     PiDKitCaption,
     PiDKitSaveCaption,
     PiDKitLoadCaption,
+    PiDKitDownload,
 ]
 
 

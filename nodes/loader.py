@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..pid_core import NANO_PATH
 from ..pid_core.schedule import SCHEDULES
+from .download import fetch_options, licence_input, local_choice, marked_file, obtain
 from .model import load_model
 
 BUNDLED = "pid_nano (bundled)"
@@ -32,10 +33,11 @@ class PiDKitLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=[BUNDLED, *folder_paths.get_filename_list(FOLDER)],
+                    options=[BUNDLED, *folder_paths.get_filename_list(FOLDER), *fetch_options(FOLDER)],
                     default=BUNDLED,
                     tooltip="A PiD file in models/diffusion_models, or the small model that comes with this "
-                    "pack, which enlarges an image four times (use it with PiD RGB Latent).",
+                    "pack, which enlarges an image four times (use it with PiD RGB Latent). Names after 'fetch:' are "
+                    "fetched the first time they are used (2.8 GB each) and are then used from the disk.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -61,13 +63,18 @@ class PiDKitLoader(io.ComfyNode):
                     tooltip="The noise levels this checkpoint was trained at. distilled: the 4-step levels, cfg 1. "
                     "undistilled: 25 steps, cfg 5, levels that fit the canvas. auto: what the file or its name tells.",
                 ),
+                licence_input(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For KSampler and for PiD Conditioning.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, model_name: str, dtype: str, family: str = "auto", schedule: str = "auto") -> io.NodeOutput:
-        path = _path(model_name)
+    def execute(
+        cls, model_name: str, dtype: str, family: str = "auto", schedule: str = "auto", accept_licence: bool = False
+    ) -> io.NodeOutput:
+        file = marked_file(model_name)
+        path = _path(model_name if file is None else obtain(cls, file, accept_licence))
         if path is None:
             help_ = "install this pack again" if model_name == BUNDLED else f"put it into models/{FOLDER}"
             raise FileNotFoundError(f"no such file: {model_name}; {help_}")
@@ -78,10 +85,13 @@ class PiDKitLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model_name: str, **_) -> tuple | None:
         # a file that was replaced is loaded again
-        path = _path(model_name)
+        file = marked_file(model_name)
+        path = _path(model_name if file is None else local_choice(file))
         return path and (path.stat().st_mtime_ns, path.stat().st_size)
 
 
-def _path(model_name: str) -> Path | None:
+def _path(model_name: str | None) -> Path | None:
+    if model_name is None:
+        return None
     path = NANO_PATH if model_name == BUNDLED else folder_paths.get_full_path(FOLDER, model_name)
     return Path(path) if path is not None and Path(path).is_file() else None

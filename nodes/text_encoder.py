@@ -12,6 +12,8 @@ import folder_paths
 from ..pid_core.caption_cache import CaptionCache
 from ..pid_core.captions import CAPTION_LENGTH, Caption, caption_tokens, check_states
 from ..pid_core.fingerprint import fingerprint
+from ..pid_core.hub import get_file
+from .download import local_choice
 
 CACHE_MB = "PIDKIT_CAPTION_CACHE_MB"  # environment variable; 0 turns the cache off
 FOLDERS = ("text_encoders", "clip_gguf")  # the second is what the GGUF pack registers
@@ -35,15 +37,24 @@ def encoder_of(graph, node_id: str, input_name: str = "clip") -> str:
     if not isinstance(link, list):
         return ""
     inputs: Mapping = graph.get_node(link[0])["inputs"]
-    name = inputs.get("clip_name")
-    pure = not any(isinstance(value, list) for value in inputs.values())
-    if not (pure and isinstance(name, str) and inputs.get("type") == TYPE):
+    name = _file_name(graph, inputs.get("clip_name"))
+    pure = not any(isinstance(value, list) for key, value in inputs.items() if key != "clip_name")
+    if not (pure and name and inputs.get("type") == TYPE):
         return ""
     for folder in FOLDERS:
         path = folder_paths.get_full_path(folder, name) if folder in folder_paths.folder_names_and_paths else None
         if path is not None:
             return fingerprint(path)
     return ""
+
+
+def _file_name(graph, value) -> str | None:
+    """A loader's file name: what stands in it, or what PiD Download puts there."""
+    if not isinstance(value, list):
+        return value if isinstance(value, str) else None
+    source = graph.get_node(value[0])
+    file = source["inputs"].get("file") if source["class_type"] == "PiDKitDownload" else None
+    return local_choice(get_file(file)) if isinstance(file, str) else None
 
 
 def is_linked(graph, node_id: str, input_name: str = "clip") -> bool:

@@ -71,7 +71,9 @@ class ComfyServer:
         more_packs: tuple[str, ...] = (),
         cpu: bool = True,
         arguments: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
     ):
+        self._env = env or {}
         self.comfyui, self.python, self.folder = Path(comfyui), Path(python), Path(folder)
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -114,7 +116,7 @@ class ComfyServer:
         self._process = subprocess.Popen(
             [str(self.python), "main.py", *self._arguments, *folders],
             cwd=self.comfyui,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **self._env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from hub_server import HubServer
 from PIL import Image
 
 import comfy_env
@@ -17,7 +18,10 @@ MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras", "checkpoin
 
 
 class TestServer(ComfyServer):
-    """models: folder whose subfolders (MODEL_FOLDERS) ComfyUI lists; put a file there at any time."""
+    """models: folder whose subfolders (MODEL_FOLDERS) ComfyUI lists and writes to; put a file there at any time.
+
+    hub: the model hub to this server (tests/core/hub_server.py), so that no test reaches the real one.
+    """
 
     __test__ = False
 
@@ -28,11 +32,21 @@ class TestServer(ComfyServer):
             (self.models / name).mkdir(parents=True)
         config = folder / "extra_model_paths.yaml"
         # JSON is YAML, and needs no package to write.
-        folders = {name: name for name in MODEL_FOLDERS} | {"custom_nodes": str(PACKS)}
+        folders = {name: name for name in MODEL_FOLDERS} | {"custom_nodes": str(PACKS), "is_default": True}
         config.write_text(json.dumps({"pidkit_tests": {"base_path": str(self.models), **folders}}))
         arguments = ("--extra-model-paths-config", str(config))
         packs = tuple(entry.name for entry in PACKS.iterdir())
-        super().__init__(comfyui, comfy_env.python(), folder, pack=pack, more_packs=packs, arguments=arguments)
+        self.hub = HubServer()
+        env = {"HF_ENDPOINT": self.hub.endpoint, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1,localhost"}
+        super().__init__(comfyui, comfy_env.python(), folder, pack=pack, more_packs=packs, arguments=arguments, env=env)
+
+    def start(self, timeout: float = 300.0) -> None:
+        self.hub.__enter__()
+        super().start(timeout)
+
+    def stop(self) -> None:
+        super().stop()
+        self.hub.__exit__()
 
     def upload(self, image: np.ndarray | Image.Image, name: str | None = None) -> str:
         """Puts an image ([H, W, 3] uint8, or PIL) into the input folder as PNG; returns its name there."""
