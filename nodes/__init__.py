@@ -7,6 +7,7 @@ from .caption_files import PiDKitLoadCaption, PiDKitSaveCaption
 from .conditioning import PiDKitConditioning
 from .decode import PiDKitDecode
 from .download import PiDKitDownload
+from .early_stop import PiDKitEarlyStop, PiDKitLatentFromNoisy
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
 from .rgb_latent import PiDKitRGBLatent
@@ -19,6 +20,8 @@ NODES: list[type[io.ComfyNode]] = [
     PiDKitPixelVAE,
     PiDKitSigmas,
     PiDKitRGBLatent,
+    PiDKitEarlyStop,
+    PiDKitLatentFromNoisy,
     PiDKitCaption,
     PiDKitSaveCaption,
     PiDKitLoadCaption,

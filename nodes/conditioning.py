@@ -11,10 +11,11 @@ import torch
 from comfy_api.latest import io
 
 from ..pid_core.conditioning import LQ, TRAINED_SIGMA, Decoder, prepare_lq
+from .early_stop import NOISE_KEY
 from .model import PiDKitModel
 from .show import show_on_node
 
-FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb")
+FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
 SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
 
 
@@ -25,7 +26,8 @@ def latent_format_input(**options) -> io.Combo.Input:
         default="auto",
         tooltip="Whose VAE made the latent. auto: what the model says, else what the channels "
         "tell. flux: FLUX.1, Z-Image. flux2: FLUX.2, Klein, Ideogram 4, ERNIE-Image. sd3: SD 3 "
-        "and 3.5. sdxl: SDXL. qwenimage: Qwen-Image, Krea 2, Anima. rgb: PiD RGB Latent.",
+        "and 3.5. sdxl: SDXL. qwenimage: Qwen-Image, Krea 2, Anima. dinov2, siglip: RAE latents, "
+        "normalised. rgb: PiD RGB Latent.",
         **options,
     )
 
@@ -172,7 +174,8 @@ def condition(
     if samples.is_nested:
         raise ValueError("the latent holds several streams (audio and video); PiD decodes one image latent")
     decoder = None if model is None else _decoder(model)
-    lq = prepare_lq(samples, latent_format, sigma, add_noise=add_noise, seed=seed, decoder=decoder)
+    carried = latent.get(NOISE_KEY)
+    lq = prepare_lq(samples, latent_format, sigma, add_noise=add_noise, seed=seed, decoder=decoder, carried=carried)
     positive = positive or _own_caption(model)
     tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
     device = comfy.model_management.intermediate_device()
@@ -186,13 +189,13 @@ def condition(
 
 
 def describe(lq: LQ) -> list[str]:
-    """Lines for the node: family and size, and a warning (logged too) where sigma is above the trained range."""
-    lines = [f"{lq.family.name} latent, {lq.width} x {lq.height} pixels"]
-    sigma = float(lq.sigma.max())
+    """Lines for the node: family and size, and warnings (logged too), such as a sigma above the trained range."""
+    warnings, sigma = list(lq.warnings), float(lq.sigma.max())
     if sigma > TRAINED_SIGMA:
-        lines.append(f"degrade_sigma {sigma:g} is above {TRAINED_SIGMA:g}, the most PiD was trained with")
-        logging.warning(f"PiD: {lines[-1]}")
-    return lines
+        warnings.append(f"degrade_sigma {sigma:g} is above {TRAINED_SIGMA:g}, the most PiD was trained with")
+    for line in warnings:
+        logging.warning(f"PiD: {line}")
+    return [f"{lq.family.name} latent, {lq.width} x {lq.height} pixels", *warnings]
 
 
 def _decoder(model) -> Decoder:

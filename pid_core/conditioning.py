@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .early_stop import CarriedNoise
 from .latents import LatentFamily, check_latent, degrade, detect_family, get_family, latent_cell, sigma_per_image
 
 TRAINED_SIGMA = 0.8  # largest degrade_sigma in NVIDIA's training
+SAME_SIGMA = 0.005  # the widgets' rounding
 
 
 class Decoder(NamedTuple):
@@ -21,13 +23,14 @@ class Decoder(NamedTuple):
 
 
 class LQ(NamedTuple):
-    """latent [B, C, h, w] float32, normalised, with its noise; sigma float32 [B]; size of the output."""
+    """latent [B, C, h, w] float32, normalised, with its noise; sigma float32 [B]; size of the output; warnings."""
 
     latent: Tensor
     sigma: Tensor
     family: LatentFamily
     height: int
     width: int
+    warnings: tuple[str, ...] = ()
 
 
 def prepare_lq(
@@ -38,24 +41,70 @@ def prepare_lq(
     add_noise: bool = True,
     seed: int = 0,
     decoder: Decoder | None = None,
+    carried: CarriedNoise | None = None,
 ) -> LQ:
     """Check a raw VAE latent [B, C, h, w] (or [B, C, 1, h, w]) and make it the network's input.
 
     family: a name in LATENT_FAMILIES, or "auto": the decoder's, else the only one with that channel count.
     sigma: degrade_sigma, 0 to 1, one number or one per image. add_noise: add noise of that level, drawn from `seed`;
-    False for a latent that already carries it. Raises ValueError in one line when anything does not fit.
+    False for a latent that already carries it. carried: what a latent that was stopped early says of itself; where
+    the rest disagrees, `LQ.warnings` tells. Raises ValueError in one line when anything does not fit.
     """
-    row = _family(latent, family, decoder)
+    row = _family(latent, family, decoder, carried)
     latent = check_latent(latent, decoder.channels if decoder else row.channels)
     sigmas = sigma_per_image(sigma, latent.shape[0])
     latent = row.normalise(latent.float())
+    warnings = _scale_warnings(row, latent)
     if add_noise and bool((sigmas > 0).any()):
         latent = degrade(latent, sigmas, row.name, seed)
     cell = decoder.cell if decoder else latent_cell(row)
-    return LQ(latent, sigmas, row, latent.shape[2] * cell, latent.shape[3] * cell)
+    if carried:
+        warnings += _noise_warnings(carried, sigmas, add_noise)
+    return LQ(latent, sigmas, row, latent.shape[2] * cell, latent.shape[3] * cell, warnings)
 
 
-def _family(latent: Tensor, choice: str, decoder: Decoder | None) -> LatentFamily:
+def _scale_warnings(row: LatentFamily, latent: Tensor) -> tuple[str, ...]:
+    spread = float(latent.square().mean().sqrt())
+    if not row.unit or 0.4 < spread < 2.5:
+        return ()
+    return (
+        f"the latent's values are about {spread:.1g} large; {row.name} latents are about 1 once normalised: normalise "
+        "them with their encoder's statistics first",
+    )
+
+
+def _noise_warnings(carried: CarriedNoise, sigmas: Tensor, add_noise: bool) -> tuple[str, ...]:
+    level = f"{carried.sigma:.3g}"
+    if add_noise and bool((sigmas > 0).any()):
+        return (
+            f"the latent was stopped early and already carries noise of level {level}; latent_noise add puts more on "
+            "top, which PiD takes for picture: set it to keep",
+        )
+    if bool(((sigmas - carried.sigma).abs() > SAME_SIGMA).any()):
+        told = ", ".join(f"{v:.3g}" for v in sigmas.unique().tolist())
+        return (
+            f"degrade_sigma is {told}, but the latent was stopped early and carries noise of level {level}: connect "
+            "degrade_sigma of PiD Early Stop",
+        )
+    return ()
+
+
+def _family(latent: Tensor, choice: str, decoder: Decoder | None, carried: CarriedNoise | None) -> LatentFamily:
+    if carried is None:
+        return _chosen_family(latent, choice, decoder)
+    own = get_family(carried.family)
+    if choice == "auto" and (decoder is None or decoder.family is None):
+        choice = own.name
+    row = _chosen_family(latent, choice, decoder)
+    if row != own:
+        raise ValueError(
+            f"PiD Latent From Noisy was told that the latent is {own.name}'s, but it is to be decoded as {row.name}'s: "
+            "choose the same latent_format there, or another checkpoint"
+        )
+    return row
+
+
+def _chosen_family(latent: Tensor, choice: str, decoder: Decoder | None) -> LatentFamily:
     made_for = decoder.family if decoder else None
     if choice == "auto":
         if made_for is None and decoder is not None:

@@ -30,7 +30,8 @@ class LatentFamily:
 
     `channels` and `down` describe the latent tensor [B, channels, H/down, W/down]; `shift` and `scale` are the affine
     map raw -> normalised, (raw - shift) * scale, a single number or one per channel; `noising` is "flow"
-    ((1-s)*z + s*eps) or "vp" (sqrt(1-s^2)*z + s*eps); `serves` names the models that share this latent space.
+    ((1-s)*z + s*eps) or "vp" (sqrt(1-s^2)*z + s*eps); `serves` names the models that share this latent space. `unit`
+    marks a family whose latents come normalised from outside, to mean 0 and deviation 1.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LatentFamily:
     noising: str = "flow"
     sr_scale: int = 4
     serves: tuple[str, ...] = ()
+    unit: bool = False
 
     def normalise(self, latent: Tensor) -> Tensor:
         """Raw VAE latent [B, C, ...] -> the network's space, same shape and dtype."""
@@ -65,8 +67,8 @@ _ROWS = (
     LatentFamily("sdxl", 4, 8, 0.0, 0.13025, noising="vp"),
     LatentFamily("qwenimage", 16, 8, _QWEN_MEAN, tuple(1 / s for s in _QWEN_STD), serves=("krea2", "anima")),
     # RAE latents arrive already normalised: their statistics are files of their own, not constants.
-    LatentFamily("dinov2", 768, 16),
-    LatentFamily("siglip", 1152, 16, sr_scale=8),
+    LatentFamily("dinov2", 768, 16, unit=True),
+    LatentFamily("siglip", 1152, 16, sr_scale=8, unit=True),
     # The bundled model's own space: pixel_unshuffle(image in [-1, 1], 2), lossless.
     LatentFamily("rgb", 12, 2),
 )

@@ -22,6 +22,8 @@ CASES = {
     "flux2_15": ("flux2", "v1.5", (128, 1, 2)),
     "sdxl": ("sdxl", "v1", (4, 3, 2)),
     "qwenimage": ("qwenimage", "v1.5", (16, 2, 2)),
+    "dinov2": ("dinov2", "v1", (768, 1, 2)),
+    "siglip": ("siglip", "v1", (1152, 1, 1)),
     "rgb": ("rgb", "v1", (12, 5, 4)),
 }
 

@@ -75,3 +75,12 @@ def test_one_line_errors(latent, options, words):
     with pytest.raises(ValueError, match=words) as caught:
         prepare_lq(latent, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("family", "channels"), [("dinov2", 768), ("siglip", 1152)])
+def test_rae_latents_that_are_not_normalised_are_told(family, channels):
+    latent = torch.randn(1, channels, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert prepare_lq(latent).warnings == ()
+    (warning,) = prepare_lq(7 * latent).warnings
+    assert f"about 7 large; {family} latents are about 1" in warning
+    assert prepare_lq(torch.zeros(1, 4, 2, 2)).warnings == ()
