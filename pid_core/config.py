@@ -61,6 +61,8 @@ class PiDConfig:
     channel) or "token" (v1.5: one per token). `prediction` is what the network's output means: "velocity" or "x0".
     `schedule` is the noise levels it was trained at: the "distilled" student's four, or "undistilled", all of them.
     `latent_channels` 0 means no latent branch: PixelDiT, which draws from text alone. The lq_ fields mean nothing then.
+    `window_min` and `window_max` are the smallest and largest side of a context window: about what the checkpoint was
+    trained on.
     """
 
     in_channels: int = 3
@@ -95,6 +97,8 @@ class PiDConfig:
     prediction: str = "velocity"
     schedule: str = "distilled"
     family: str | None = None
+    window_min: int = 1536
+    window_max: int = 2304
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -111,6 +115,10 @@ class PiDConfig:
         for name, unit in (("pixel_hidden_size", 4), ("lq_width", 4), ("time_features", 2)):
             if getattr(self, name) % unit:
                 raise ValueError(f"the network's {name} is {getattr(self, name)}, a multiple of {unit} is needed")
+        if self.window_min > self.window_max:
+            raise ValueError(
+                f"the network's window_min {self.window_min} is larger than its window_max {self.window_max}"
+            )
         if self.latent_channels % self.latent_unpack**2:
             raise ValueError(
                 f"latents of {self.latent_channels} channels cannot be un-packed {self.latent_unpack} x "
@@ -315,6 +323,8 @@ def _sizes_from_shapes(state_dict: Mapping) -> dict:
         "gate": gate,
         "pit_injection": pit,
         "rope_reference": 2048 if v15 else 1024,
+        "window_min": 1536,
+        "window_max": 4096 if v15 else 2304,
         "lq_padding": "replicate" if v15 else "zeros",
         "latent_unpack": 1,
         "latent_channels": lq_in,

@@ -19,9 +19,6 @@ from .cost import ATTENTION_PRICE, forward_work, peak_bytes
 
 FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
 
-# Smallest and largest window side in pixels, by network version: what the checkpoints were trained on.
-TRAINED_SIDES = {"v1": (1536, 2304), "v1.5": (1536, 4096)}
-
 
 class Window(NamedTuple):
     """One rectangle of the canvas, in pixels."""
@@ -196,7 +193,7 @@ def choose_plan(
     dtype_bytes = dtype_bytes or (4 if kind == "cpu" else 2)
     align = align or _default_align(height, width, config)
     _check_canvas(height, width, align)
-    low, high = bounds or TRAINED_SIDES[config.version]
+    low, high = bounds or (config.window_min, config.window_max)
     low_cells, high_cells, overlap_cells = -(-low // align), high // align, _check_overlap(overlap, align)
     if not 0 < low_cells <= high_cells:
         raise ValueError(f"window sides from {low} to {high} px hold no positive multiple of {align} px")

@@ -55,6 +55,8 @@ NANO = PiDConfig(
     pit_injection=True,
     prediction="x0",
     family="rgb",
+    window_min=128,
+    window_max=512,
 )
 SHAPES = (
     (12, 128, 128),

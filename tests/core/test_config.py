@@ -134,6 +134,7 @@ def configs(draw):
         pit_injection=v15 or draw(st.booleans()),
         rope_reference=2048 if v15 else 1024,
         lq_padding="replicate" if v15 else "zeros",
+        window_max=4096 if v15 else 2304,
         family=None if family == "flux" else family,
     )
 
@@ -148,6 +149,7 @@ def test_small_networks_come_back_from_their_shapes(config):
 @given(configs(), st.sampled_from(["velocity", "x0"]), st.sampled_from([256, 1024, 4096]), st.booleans())
 def test_metadata_tells_what_shapes_cannot(config, prediction, reference, text_rope):
     config = replace(config, prediction=prediction, rope_reference=reference, text_rope=text_rope, rope_mode="original")
+    config = replace(config, window_min=128, window_max=reference)
     assert PiDConfig.from_state_dict(build(config), told(**asdict(config))) == config
 
 

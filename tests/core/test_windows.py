@@ -12,7 +12,6 @@ from sizes import FLUX2, SMALL, V1, V15
 from pid_core.cost import peak_bytes
 from pid_core.windows import (
     FUSE_METHODS,
-    TRAINED_SIDES,
     Window,
     choose_plan,
     fuse_profiles,
@@ -245,7 +244,7 @@ def test_chosen_plans_stay_in_bounds_and_budget(canvas, overlap, config, device)
     height, width = (-(-side // 64) * 64 for side in (height, width))
     budget = 8e9
     plan = choose(height, width, config, budget, overlap, device, dtype_bytes=2)
-    low, high = TRAINED_SIDES[config.version]
+    low, high = config.window_min, config.window_max
     for starts, side, length in axes(plan):
         assert min(low, length) <= side <= high
         assert starts[0] == 0 and starts[-1] + side == length
