@@ -13,7 +13,7 @@ from .config import PiDConfig
 from .latents import check_latent, sigma_per_image
 from .network import PiDNetwork
 from .schedule import distilled_sigmas
-from .windowed import predict_x0, predict_x0_by_windows
+from .windowed import WindowRun, predict_x0, predict_x0_by_windows
 from .windows import WindowPlan
 
 Callback = Callable[[int, int, Tensor], None]  # steps done, steps in all, x0 [B, 3, H, W] so far
@@ -46,7 +46,8 @@ def decode(
     callback(step, steps, x0) is called after every step.
     windows: a plan from `plan_windows` or `choose_plan` for this size, to decode in parts that need less memory; the
     noise is one field over the whole canvas and every step fuses the windows' x0 (`fuse`: see `fuse_profiles`).
-    window_batch: windows per network call. A plan of one window changes nothing.
+    window_batch: windows per network call. A plan of one window changes nothing. Out of memory halves the batch, then
+    takes a smaller plan, with a warning each time.
     Source: the reference's student sampler ("sde" re-noising, x0 in float64, only the result clamped).
     Raises ValueError in one line for any input that does not fit.
     """
@@ -64,7 +65,8 @@ def decode(
     predict = predict_x0
     if windows is not None:
         _check_plan(windows, height, width, config.align)
-        predict = partial(predict_x0_by_windows, plan=windows, fuse=fuse, window_batch=window_batch)
+        run = WindowRun(windows, fuse=fuse, window_batch=window_batch)
+        predict = partial(predict_x0_by_windows, run=run)
 
     lq_features = net.encode_lq(lq_latent, height, width)
     x = next(draw)

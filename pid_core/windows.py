@@ -7,8 +7,9 @@ named cells; a cell is `align` pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -177,14 +178,16 @@ def choose_plan(
     batch: int = 1,
     caption_tokens: int | None = None,
     dtype_bytes: int | None = None,
+    peak: Callable[[int, int], float] | None = None,
 ) -> WindowPlan:
     """The plan with the least work per step whose predicted peak fits the budget and whose windows fit the bounds.
 
     memory_budget: bytes free for one network call on `batch` images of one window each, see `peak_bytes`.
-    bounds: smallest and largest window side in pixels, by default `TRAINED_SIDES`; a canvas side below the smallest is
-    taken whole. The whole frame is one of the candidates. device: decides what attention costs against linear layers
-    (`ATTENTION_PRICE`). align: by default the latent cell, or a patch where the canvas is no multiple of the cell.
-    dtype_bytes: of the compute dtype, by default 4 on the CPU and 2 elsewhere.
+    bounds: smallest and largest window side in pixels, by default the checkpoint's (`window_min` and `window_max` of
+    its configuration); a canvas side below the smallest is taken whole. The whole frame is one of the candidates.
+    device: decides what attention costs against linear layers (`ATTENTION_PRICE`). align: by default the latent cell,
+    or a patch where the canvas is no multiple of the cell. dtype_bytes: of the compute dtype, by default 4 on the CPU
+    and 2 elsewhere. peak(height, width): bytes that a network call on one window needs, where `peak_bytes` is not it.
     Raises ValueError in one line when nothing fits, with what the least demanding plan needs, and for what
     `plan_windows` refuses.
     """
@@ -201,15 +204,17 @@ def choose_plan(
         raise ValueError(
             f"overlap {overlap} must be smaller than the largest window side, {high} px: lower the overlap"
         )
+    if peak is None:
+        peak = partial(peak_bytes, config, batch=batch, dtype_bytes=dtype_bytes)
 
     best, least = None, None
     for down in _candidates(height // align, low_cells, high_cells, overlap_cells):
         for across in _candidates(width // align, low_cells, high_cells, overlap_cells):
             side = down.window * align, across.window * align
-            peak = peak_bytes(config, *side, batch, dtype_bytes)
-            if least is None or peak < least[0]:
-                least = peak, side
-            if peak > memory_budget:
+            needed = peak(*side)
+            if least is None or needed < least[0]:
+                least = needed, side
+            if needed > memory_budget:
                 continue
             work, count = forward_work(config, *side, caption_tokens), down.count * across.count
             cost = count * (work.linear + price * work.attention), count
@@ -222,6 +227,18 @@ def choose_plan(
         )
     notes = [f"overlap {overlap} rounded up to {overlap_cells * align} px"] if overlap % align else []
     return _make_plan(height, width, *best[1:], overlap_cells, align, notes)
+
+
+def shrink_plan(plan: WindowPlan) -> WindowPlan | None:
+    """The next plan to try when one window of this one is too large for the memory: sides of three quarters.
+
+    The overlap stays, but is at most half of the smaller side. None where windows are single cells.
+    """
+    smaller = max(plan.size) * 3 // 4 // plan.align * plan.align
+    if not smaller:
+        return None
+    overlap = min(plan.overlap, smaller // 2 // plan.align * plan.align)
+    return plan_windows(plan.height, plan.width, smaller, overlap, align=plan.align)
 
 
 class _Axis(NamedTuple):

@@ -1,12 +1,14 @@
 """Decoding by windows: the same network calls, put together rightly."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from goldens import draw, spec, weights
 
 from pid_core import decode, load_network
-from pid_core.windowed import predict_x0, predict_x0_by_windows
-from pid_core.windows import fuse_weights, plan_windows
+from pid_core.windowed import WindowRun, predict_x0, predict_x0_by_windows
+from pid_core.windows import Window, fuse_weights, plan_windows, shrink_plan
 
 SIZE = (96, 128)  # pixels; 3 x 4 latent cells of 32
 
@@ -47,7 +49,8 @@ def test_a_step_is_the_weighted_sum_of_its_windows(net, inputs, fuse):
         x0 = predict_x0(net, part, t, caption, under, sigma)
         expected[:, :, top : top + 64, left : left + 64] += weight * x0
     for batch in (1, 4, 6):
-        got = predict_x0_by_windows(net, x, t, caption, features, sigma, plan, fuse=fuse, window_batch=batch)
+        run = WindowRun(plan, fuse=fuse, window_batch=batch)
+        got = predict_x0_by_windows(net, x, t, caption, features, sigma, run=run)
         assert torch.allclose(got, expected, atol=1e-4)
 
 
@@ -55,9 +58,8 @@ def test_every_window_is_reported(net, inputs):
     latent, caption, sigma, noise = inputs
     plan, seen = plan_windows(*SIZE, 64, 32, align=32), []
     predict_x0_by_windows(
-        *(net, noise["noise"], torch.tensor(0.999), caption, net.encode_lq(latent, *SIZE), torch.tensor(sigma), plan),
-        window_batch=4,
-        on_windows=lambda done, whole: seen.append((done, whole)),
+        *(net, noise["noise"], torch.tensor(0.999), caption, net.encode_lq(latent, *SIZE), torch.tensor(sigma)),
+        run=WindowRun(plan, window_batch=4, on_windows=lambda done, whole: seen.append((done, whole))),
     )
     assert seen == [(4, 6), (6, 6)]
 
@@ -77,6 +79,94 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(net, inputs, monkeypat
     with pytest.warns(UserWarning, match="out of memory: 1 window"):
         got = decode(net, *given, **noise, windows=plan, window_batch=6)
     assert torch.allclose(got, expected, atol=1e-4)
+
+
+class Card:
+    """A network call whose x0 says which windows ran, and that has room for so many pixels at once."""
+
+    def __init__(self, pixels):
+        self.pixels, self.seen = pixels, []
+
+    def __call__(self, windows):
+        if sum(w.height * w.width for w in windows) > self.pixels:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.seen += windows
+        return (torch.ones(2 * len(windows), 3, *windows[0][2:]),)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 6])
+def test_out_of_memory_takes_smaller_windows_for_what_is_left(batch):
+    """With room for the first windows only: they count, and smaller ones do the rest."""
+    said, card = [], Card(64 * 64)
+    run = WindowRun(plan_windows(*SIZE, 64, 32, align=32), window_batch=batch, say=said.append)
+
+    def predict(windows):
+        if len(card.seen) == 2:
+            card.pixels = 32 * 32
+        return card(windows)
+
+    out = run.step(predict)[0]
+    assert out.shape == (2, 3, *SIZE)
+    assert torch.allclose(out, torch.ones_like(out), atol=1e-5)  # the weights of both plans add up to 1
+    assert "smaller windows from here on, 12 windows of 32 x 32 px" in said[-1]
+    assert run.plan.size == (32, 32) and run.window_batch == 1
+    small = card.seen[2:]
+    # the cell that only the two finished windows cover is not run again
+    assert card.seen[0] == Window(0, 0, 64, 64) and Window(0, 0, 32, 32) not in small
+    assert len(small) < 12
+    assert run.step(card)[0].shape == (2, 3, *SIZE)
+
+
+def test_out_of_memory_in_the_smallest_window_is_raised():
+    with pytest.raises(torch.OutOfMemoryError):
+        WindowRun(plan_windows(*SIZE, 64, 32, align=32), say=str).step(Card(10))
+
+
+def test_other_errors_are_raised_at_once():
+    def predict(windows):
+        raise RuntimeError("a shape is wrong")
+
+    with pytest.raises(RuntimeError, match="a shape is wrong"):
+        WindowRun(plan_windows(*SIZE, 64, 32, align=32), window_batch=4, say=str).step(predict)
+
+
+def test_the_cpus_own_words_are_out_of_memory_too():
+    failed = []
+
+    def predict(windows):
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        return Card(1e9)(windows)
+
+    WindowRun(plan_windows(*SIZE, 64, 32, align=32), window_batch=4, say=failed.append).step(predict)
+    assert "2 window(s)" in failed[1]
+
+
+def test_only_windows_alike_share_a_batch():
+    plan, seen = plan_windows(*SIZE, 64, 32, align=32), []
+
+    def predict(windows):
+        seen.append(windows)
+        return Card(1e9)(windows)
+
+    WindowRun(plan, window_batch=6).step(predict, alike=lambda w: w.left % 64)
+    assert [len(windows) for windows in seen] == [4, 2]
+    assert [len({w.left % 64 for w in windows}) for windows in seen] == [1, 1]
+
+
+def test_shrunk_plans_end_at_one_cell():
+    plan, sides = plan_windows(2048, 2048, 2048, 512, align=32), []
+    while plan is not None:
+        sides.append((max(plan.size), plan.overlap))
+        plan = shrink_plan(plan)
+    assert sides[:3] == [(2048, 512), (1280, 512), (896, 480)]
+    assert all(b[0] < a[0] for a, b in pairwise(sides)) and sides[-1] == (32, 0)
+
+
+def test_an_unknown_fuse_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="'round' is unknown"):
+        WindowRun(plan_windows(*SIZE, 64, 32, align=32), fuse="round")
 
 
 def test_a_plan_for_another_canvas_is_refused(net, inputs):
