@@ -5,11 +5,13 @@ from comfy_api.latest import ComfyExtension, io
 from .caption import PiDKitCaption
 from .caption_files import PiDKitLoadCaption, PiDKitSaveCaption
 from .conditioning import PiDKitConditioning
+from .context_window import PiDKitContextWindow
 from .decode import PiDKitDecode
 from .download import PiDKitDownload
 from .early_stop import PiDKitEarlyStop, PiDKitLatentFromNoisy
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
+from .regional_caption import PiDKitRegionalCaption
 from .rgb_latent import PiDKitRGBLatent
 from .sigmas import PiDKitSigmas
 
@@ -17,6 +19,8 @@ NODES: list[type[io.ComfyNode]] = [
     PiDKitLoader,
     PiDKitDecode,
     PiDKitConditioning,
+    PiDKitContextWindow,
+    PiDKitRegionalCaption,
     PiDKitPixelVAE,
     PiDKitSigmas,
     PiDKitRGBLatent,

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 
 from ..pid_core.conditioning import LQ, TRAINED_SIGMA, Decoder, prepare_lq
 from .early_stop import NOISE_KEY
-from .model import PiDKitModel
+from .pid_models import config_of
 from .show import show_on_node
 
 FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
@@ -200,18 +200,13 @@ def describe(lq: LQ) -> list[str]:
 
 def _decoder(model) -> Decoder:
     """What our model or ComfyUI's own PiD says about the latents it takes."""
-    base = model.model
-    if isinstance(base, PiDKitModel):
-        if not base.config.has_latent:
-            raise ValueError(
-                "the model is PixelDiT, which draws from text alone and takes no latent: load a PiD checkpoint with "
-                "PiD Loader, or connect the text and an empty canvas to the sampler without PiD Conditioning"
-            )
-        return Decoder(base.config.latent_channels, base.config.latent_cell, base.config.family)
-    projector = getattr(getattr(base, "diffusion_model", None), "lq_proj", None)
-    if projector is None:
-        raise ValueError(f"the model is {type(base).__name__}, not a PiD decoder: load one with PiD Loader")
-    return Decoder(projector.latent_channels, projector.latent_spatial_down_factor * projector.sr_scale)
+    config = config_of(model.model)
+    if not config.has_latent:
+        raise ValueError(
+            "the model is PixelDiT, which draws from text alone and takes no latent: load a PiD checkpoint with "
+            "PiD Loader, or connect the text and an empty canvas to the sampler without PiD Conditioning"
+        )
+    return Decoder(config.latent_channels, config.latent_cell, config.family)
 
 
 def _own_caption(model) -> list:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import comfy.conds
 import comfy.latent_formats
@@ -17,6 +20,9 @@ from torch import Tensor
 
 from ..pid_core import PiDConfig, read_checkpoint
 from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
+from ..pid_core.cost import peak_bytes, trunk_bytes
+from ..pid_core.windowed import crop_features
+from .latent_windows import LatentWindows
 from .network import ComfyPiDNetwork
 from .sampling import outer_sample, sampling_for
 
@@ -24,6 +30,15 @@ KEY = "pidkit"
 SUPPORTED_DTYPES = [torch.bfloat16, torch.float32]
 # Networks up to this many parameters gain nothing from a shorter dtype.
 SMALL = 50_000_000
+# Whole float32 canvases alive during a network call: noise, latent image, x_t, and the prediction so far.
+SAMPLER_CANVASES = 4
+
+
+class Planned(NamedTuple):
+    """Bytes a run needs beside its network calls: the projector's peak before them, and what is held all the time."""
+
+    trunk: int = 0
+    held: int = 0
 
 
 class PiDModelConfig(comfy.supported_models_base.BASE):
@@ -35,9 +50,6 @@ class PiDModelConfig(comfy.supported_models_base.BASE):
 
     def __init__(self, config: PiDConfig):
         super().__init__({"config": config})
-        # ComfyUI's own figure for the released sizes is 0.04; the pixel stream takes most of it.
-        per_pixel = max(config.pixel_hidden_size / 16, config.hidden_size / 1536 * (16 / config.patch_size) ** 2)
-        self.memory_usage_factor = 0.04 * per_pixel
 
 
 class PiDKitModel(BaseModel):
@@ -53,7 +65,8 @@ class PiDKitModel(BaseModel):
         self.config: PiDConfig = model_config.unet_config["config"]
         self.model_sampling = sampling_for(self.config)
         self.default_caption = default_caption
-        self._lq = None  # (latent, canvas size, features) of the projector's last run
+        self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
+        self._planned = Planned()
 
     def extra_conds(self, **kwargs) -> dict:
         images = kwargs["noise"].shape[0]
@@ -70,7 +83,7 @@ class PiDKitModel(BaseModel):
                 "load a PiD checkpoint to decode the latent, or connect the text without PiD Conditioning"
             )
         if lq_latent is not None:
-            self._check_canvas(lq_latent, kwargs["noise"])
+            check_canvas(self.config, lq_latent, kwargs["noise"].shape)
             _check_count("the latent in the conditioning", lq_latent.shape[0], images)
             sigma = torch.as_tensor(kwargs.get("degrade_sigma", 0.0), dtype=torch.float32).reshape(-1)
             _check_count("degrade_sigma", sigma.shape[0], images)
@@ -89,20 +102,6 @@ class PiDKitModel(BaseModel):
             )
         return default
 
-    def _check_canvas(self, lq_latent: Tensor, canvas: Tensor) -> None:
-        config = self.config
-        if lq_latent.ndim != 4 or lq_latent.shape[1] != config.latent_channels:
-            raise ValueError(
-                f"the latent in the conditioning has shape {list(lq_latent.shape)}; this checkpoint needs "
-                f"[B, {config.latent_channels}, h, w]: use the VAE it was made for"
-            )
-        height, width = config.output_size(*lq_latent.shape[-2:])
-        if tuple(canvas.shape[-2:]) != (height, width):
-            raise ValueError(
-                f"the canvas is {canvas.shape[-1]} x {canvas.shape[-2]} pixels, but the latent decodes to "
-                f"{width} x {height}: use the canvas that PiD Conditioning gives, or one of that size"
-            )
-
     def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         lq_latent, degrade_sigma = kwargs.pop("lq_latent", None), kwargs.pop("degrade_sigma", None)
         if lq_latent is None and self.config.has_latent:
@@ -116,8 +115,7 @@ class PiDKitModel(BaseModel):
         if net.compute_dtype != self.get_dtype_inference():
             net.compute_dtype = self.get_dtype_inference()
         if lq_latent is not None:
-            self._check_canvas(lq_latent, x)
-            kwargs["lq_features"] = self._encode_lq(lq_latent.to(x.device, torch.float32), x)
+            kwargs["lq_features"] = self._features(lq_latent, x, t)
             kwargs["degrade_sigma"] = degrade_sigma.to(x.device, torch.float32)
         out = net(
             self.model_sampling.calculate_input(t, x),
@@ -130,20 +128,40 @@ class PiDKitModel(BaseModel):
             return out
         return self.model_sampling.calculate_denoised(t, out, x)
 
-    def _encode_lq(self, lq_latent: Tensor, x: Tensor) -> Tensor:
-        """The projector's features; those of the last call where latent and canvas are the same as then."""
-        size, patcher = x.shape[-2:], self.current_patcher
-        if patcher is not None and patcher.current_hooks is not None:
-            # a hook may change the projector's weights between two steps
-            return self.diffusion_model.encode_lq(lq_latent, *size)
-        if self._lq is not None:
-            latent, old_size, features = self._lq
-            if size == old_size and latent.device == x.device and torch.equal(latent, lq_latent):
+    def _features(self, lq: Tensor | LatentWindows, x: Tensor, t: Tensor) -> Tensor:
+        """The projector's features for the images x [B, 3, H, W] at time t: [B, tokens, C]."""
+        if not isinstance(lq, LatentWindows):
+            check_canvas(self.config, lq, x.shape)
+            return self._encode_lq(lq.to(x.device, torch.float32), x.shape[-2:], t)
+        images = x.shape[0] // (len(lq.latents) * len(lq.windows))
+        parts = []
+        for latent in lq.latents:
+            features = self._encode_lq(latent.to(x.device, torch.float32), lq.size, t)
+            features = features.expand(images, -1, -1)
+            parts.append(crop_features(features, lq.windows, lq.size, self.config.patch_size))
+        return torch.cat(parts)
+
+    def _encode_lq(self, lq_latent: Tensor, size: Sequence[int], t: Tensor) -> Tensor:
+        """The projector's features; those of an earlier call where nothing they depend on has changed."""
+        patcher = self.current_patcher
+        hooks = None if patcher is None else patcher.current_hooks
+        # a hook may change the projector's weights between two steps
+        key = (*size, lq_latent.device, *(() if hooks is None else (hooks, float(t.flatten()[0]))))
+        for latent, old_key, features in self._trunk:
+            if key == old_key and torch.equal(latent, lq_latent):
                 return features
-        self._lq = None
+        # two, so that positive and negative may have latents of their own
+        self._trunk = self._trunk[-1:]
         features = self.diffusion_model.encode_lq(lq_latent, *size)
-        self._lq = (lq_latent, size, features)
+        self._trunk.append((lq_latent, key, features))
         return features
+
+    def memory_required(self, input_shape, cond_shapes=None) -> float:
+        """Bytes above the weights for one network call on images [B, 3, H, W], with what is held beside it."""
+        dtype_bytes = comfy.model_management.dtype_size(self.get_dtype_inference())
+        images, _, height, width = input_shape
+        call = peak_bytes(self.config, height, width, images, dtype_bytes)
+        return max(call, self._planned.trunk) + self._planned.held
 
     def state_dict_for_saving(self, *args, **kwargs) -> dict:
         """What ComfyUI's Save Model writes: with the configuration and caption, which else would be lost."""
@@ -154,7 +172,7 @@ class PiDKitModel(BaseModel):
         return tensors
 
     def forget_lq(self) -> None:
-        self._lq = None
+        self._trunk = []
 
     def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
         """Cut the latent to a context window's part of the canvas."""
@@ -164,6 +182,38 @@ class PiDKitModel(BaseModel):
         cells = sorted({i // cell for i in window.index_list if i // cell < cond_value.cond.shape[window.dim]})
         index = torch.tensor(cells, device=cond_value.cond.device)
         return cond_value._copy_with(cond_value.cond.index_select(window.dim, index).to(device))
+
+
+def check_canvas(config: PiDConfig, lq_latent: Tensor, shape: Sequence[int]) -> None:
+    """Raise ValueError in one line where the latent is not this checkpoint's, or a canvas [B, 3, H, W] not its size."""
+    if lq_latent.ndim != 4 or lq_latent.shape[1] != config.latent_channels:
+        raise ValueError(
+            f"the latent in the conditioning has shape {list(lq_latent.shape)}; this checkpoint needs "
+            f"[B, {config.latent_channels}, h, w]: use the VAE it was made for"
+        )
+    height, width = config.output_size(*lq_latent.shape[-2:])
+    if tuple(shape[-2:]) != (height, width):
+        raise ValueError(
+            f"the canvas is {shape[-1]} x {shape[-2]} pixels, but the latent decodes to "
+            f"{width} x {height}: use the canvas that PiD Conditioning gives, or one of that size"
+        )
+
+
+def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
+    """Wrapper around the loading of the model for a run: what the run needs beside its network calls is counted too."""
+    base: PiDKitModel = patcher.model
+    if len(noise_shape) != 4:
+        raise ValueError(f"the canvas has shape {list(noise_shape)}: use the one that PiD Conditioning gives")
+    images, _, height, width = noise_shape
+    dtype_bytes = comfy.model_management.dtype_size(base.get_dtype_inference())
+    trunk, features = 0, 0
+    if base.config.has_latent:
+        trunk, features = trunk_bytes(base.config, height, width, images, dtype_bytes)
+    base._planned = Planned(trunk, features + SAMPLER_CANVASES * 4 * math.prod(noise_shape))
+    try:
+        return executor(patcher, noise_shape, *args, **kwargs)
+    finally:
+        base._planned = Planned()
 
 
 def _check_count(what: str, count: int, images: int) -> None:
@@ -209,6 +259,7 @@ def wrap(
     if not management.is_device_cpu(offload_device):
         model.to(offload_device)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, plan_memory)
     for moment in (CallbacksMP.ON_PRE_RUN, CallbacksMP.ON_CLEANUP):
         patcher.add_callback_with_key(moment, KEY, lambda p: p.model.forget_lq())
     return patcher

@@ -8,5 +8,10 @@ from server import PromptServer
 
 def show_on_node(node: type[io.ComfyNode], *lines: str) -> None:
     """Write lines on the node that is running; outside a run (called from Python) nothing happens."""
-    if node.hidden and node.hidden.unique_id:
-        PromptServer.instance.send_progress_text("\n".join(lines), node.hidden.unique_id)
+    send_text(node.hidden.unique_id if node.hidden else None, *lines)
+
+
+def send_text(node_id: str | None, *lines: str) -> None:
+    """Write lines on a node, also while another one runs; without an id nothing happens."""
+    if node_id:
+        PromptServer.instance.send_progress_text("\n".join(lines), node_id)

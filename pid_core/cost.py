@@ -92,3 +92,14 @@ def peak_bytes(config: PiDConfig, height: int, width: int, batch: int = 1, dtype
     tables = 4 * tokens * (c.head_dim + c.pixel_head_dim)
     moment = max((tokens + c.caption_length) * patch_moment, tokens * pixel_moment)
     return batch * (moment + tokens * held) + tables
+
+
+def trunk_bytes(config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2) -> tuple[int, int]:
+    """(peak, result): memory the LQ trunk needs for `batch` latents of a canvas of height x width pixels.
+
+    The peak is inside a residual block: its input, the first convolution's output, its norm and activation, all
+    float32; in float32 with replicate padding also the second convolution's padded input and output.
+    """
+    values = batch * (height // config.patch_size) * (width // config.patch_size) * config.lq_width
+    padded = dtype_bytes == 4 and config.lq_padding == "replicate"
+    return (20 if padded else 16) * values, dtype_bytes * values

@@ -16,3 +16,16 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory):
         if os.environ.get("CI") == "true":
             pytest.fail(f"ComfyUI cannot be imported: {error}")
         pytest.skip(f"NOT TESTED inside ComfyUI: {error}")
+
+
+@pytest.fixture
+def core_pid(comfyui):
+    """core_pid(family, version): ComfyUI's own PiD model with the weights of `comfyui.load`."""
+
+    def load(family="flux", version="v1"):
+        patcher = comfyui.load_core(family, version)
+        if patcher is None:
+            pytest.skip("this ComfyUI has no PiD v1.5")
+        return patcher
+
+    return load

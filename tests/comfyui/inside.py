@@ -10,9 +10,10 @@ import importlib
 import importlib.util
 import sys
 from types import ModuleType
+from unittest import mock
 
 import torch
-from tiny import save_tiny
+from tiny import save_tiny, tiny_state_dict
 from tiny_gemma import SIZES
 
 import comfy_env
@@ -21,6 +22,21 @@ from pid_core.comfy_noise import comfy_noise, comfy_step_noise
 
 PACK = "pidkit_pack"
 SEED = 7
+# ComfyUI's own network at the sizes of tiny.py; they are fixed in its code.
+CORE_SIZES = {
+    "hidden_size": 32,
+    "num_groups": 2,
+    "pixel_hidden_size": 4,
+    "pixel_attn_hidden_size": 24,
+    "pixel_num_groups": 2,
+    "patch_depth": 4,
+    "pixel_depth": 2,
+    "txt_embed_dim": 24,
+    "txt_max_length": 12,
+    "lq_hidden_dim": 16,
+    "lq_num_res_blocks": 2,
+    "lq_interval": 2,
+}
 
 
 @functools.cache
@@ -65,12 +81,27 @@ class Inside:
         options = {"gemma2_2b_model_config": SIZES}
         return comfy.sd.load_clip([str(path)], clip_type=comfy.sd.CLIPType.PIXELDIT, model_options=options)
 
-    def load(self, family="flux", version="v1", *, file_dtype=torch.float32, **options):
-        """A tiny checkpoint as our MODEL and as the core's network (float32). options: those of load_model."""
+    def load(self, family="flux", version="v1", *, file_dtype=torch.float32, changes=None, **options):
+        """A tiny checkpoint as our MODEL and as the core's network (float32).
+
+        changes: fields of PiDConfig. options: those of load_model.
+        """
         # a file of its own each time: an earlier model may still have its file mapped
         path = self.folder / f"{len(list(self.folder.iterdir()))}_{family}_{version}.safetensors"
-        save_tiny(path, family, version, caption=3, dtype=file_dtype)
+        save_tiny(path, family, version, caption=3, dtype=file_dtype, **(changes or {}))
         return self.model.load_model(str(path), **options), load_network(path)
+
+    def load_core(self, family="flux", version="v1"):
+        """The weights of `load` as ComfyUI's own PiD model, or None where this ComfyUI does not know the version."""
+        detection = importlib.import_module("comfy.model_detection")
+        sd = importlib.import_module("comfy.sd")
+        detect = detection.detect_unet_config
+        with mock.patch.object(detection, "detect_unet_config", lambda *a, **k: detect(*a, **k) | CORE_SIZES):
+            if version == "v1.5" and not hasattr(sys.modules["comfy.ldm.pixeldit.pid"].PidNet, "_pre_pixel_blocks"):
+                return None
+            patcher = sd.load_diffusion_model_state_dict(tiny_state_dict(family, version))
+        assert type(patcher.model).__name__ == "PiD"
+        return patcher
 
     def conditioning(self, patcher, latent, sigma=0.0, *, positive=None, negative=None):
         node = self.nodes.PiDKitConditioning

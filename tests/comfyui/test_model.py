@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 
 import pytest
 import torch
@@ -94,7 +93,7 @@ def test_projector_runs_once_per_image(comfyui, monkeypatch):
     out = comfyui.sample(patcher, *made)
     assert len(calls) == 1
     assert torch.allclose(out.clamp(-1, 1), by_core(net, lq_of(made[0])), atol=2e-5)
-    assert patcher.model._lq is None  # nothing stays behind
+    assert not patcher.model._trunk  # nothing stays behind
     other = comfyui.conditioning(patcher, torch.randn(2, 16, 1, 2))
     out = comfyui.sample(patcher, *other)
     assert len(calls) == 2
@@ -194,7 +193,7 @@ def test_interrupt_stops_the_run_and_leaves_nothing(comfyui):
     with pytest.raises(comfyui.management.InterruptProcessingException):
         comfyui.sample(patcher, *made, callback=stop)
     comfyui.management.interrupt_current_processing(False)
-    assert patcher.model._lq is None
+    assert not patcher.model._trunk
     assert torch.isfinite(comfyui.sample(patcher, *made)).all()
 
 
@@ -251,34 +250,9 @@ def test_cores_context_windows_cut_the_latent(comfyui):
     assert torch.equal(cut.cond, latent[..., 1:3])
 
 
-CORE_SIZES = {
-    "hidden_size": 32,
-    "num_groups": 2,
-    "pixel_hidden_size": 4,
-    "pixel_attn_hidden_size": 24,
-    "pixel_num_groups": 2,
-    "patch_depth": 4,
-    "pixel_depth": 2,
-    "txt_embed_dim": 24,
-    "txt_max_length": 12,
-    "lq_hidden_dim": 16,
-    "lq_num_res_blocks": 2,
-    "lq_interval": 2,
-}
-
-
 @pytest.mark.parametrize(("family", "version"), [("flux", "v1"), ("flux", "v1.5"), ("flux2", "v1.5"), ("sdxl", "v1")])
-def test_our_conditioning_and_sigmas_with_cores_model(comfyui, monkeypatch, family, version):
-    """ComfyUI's own PiD network, made small: its sizes are fixed in its code."""
-    detection = importlib.import_module("comfy.model_detection")
-    sd = importlib.import_module("comfy.sd")
-    detect = detection.detect_unet_config
-    monkeypatch.setattr(detection, "detect_unet_config", lambda *a, **k: detect(*a, **k) | CORE_SIZES)
-    if version == "v1.5" and not hasattr(sys.modules["comfy.ldm.pixeldit.pid"].PidNet, "_pre_pixel_blocks"):
-        pytest.skip("this ComfyUI has no PiD v1.5")
-    weights = tiny_state_dict(family, version)
-    patcher = sd.load_diffusion_model_state_dict({k: v.clone() for k, v in weights.items()})
-    assert type(patcher.model).__name__ == "PiD"
+def test_our_conditioning_and_sigmas_with_cores_model(comfyui, core_pid, family, version):
+    patcher = core_pid(family, version)
     _, net = comfyui.load(family, version)
     text = torch.randn(1, 12, 24)
     latent = torch.randn(1, net.config.latent_channels, 1, 2)

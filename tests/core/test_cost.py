@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from pid_core import PiDNetwork
-from pid_core.cost import forward_flops, forward_work, peak_bytes, plan_flops
+from pid_core.cost import forward_flops, forward_work, peak_bytes, plan_flops, trunk_bytes
 from pid_core.windows import plan_windows
 
 # Few blocks, because building them takes the time.
@@ -74,6 +74,21 @@ def test_peak_is_the_network_s_live_tensors(config, dtype):
     live = LiveBytes()
     outside = run_on_meta(config, 1024, batch=2, dtype=dtype, mode=live, attention=lambda q, k, v: torch.empty_like(q))
     assert 0.99 <= peak_bytes(config, 1024, 1024, 2, dtype.itemsize) / (live.peak + outside) <= 1.1
+
+
+@pytest.mark.parametrize("config", SHALLOW, ids=NAMES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+def test_trunk_s_peak_is_its_live_tensors(config, dtype):
+    net = PiDNetwork(config, dtype=dtype, device="meta").eval()
+    cells = 1024 // config.latent_cell
+    latent = torch.empty(2, config.latent_channels, cells, cells, device="meta", dtype=dtype)
+    live = LiveBytes()
+    live.ignore([*net.parameters(), latent])
+    with torch.no_grad(), live:
+        features = net.encode_lq(latent, 1024, 1024)
+    peak, result = trunk_bytes(config, 1024, 1024, 2, dtype.itemsize)
+    assert 0.97 <= peak / live.peak <= 1.1
+    assert result == features.nbytes
 
 
 def test_cutting_4096_saves_half_the_work():

@@ -1,0 +1,97 @@
+"""Context Window (PiD): large pictures in windows, in both directions."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pid_core.windows import FUSE_METHODS, plan_windows
+from .regional_caption import RegionalCaption, Regions
+from .show import show_on_node
+from .window_handler import WindowSettings, add_windows
+
+
+class PiDKitContextWindow(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitContextWindow",
+            display_name="Context Window (PiD)",
+            category="PiD",
+            description="Decodes a large picture in overlapping windows, which need far less memory and, from about "
+            "3000 pixels a side, less time than the whole frame. Works with every sampler.",
+            search_aliases=["tile", "tiled", "windows", "4k", "8k", "low vram", "pixel diffusion decoder"],
+            inputs=[
+                io.Model.Input("model", tooltip="A PiD model, from PiD Loader or Load Diffusion Model."),
+                io.Combo.Input(
+                    "mode",
+                    options=["auto", "manual"],
+                    default="auto",
+                    tooltip="auto: the cheapest windows that fit the free memory and the sizes the checkpoint was "
+                    "trained on. manual: windows of at most the size below.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=2048,
+                    min=8,
+                    max=16384,
+                    step=8,
+                    tooltip="Largest side of a window in pixels of the output, for manual. Rounded down to whole "
+                    "latent cells. NVIDIA's 2K checkpoints were trained around 2048; pid_nano works at 128 to 512.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=512,
+                    min=0,
+                    max=8192,
+                    step=8,
+                    tooltip="Least overlap of neighbouring windows in pixels, rounded up to whole latent cells. A "
+                    "quarter of the window hides the borders; 0 shows them.",
+                ),
+                io.Combo.Input(
+                    "fuse",
+                    options=list(FUSE_METHODS),
+                    default="pyramid",
+                    tooltip="How overlapping windows are weighed. pyramid: by the distance to the window's edge. "
+                    "linear and cosine: ramps inside the overlaps. flat: plain mean, which can show borders.",
+                ),
+                io.Latent.Input(
+                    "canvas",
+                    optional=True,
+                    tooltip="The canvas of PiD Conditioning, to see the plan on this node before sampling. Changes "
+                    "nothing else.",
+                ),
+                Regions.Input(
+                    "regions", optional=True, tooltip="Texts for parts of the picture, from PiD Regional Caption."
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model, which runs in windows from here on.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        mode: str,
+        size: int,
+        overlap: int,
+        fuse: str,
+        canvas: dict | None = None,
+        regions: list[RegionalCaption] | None = None,
+    ) -> io.NodeOutput:
+        settings = WindowSettings(size, overlap, fuse, auto=mode == "auto")
+        node_id = cls.hidden.unique_id if cls.hidden else None
+        windowed, handler = add_windows(model, settings, regions or (), node_id)
+        if canvas is not None:
+            shape = canvas["samples"].shape
+            if len(shape) != 4 or shape[1] != 3:
+                raise ValueError(f"the canvas has shape {list(shape)}: connect the canvas that PiD Conditioning gives")
+            images, _, height, width = shape
+            plan = handler.plan(windowed, images, height, width)
+            show_on_node(cls, *handler.describe(windowed, plan, images))
+        elif not settings.auto:
+            # what is wrong with the settings on any canvas is said here, not in the sampler
+            cell = handler.config.latent_cell
+            side = max(size // cell, 1) * cell
+            show_on_node(cls, *plan_windows(side, side, size, overlap, align=cell).notes)
+        return io.NodeOutput(windowed)

@@ -1,0 +1,43 @@
+"""The models PiD nodes take: ours, and ComfyUI's own PiD; what both say of themselves, in one form."""
+
+from __future__ import annotations
+
+from comfy.model_base import BaseModel
+
+from ..pid_core import PiDConfig
+from .model import PiDKitModel
+
+
+def config_of(base: BaseModel) -> PiDConfig:
+    """The network's sizes, from a PiDKitModel or ComfyUI's own PiD. Raises ValueError in one line for other models."""
+    if isinstance(base, PiDKitModel):
+        return base.config
+    net = getattr(base, "diffusion_model", None)
+    if not hasattr(net, "lq_proj"):
+        raise ValueError(f"the model is {type(base).__name__}, not a PiD decoder: load one with PiD Loader")
+    lq = net.lq_proj
+    v15 = getattr(net, "pit_lq_inject", False)  # ComfyUI knows v1.5 since v0.28
+    return PiDConfig(
+        in_channels=net.in_channels,
+        patch_size=net.patch_size,
+        hidden_size=net.hidden_size,
+        num_heads=net.num_groups,
+        patch_depth=net.patch_depth,
+        mlp_size=net.patch_blocks[0].mlp_x.w1.out_features,
+        pixel_hidden_size=net.pixel_hidden_size,
+        pixel_attn_size=net.pixel_attn_hidden_size,
+        pixel_num_heads=net.pixel_num_groups,
+        pixel_depth=net.pixel_depth,
+        pixel_mlp_size=4 * net.pixel_hidden_size,
+        caption_width=net.txt_embed_dim,
+        caption_length=net.txt_max_length,
+        latent_channels=lq.latent_channels,
+        latent_down=lq.latent_spatial_down_factor,
+        latent_unpack=getattr(lq, "latent_unpatchify_factor", 1),
+        sr_scale=lq.sr_scale,
+        lq_width=lq.hidden_dim,
+        lq_interval=lq.interval,
+        gate="token" if v15 else "channel",
+        pit_injection=v15,
+        window_max=4096 if v15 else 2304,
+    )

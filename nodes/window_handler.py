@@ -1,0 +1,266 @@
+"""WindowHandler: runs a PiD model window by window inside any of ComfyUI's samplers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import comfy.conds
+import comfy.model_management
+import comfy.utils
+from comfy.context_windows import ContextHandlerABC
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..pid_core.cost import forward_flops, plan_flops
+from ..pid_core.regions import region_of
+from ..pid_core.windowed import WindowRun, crop
+from ..pid_core.windows import Window, WindowPlan, choose_plan, plan_windows
+from .latent_windows import CONDLatentWindows
+from .model import PiDKitModel, check_canvas
+from .pid_models import config_of
+from .regional_caption import RegionalCaption
+from .show import send_text
+from .window_memory import fitting_batch, window_memory
+
+KEY = "pidkit_windows"
+Conds = Sequence[list[dict] | None]  # one list of conditionings for positive, one for negative
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """What the node is set to; lengths in pixels of the output. auto: size is chosen, not taken from here."""
+
+    size: int = 2048
+    overlap: int = 512
+    fuse: str = "pyramid"
+    auto: bool = True
+
+
+def add_windows(
+    model: ModelPatcher, settings: WindowSettings, regions: Sequence[RegionalCaption], node_id: str | None
+) -> tuple[ModelPatcher, WindowHandler]:
+    """A clone of a PiD model that runs in windows. Raises ValueError in one line for a model that cannot."""
+    if not config_of(model.model).has_latent:
+        raise ValueError("the model is PixelDiT, which draws from text alone: every window would be another picture")
+    other = model.model_options.get("context_handler")
+    if other is not None:
+        raise ValueError(
+            f"the model already has context windows ({type(other).__name__}): remove the other Context Window node"
+        )
+    handler = WindowHandler(model, settings, regions, node_id)
+    model = model.clone()
+    model.model_options["context_handler"] = handler
+    model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, prepare_sampling)
+    return model, handler
+
+
+def prepare_sampling(executor, patcher: ModelPatcher, noise_shape, conds, *args, **kwargs):
+    """Wrapper around the loading of the model for a run: plans the windows, and asks for one batch's memory."""
+    handler = kwargs["model_options"].get("context_handler")
+    if not isinstance(handler, WindowHandler):
+        raise ValueError(
+            f"another context window node ({type(handler).__name__}) comes after Context Window (PiD) and replaced it: "
+            "remove one of the two"
+        )
+    return executor(patcher, handler.begin(patcher, noise_shape, conds), conds, *args, **kwargs)
+
+
+class WindowHandler(ContextHandlerABC):
+    """One node's context windows. `begin` plans a run, `execute` does one step of it.
+
+    The canvas has one noise field, which is ComfyUI's own; the windows' x0 predictions are fused at every step.
+    """
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        settings: WindowSettings,
+        regions: Sequence[RegionalCaption] = (),
+        node_id: str | None = None,
+    ):
+        self.config = config_of(model.model)
+        self.settings, self.node_id = settings, node_id
+        self._ours = isinstance(model.model, PiDKitModel)
+        self._given = tuple(regions)
+        self._run: WindowRun | None = None
+        self._regions: tuple[RegionalCaption, ...] = ()  # those of this run
+        self._positive: set = set()  # ids of the conditionings they replace the text of
+        self._lines: list[str] = []
+
+    def plan(self, patcher: ModelPatcher, images: int, height: int, width: int) -> WindowPlan:
+        """The windows for `images` canvases of height x width pixels. Raises ValueError in one line."""
+        config, wanted = self.config, self.settings
+        if not wanted.auto:
+            return plan_windows(height, width, wanted.size, wanted.overlap, align=config.latent_cell)
+        low, high = config.window_min, config.window_max
+        overlap = wanted.overlap if 2 * wanted.overlap <= high else high // 4
+
+        def choose(low: int, overlap: int) -> WindowPlan:
+            return choose_plan(
+                *(height, width, config),
+                memory_budget=window_memory(patcher),
+                overlap=overlap,
+                device=patcher.load_device,
+                align=config.latent_cell,
+                bounds=(low, high),
+                peak=lambda h, w: patcher.model.memory_required([images, 3, h, w]),
+            )
+
+        notes = []
+        try:
+            plan = choose(low, overlap)
+        except ValueError:
+            # windows below the trained sizes are better than none
+            plan = choose(low // 3, min(overlap, low // 6))
+            notes.append(f"memory is short: windows are smaller than the {low} px this checkpoint was trained on")
+        if plan.overlap < wanted.overlap:
+            notes.append(f"overlap {wanted.overlap} lowered to {plan.overlap} px")
+        return replace(plan, notes=(*plan.notes, *notes)) if plan.count > 1 else plan
+
+    def begin(self, patcher: ModelPatcher, shape: Sequence[int], conds: dict[str, list[dict]]) -> list[int]:
+        """Plan a run on a canvas [B, 3, H, W]; returns the shape of one batch of windows, [n * B, 3, h, w]."""
+        for cond in (cond for group in conds.values() for cond in group):
+            if cond.get("lq_latent") is not None:
+                check_canvas(self.config, cond["lq_latent"], shape)
+        images, channels, height, width = shape
+        plan = self.plan(patcher, images, height, width)
+        self._positive = {cond["uuid"] for cond in conds.get("positive", ())}
+        self._regions, notes = self._usable_regions(patcher, images, plan)
+        batch = fitting_batch(patcher, plan, images)
+        self._run = WindowRun(
+            plan, fuse=self.settings.fuse, window_batch=batch, say=self._out_of_memory, on_windows=self._tick
+        )
+        self._show([*self.describe(patcher, plan, images, batch), *notes])
+        return [batch * images, channels, *plan.size]
+
+    def describe(self, patcher: ModelPatcher, plan: WindowPlan, images: int, batch: int | None = None) -> list[str]:
+        """The plan in lines for people: windows, predicted memory, predicted work."""
+        batch = batch or fitting_batch(patcher, plan, images)
+        memory = patcher.model.memory_required([batch * images, 3, *plan.size])
+        line = f"{batch} at a time, about {memory / 1e9:.2g} GB beside the weights; " if plan.count > 1 else ""
+        line += f"{images * plan_flops(plan, self.config) / 1e12:.3g} TFLOP a step"
+        if plan.count > 1:
+            line += f", in one frame {images * forward_flops(self.config, plan.height, plan.width) / 1e12:.3g}"
+        else:
+            line += f", about {memory / 1e9:.2g} GB beside the weights"
+        return [plan.describe(), line]
+
+    def should_use_context(self, model: BaseModel, conds: Conds, x_in: Tensor, timestep, model_options: dict) -> bool:
+        return True
+
+    def get_resized_cond(self, cond_in: list[dict], x_in: Tensor, window: Sequence[Window], device=None) -> list[dict]:
+        """Conditionings of the whole canvas, cut to the windows of one batch."""
+        return [self._cut(cond, list(window), x_in) for cond in cond_in]
+
+    def execute(
+        self, calc_cond_batch, model: BaseModel, conds: Conds, x_in: Tensor, timestep: Tensor, model_options: dict
+    ) -> list[Tensor]:
+        """x0 predictions [B, 3, H, W], one per entry of conds; zeros for an entry that is None."""
+        if self._run is None or (self._run.plan.height, self._run.plan.width) != tuple(x_in.shape[-2:]):
+            # reached by a way that does not go through ComfyUI's loading
+            self.begin(model.current_patcher, x_in.shape, {"positive": conds[0] or []})
+        run = self._run
+        self._progress = _Progress(timestep, model_options)
+        asked = [i for i, cond in enumerate(conds) if cond is not None]
+
+        def predict(windows: list[Window]) -> list[Tensor]:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if run.plan.count == 1 and self._region(windows[0]) is None:
+                out = calc_cond_batch(model, conds, x_in, timestep, model_options)
+            else:
+                cut = [None if cond is None else self.get_resized_cond(cond, x_in, windows) for cond in conds]
+                times = timestep.repeat(len(windows))
+                out = calc_cond_batch(model, cut, crop(x_in, windows), times, model_options)
+            return [out[i] for i in asked]
+
+        fused = dict(zip(asked, run.step(predict, self._region), strict=True)) if asked else {}
+        nothing = x_in.new_zeros(()).expand_as(x_in)
+        return [fused.get(i, nothing) for i in range(len(conds))]
+
+    def _cut(self, cond: dict, windows: list[Window], x_in: Tensor) -> dict:
+        for key, name in (("area", "an area"), ("control", "a ControlNet")):
+            if cond.get(key) is not None:
+                raise ValueError(
+                    f"a conditioning has {name}, which Context Window (PiD) cannot cut into windows: take it off, or "
+                    "use PiD Regional Caption"
+                )
+        values, images = dict(cond["model_conds"]), x_in.shape[0]
+        cond = cond | {"model_conds": values}
+        if "mask" in cond:
+            mask = cond["mask"].expand(images, -1, -1) if cond["mask"].shape[0] == 1 else cond["mask"]
+            cond["mask"] = crop(mask[:, None], windows)[:, 0]
+        if "lq_latent" in values:
+            latent = values["lq_latent"].cond
+            if self._ours:
+                values["lq_latent"] = CONDLatentWindows(latent, tuple(windows), tuple(x_in.shape[-2:]))
+            else:
+                latent = latent.expand(images, -1, -1, -1) if latent.shape[0] == 1 else latent
+                values["lq_latent"] = comfy.conds.CONDRegular(crop(latent, windows, self.config.latent_cell))
+        region = self._region(windows[0])
+        if region is not None and cond["uuid"] in self._positive:
+            caption, mask = self._regions[region].caption, self._regions[region].mask
+            values["c_crossattn"] = comfy.conds.CONDRegular(caption)
+            values.pop("attention_mask", None)
+            if mask is not None:
+                values["attention_mask"] = comfy.conds.CONDRegular(mask)
+        return cond
+
+    def _region(self, window: Window) -> int | None:
+        return region_of(window, [entry.region for entry in self._regions])
+
+    def _usable_regions(self, patcher: ModelPatcher, images: int, plan: WindowPlan):
+        """The regional captions of this run, and lines that say what becomes of them."""
+        width = self.config.caption_width
+        for number, entry in enumerate(self._given, start=1):
+            count, _, given = entry.caption.shape
+            if given != width and getattr(patcher.model, "default_caption", None) is not None:
+                return (), ["this checkpoint brings its own caption and reads no other: regional captions do nothing"]
+            if given != width:
+                raise ValueError(
+                    f"regional caption {number} is {given} wide, this checkpoint takes {width}: encode it with this "
+                    "checkpoint's text encoder"
+                )
+            if count not in (1, images):
+                raise ValueError(f"regional caption {number} is for {count} images, the canvas holds {images}")
+        if not self._given:
+            return (), []
+        used = [region_of(window, [entry.region for entry in self._given]) for window in plan.windows]
+        lines = []
+        for index in range(len(self._given)):
+            count = used.count(index)
+            lines.append(
+                f"regional caption {index + 1}: {count} of {plan.count} windows"
+                if count
+                else f"regional caption {index + 1} is not used: its rectangle covers half of no window"
+            )
+        return self._given, lines
+
+    def _tick(self, done: int, count: int) -> None:
+        self._progress.tick(done, count)
+
+    def _out_of_memory(self, line: str) -> None:
+        logging.warning("PiD context windows: %s", line)
+        self._show([*self._lines, line], log=False)
+
+    def _show(self, lines: list[str], log: bool = True) -> None:
+        self._lines = lines
+        if log:
+            logging.info("PiD context windows: %s", "; ".join(lines))
+        send_text(self.node_id, *lines)
+
+
+class _Progress:
+    """ComfyUI's progress bar, counted in windows of all steps."""
+
+    def __init__(self, timestep: Tensor, model_options: dict):
+        sigmas = model_options["transformer_options"]["sample_sigmas"]
+        self._steps = len(sigmas) - 1
+        self._step = int((sigmas[:-1].to(timestep) - timestep[0]).abs().argmin())
+        self._bar = comfy.utils.ProgressBar(self._steps)
+
+    def tick(self, done: int, count: int) -> None:
+        self._bar.update_absolute(self._step * count + done, self._steps * count)

@@ -1,0 +1,39 @@
+"""How much memory context windows may plan with."""
+
+from __future__ import annotations
+
+import comfy.model_management as management
+from comfy.model_patcher import ModelPatcher
+
+from ..pid_core.windows import WindowPlan
+
+# On the CPU more windows at once gain no speed and only take memory.
+CPU_BATCH_BYTES = 1e9
+
+
+def window_memory(patcher: ModelPatcher) -> float:
+    """Bytes for network calls once the model is loaded: what is free, and what ComfyUI can free of other models."""
+    device = patcher.load_device
+    free = management.get_free_memory(device)
+    if management.is_device_cpu(device):
+        return free / 2
+    others = [m for m in management.current_loaded_models if m.device == device and m.model is not None]
+    room = free + sum(m.model_loaded_memory() for m in others) - management.extra_reserved_memory()
+    # where the weights leave less than half, ComfyUI streams them
+    return max(room - patcher.model_size(), room / 2)
+
+
+def fitting_batch(patcher: ModelPatcher, plan: WindowPlan, images: int) -> int:
+    """How many windows of `images` images each to run at once; 1 where not even one is sure to fit."""
+
+    def needed(windows: int) -> float:
+        # twice: positive and negative may run together
+        return patcher.model.memory_required([2 * windows * images, 3, *plan.size])
+
+    budget = window_memory(patcher)
+    if management.is_device_cpu(patcher.load_device):
+        budget = min(budget, needed(1) + CPU_BATCH_BYTES)
+    count = 1
+    while count < plan.count and needed(count + 1) <= budget:
+        count += 1
+    return count
