@@ -21,6 +21,7 @@ from pathlib import Path
 import aiohttp
 
 READY = "To see the GUI go to"
+TEXT_EVENT = (3).to_bytes(4, "big")  # ComfyUI's mark of a binary message that is text for a node
 
 
 class ServerError(RuntimeError):
@@ -157,7 +158,8 @@ class ComfyServer:
     ) -> Finished:
         """Runs an API-format graph to its end and returns what it put out.
 
-        on_event gets every websocket message of the run: its type and its data.
+        on_event gets every websocket message of the run: its type and its data; for text that a node shows about
+        itself "text" and {"node": its id, "text": the text}.
         Raises PromptError where ComfyUI refuses the graph or a node fails, ServerError where the server ends.
         """
         return self._call(asyncio.wait_for(self._queue(prompt, on_event), timeout))
@@ -240,6 +242,8 @@ class ComfyServer:
 
     async def _follow(self, socket_: aiohttp.ClientWebSocketResponse, prompt_id: str, on_event) -> None:
         async for message in socket_:
+            if message.type is aiohttp.WSMsgType.BINARY and on_event and message.data[:4] == TEXT_EVENT:
+                on_event("text", _text_on_node(message.data[4:]))
             if message.type is not aiohttp.WSMsgType.TEXT:
                 continue
             event = json.loads(message.data)
@@ -252,6 +256,11 @@ class ComfyServer:
             if event["type"] == "executing" and data.get("node") is None:
                 return
         raise ServerError(f"ComfyUI closed the connection during a run. Log:\n{self.log_tail()}")
+
+
+def _text_on_node(message: bytes) -> dict:
+    length = int.from_bytes(message[:4], "big")
+    return {"node": message[4 : 4 + length].decode(), "text": message[4 + length :].decode()}
 
 
 def _refusal(answer: dict) -> PromptError:

@@ -141,6 +141,11 @@ def test_an_area_is_refused(comfyui):
         comfyui.sample(windowed(comfyui, patcher), area, negative, canvas)
 
 
+def test_a_model_that_is_no_pid(comfyui):
+    with pytest.raises(ValueError, match="the model is Identity, not a PiD decoder: load one with PiD Loader"):
+        windowed(comfyui, SimpleNamespace(model=torch.nn.Identity()))
+
+
 def region(comfyui, text, x, y, width, height, regions=None):
     node = comfyui.nodes.PiDKitRegionalCaption
     return node.execute([[text, {}]], x, y, width, height, regions).args[0]
