@@ -7,8 +7,7 @@ import importlib
 import pytest
 import torch
 from graphs import image_nodes, link
-from inside import SEED
-from test_model import CORE_SIZES
+from inside import CORE_SIZES, SEED
 from tiny import save_tiny, tiny_state_dict
 
 from comfy_server import PromptError
