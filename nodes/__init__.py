@@ -9,6 +9,7 @@ from .context_window import PiDKitContextWindow
 from .decode import PiDKitDecode
 from .download import PiDKitDownload
 from .early_stop import PiDKitEarlyStop, PiDKitLatentFromNoisy
+from .latent_files import PiDKitLoadLatent, PiDKitSaveLatent
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
 from .regional_caption import PiDKitRegionalCaption
@@ -30,6 +31,8 @@ NODES: list[type[io.ComfyNode]] = [
     PiDKitSaveCaption,
     PiDKitLoadCaption,
     PiDKitDownload,
+    PiDKitSaveLatent,
+    PiDKitLoadLatent,
 ]
 
 

@@ -15,6 +15,7 @@ from .early_stop import NOISE_KEY
 from .pid_models import config_of
 from .show import show_on_node
 
+FAMILY_KEY = "pidkit_family"  # in a LATENT: the family that its file told
 FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
 SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
 
@@ -175,6 +176,8 @@ def condition(
         raise ValueError("the latent holds several streams (audio and video); PiD decodes one image latent")
     decoder = None if model is None else _decoder(model)
     carried = latent.get(NOISE_KEY)
+    if latent_format == "auto" and carried is None:
+        latent_format = _saved_family(latent, decoder)
     lq = prepare_lq(samples, latent_format, sigma, add_noise=add_noise, seed=seed, decoder=decoder, carried=carried)
     positive = positive or _own_caption(model)
     tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
@@ -207,6 +210,18 @@ def _decoder(model) -> Decoder:
             "PiD Loader, or connect the text and an empty canvas to the sampler without PiD Conditioning"
         )
     return Decoder(config.latent_channels, config.latent_cell, config.family)
+
+
+def _saved_family(latent: dict, decoder: Decoder | None) -> str:
+    """The family that PiD Load Latent found in the file, "auto" where there is none."""
+    family = latent.get(FAMILY_KEY, "auto")
+    made_for = decoder.family if decoder else None
+    if family != "auto" and made_for not in (None, family):
+        raise ValueError(
+            f"the latent was saved as {family}, this checkpoint was made for {made_for}: load another checkpoint, or "
+            "set latent_format if the file is wrong"
+        )
+    return family
 
 
 def _own_caption(model) -> list:

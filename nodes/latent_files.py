@@ -1,0 +1,149 @@
+"""PiD Save Latent, PiD Load Latent: latents with their family and noise level, to decode later."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from comfy.cli_args import args
+from comfy_api.latest import io
+
+from ..pid_core.conditioning import SAME_SIGMA
+from ..pid_core.early_stop import CarriedNoise
+from ..pid_core.latent_files import SavedLatent, read_latent, write_latent
+from ..pid_core.latents import families_with
+from .conditioning import FAMILY_KEY, FORMATS
+from .early_stop import NOISE_KEY
+from .files import file_stamp, listed_files, new_file, resolve_file
+from .show import show_on_node
+
+FOLDER, ENDING = "latents", ".latent"
+
+
+class PiDKitSaveLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitSaveLatent",
+            display_name="PiD Save Latent",
+            category="PiD",
+            description="Writes a latent to a file with its family and noise level, to decode it later with PiD. "
+            "ComfyUI's own Load Latent reads it too.",
+            search_aliases=["save latent", "export latent"],
+            is_output_node=True,
+            inputs=[
+                io.Latent.Input("latent", tooltip="From a sampler, VAE Encode or PiD RGB Latent."),
+                io.Combo.Input(
+                    "latent_format",
+                    options=list(FORMATS),
+                    default="auto",
+                    tooltip="Whose VAE made the latent, as in PiD Conditioning. auto: what is known of it, or what "
+                    "the channels tell; 16 channels tell nothing: choose flux, sd3 or qwenimage.",
+                ),
+                io.Float.Input(
+                    "degrade_sigma",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The noise level that the latent carries: 0 for a finished one, or for one from PiD "
+                    "Latent From Noisy, which knows its own.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default=f"{FOLDER}/PiD",
+                    tooltip=f"Name in ComfyUI's output folder; a number is added. PiD Load Latent lists what is in "
+                    f"output/{FOLDER}.",
+                ),
+            ],
+            outputs=[],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict, latent_format: str, degrade_sigma: float, filename_prefix: str) -> io.NodeOutput:
+        samples = latent["samples"]
+        if samples.is_nested:
+            raise ValueError("the latent holds several streams (audio and video); PiD decodes one image latent")
+        family, sigma = _known(latent, latent_format, degrade_sigma)
+        path, entry = new_file(filename_prefix, ENDING)
+        write_latent(path, SavedLatent(samples, family, sigma), cls._workflow())
+        show_on_node(cls, f"{family or 'family not known'}, degrade_sigma {sigma:g}")
+        return io.NodeOutput(ui={"latents": [entry]})
+
+    @classmethod
+    def _workflow(cls) -> dict[str, str]:
+        """What ComfyUI's SaveLatent writes beside."""
+        if args.disable_metadata or cls.hidden is None:
+            return {}
+        entries = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+        return {name: json.dumps(entry) for name, entry in entries.items() if entry is not None}
+
+
+class PiDKitLoadLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitLoadLatent",
+            display_name="PiD Load Latent",
+            category="PiD",
+            description="Reads a latent that PiD Save Latent or ComfyUI's Save Latent wrote, and tells what is known "
+            "of it. Connect the other outputs to the inputs of the same name.",
+            search_aliases=["load latent", "import latent"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=listed_files(FOLDER, ENDING),
+                    tooltip=f"A .latent file in output/{FOLDER} or in the input folder. Press R to refresh the list.",
+                )
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="For PiD Conditioning, PiD Decode or VAE Decode."),
+                io.Combo.Output(
+                    display_name="latent_format",
+                    options=list(FORMATS),
+                    tooltip="Its family, auto where it is not known. For the input of that name.",
+                ),
+                io.Float.Output(display_name="degrade_sigma", tooltip="The noise level it carries."),
+                io.Combo.Output(
+                    display_name="latent_noise",
+                    options=["add", "keep"],
+                    tooltip="keep where the latent carries noise, so that none is added again; else add.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        saved = read_latent(Path(resolve_file(file)))
+        show_on_node(cls, f"{saved.family or 'family not known'}, degrade_sigma {saved.sigma:g}")
+        latent = {"samples": saved.samples}
+        if saved.family is not None:
+            latent[FAMILY_KEY] = saved.family
+            if saved.sigma > 0:
+                latent[NOISE_KEY] = CarriedNoise(saved.family, saved.sigma)
+        noise = "keep" if saved.sigma > 0 else "add"
+        return io.NodeOutput(latent, saved.family or "auto", saved.sigma, noise)
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> tuple | None:
+        return file_stamp(file)
+
+
+def _known(latent: dict, latent_format: str, sigma: float) -> tuple[str | None, float]:
+    """Family and noise level: what the node's inputs say, else what the latent says of itself, else its channels."""
+    carried = latent.get(NOISE_KEY)
+    if carried is not None:
+        if sigma > 0 and abs(sigma - carried.sigma) > SAME_SIGMA:
+            raise ValueError(
+                f"degrade_sigma is {sigma:g}, but the latent was stopped early at {carried.sigma:.3g}: connect "
+                "degrade_sigma of PiD Early Stop, or leave it at 0"
+            )
+        sigma = carried.sigma
+    if latent_format != "auto":
+        return latent_format, sigma
+    if carried is not None:
+        return carried.family, sigma
+    rows = families_with(latent["samples"].shape[1])
+    return latent.get(FAMILY_KEY) or (rows[0].name if len(rows) == 1 else None), sigma

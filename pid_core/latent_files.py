@@ -1,0 +1,94 @@
+"""Latents as files, in ComfyUI's own .latent format, with what PiD must know of them beside: family and noise level."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .files import replace_file
+from .latents import check_latent, get_family
+
+_TENSOR, _MARK = "latent_tensor", "latent_format_version_0"
+_OLD_SCALE = 0.18215  # ComfyUI's first files hold scaled latents and no mark
+_ENTRY = "pid_latent"
+
+
+@dataclass(frozen=True)
+class SavedLatent:
+    """samples: a VAE's raw latent [B, C, h, w] (or [B, C, 1, h, w]), as ComfyUI passes it. family: its name, None where
+    it is not known. sigma: the noise level it carries, 0 for a clean one."""
+
+    samples: Tensor
+    family: str | None = None
+    sigma: float = 0.0
+
+
+def write_latent(path: Path, latent: SavedLatent, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a file that ComfyUI's LoadLatent reads too. metadata: more entries, such as ComfyUI's workflow.
+
+    Raises ValueError in one line where the latent, its family and its sigma do not fit, or OSError.
+    """
+    _check_sigma(latent.sigma)
+    channels = latent.samples.shape[1] if latent.samples.ndim > 1 else 0
+    if latent.family is not None:
+        row = get_family(latent.family)
+        if row.channels != channels:
+            raise ValueError(f"latent_format {row.name} has {row.channels} channels, the latent has {channels}")
+    check_latent(latent.samples, channels)
+    about = {"family": latent.family, "degrade_sigma": latent.sigma}
+    tensors = {_TENSOR: latent.samples.detach().cpu().contiguous(), _MARK: torch.tensor([])}
+    replace_file(path, save(tensors, {**(metadata or {}), _ENTRY: json.dumps(about)}))
+
+
+def read_latent(path: Path) -> SavedLatent:
+    """Read a file of ours or of ComfyUI's SaveLatent; samples come as float32.
+
+    Raises FileNotFoundError, or ValueError in one line for a file that is corrupt or no latent.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path.name}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names, metadata = set(file.keys()), file.metadata() or {}
+            samples = file.get_tensor(_TENSOR).float() if _TENSOR in names else None
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise ValueError(f"{path.name} cannot be read; it is truncated, corrupt or no latent ({reason})") from None
+    if samples is None:
+        raise ValueError(f"{path.name} is no latent: it has no tensor {_TENSOR}")
+    if _MARK not in names:
+        samples = samples / _OLD_SCALE
+    try:
+        check_latent(samples, samples.shape[1] if samples.ndim > 1 else 0)
+        family, sigma = _read_about(metadata.get(_ENTRY), samples.shape[1])
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    return SavedLatent(samples.clone(), family, sigma)
+
+
+def _read_about(text: str | None, channels: int) -> tuple[str | None, float]:
+    if text is None:
+        return None, 0.0
+    try:
+        about = json.loads(text)
+        family, sigma = about.get("family"), float(about.get("degrade_sigma", 0.0))
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"its entry {_ENTRY} cannot be read: {text[:80]!r}") from None
+    _check_sigma(sigma)
+    if family is not None and get_family(family).channels != channels:
+        raise ValueError(f"it says {family}, whose latents have {get_family(family).channels} channels, not {channels}")
+    return family, sigma
+
+
+def _check_sigma(sigma: float) -> None:
+    if not (math.isfinite(sigma) and 0 <= sigma <= 1):
+        raise ValueError(f"degrade_sigma must be between 0 and 1, got {sigma}")
