@@ -3,6 +3,6 @@
 A module's docstring is its help; it has add_arguments(parser) and run(args) -> exit code.
 """
 
-from . import fetch, upscale
+from . import doctor, fetch, upscale
 
-COMMANDS = {"upscale": upscale, "fetch": fetch}
+COMMANDS = {"upscale": upscale, "fetch": fetch, "doctor": doctor}

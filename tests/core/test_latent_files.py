@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -17,6 +17,7 @@ def latent(channels=16, dtype=torch.float32):
     return torch.randn(2, channels, 3, 5, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
+@settings(deadline=None)
 @given(family=st.sampled_from(sorted(LATENT_FAMILIES)), sigma=st.floats(0, 1))
 def test_family_and_sigma_come_back(tmp_path_factory, family, sigma):
     path = tmp_path_factory.mktemp("latents") / "a.latent"

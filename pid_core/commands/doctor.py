@@ -1,0 +1,60 @@
+"""`doctor`: is this machine ready for PiD, and what is missing; exit code 0 when the bundled model decodes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..comfy_home import find_comfyui
+from ..doctor import examine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON, for bug reports; it holds nothing private")
+    parser.add_argument("--comfyui", type=Path, metavar="PATH", help="ComfyUI's folder, where it is not found")
+
+
+def run(args: argparse.Namespace) -> int:
+    report = examine(find_comfyui(args.comfyui))
+    print(json.dumps(report, indent=1) if args.json else "\n".join(_lines(report)))
+    return 0 if report["bundled_model"]["decodes"] else 1
+
+
+def _lines(report: dict) -> Iterator[str]:
+    yield "Versions"
+    for name, version in report["versions"].items():
+        yield f"  {name}: {version or ('not found' if name == 'comfyui' else 'not in this Python')}"
+    device = report["device"]
+    yield "Device"
+    yield f"  {device['kind']}: {device['name']}, {_gb(device['free'])} free of {_gb(device['total'])}"
+    if report["variables_set"]:
+        yield f"  set: {', '.join(report['variables_set'])}"
+    yield "Bundled model"
+    bundled = report["bundled_model"]
+    yield "  decodes" if bundled["decodes"] else f"  DOES NOT DECODE: {bundled['why']}"
+    yield "A 4096 x 4096 picture with PiD v1.5, now"
+    plan = report["plan_4k"]
+    peak = f"; peak {_gb(plan['peak'])} beside {_gb(plan['weights'])} of weights" if plan["fits"] else ""
+    yield f"  {plan['plan']}{peak}"
+    if "files" not in report:
+        yield "ComfyUI"
+        yield "  not found: set COMFYUI_PATH, or say --comfyui PATH, to see models and workflows"
+        return
+    yield "Models"
+    for file in report["files"]:
+        yield f"  {file['folder']}/{file['name']}: {'' if file['usable'] else 'NOT USABLE, '}{file['what']}"
+    if not report["files"]:
+        yield "  none besides the bundled one"
+    yield "Example workflows"
+    for name, needs in report["workflows"].items():
+        missing = [need for need in needs if not need["here"]]
+        yield f"  {name}: {'ready' if not missing else f'{len(missing)} of {len(needs)} files missing'}"
+        for need in missing:
+            how = need["command"] or "the note in the workflow says where it comes from"
+            yield f"    {need['folder']}/{need['name']}: {how}"
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -1,0 +1,132 @@
+"""Is this machine ready: versions, device, files, workflows, the plan for a 4K picture, and one decode to prove it.
+
+The report holds nothing private: no paths, no user or host name, no values of environment variables.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+import torch
+
+from .assets import NANO_PATH
+from .checkpoint import load_network
+from .config import PiDConfig
+from .cost import peak_bytes
+from .decode import decode
+from .inventory import find_models, workflow_needs
+from .windows import choose_plan
+
+CANVAS = 4096
+OVERLAP = 512
+# The released v1.5 network for 16-channel latents: the plan is worked out for it.
+V15 = PiDConfig(rope_reference=2048, lq_width=1024, lq_padding="replicate", gate="token", pit_injection=True)
+V15_PARAMETERS = 1_400_199_315
+_PATH = re.compile(r"(?:[A-Za-z]:)?[/\\](?:[^/\\]+[/\\])+")  # all of a path but the file's name
+_VARIABLES = ("COMFYUI_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+def examine(comfyui: Path | None) -> dict:
+    """Everything `doctor` shows, as plain values for JSON. comfyui: its folder, None where none was found."""
+    report = {
+        "versions": versions(comfyui),
+        "device": device(),
+        "variables_set": [name for name in _VARIABLES if os.environ.get(name) or os.environ.get(name.lower())],
+        "bundled_model": check_bundled_model(),
+        "plan_4k": plan_4k(),
+    }
+    if comfyui is not None:
+        # subfolders are the user's own names
+        report["files"] = [asdict(f) | {"name": PurePosixPath(f.name).name} for f in find_models(comfyui)]
+        report["workflows"] = {
+            name: [asdict(need) for need in needs] for name, needs in workflow_needs(comfyui).items()
+        }
+    return report
+
+
+def versions(comfyui: Path | None) -> dict[str, str | None]:
+    """Version of everything that matters; None for what is not installed in this Python, or not found."""
+    packages = ("torch", "einops", "safetensors", "huggingface_hub", "transformers", "sentencepiece")
+    found = {name: _package(name) for name in packages}
+    pack = Path(__file__).parent.parent / "pyproject.toml"
+    return {
+        "pidkit": _in_file(pack, r'^version = "([^"]+)"'),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "comfyui": None if comfyui is None else _in_file(comfyui / "comfyui_version.py", r'__version__ = "([^"]+)"'),
+        "comfyui_frontend": _package("comfyui-frontend-package"),
+        "cuda": torch.version.cuda,
+        **found,
+    }
+
+
+def device() -> dict:
+    """The device PiD would run on: kind, name, memory in bytes (free and in all), whether it has bfloat16."""
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        name, bf16 = torch.cuda.get_device_name(), torch.cuda.is_bf16_supported()
+        return {"kind": "cuda", "name": name, "free": free, "total": total, "bfloat16": bf16}
+    free, total = _main_memory()
+    kind = "mps" if torch.backends.mps.is_available() else "cpu"
+    return {"kind": kind, "name": platform.processor() or platform.machine(), "free": free, "total": total}
+
+
+def plan_4k() -> dict:
+    """How a v1.5 network would decode 4096 x 4096 in the memory that is free now, beside its weights."""
+    here = device()
+    size = 4 if here["kind"] == "cpu" else 2
+    weights = V15_PARAMETERS * size
+    whole = peak_bytes(V15, CANVAS, CANVAS, dtype_bytes=size)
+    result = {"weights": weights, "whole_frame": whole}
+    try:
+        plan = choose_plan(
+            CANVAS, CANVAS, V15, memory_budget=here["free"] - weights, overlap=OVERLAP, device=here["kind"]
+        )
+    except ValueError as error:
+        return result | {"fits": False, "plan": str(error)}
+    return result | {"fits": True, "plan": plan.describe(), "peak": peak_bytes(V15, *plan.size, dtype_bytes=size)}
+
+
+def check_bundled_model() -> dict:
+    """Decodes a small picture with pid_nano on the CPU: {"decodes": True}, or what went wrong."""
+    try:
+        net = load_network(NANO_PATH)
+        latent = torch.linspace(-1, 1, 12 * 8 * 8).reshape(1, 12, 8, 8)
+        image = decode(net, latent, steps=4)
+    except Exception as error:  # whatever it is, the report must say it
+        line = (str(error).splitlines() or [""])[0]
+        return {"decodes": False, "why": f"{type(error).__name__}: {_PATH.sub('', line)}"}
+    if image.shape != (1, 3, 64, 64) or not bool(torch.isfinite(image).all()):
+        return {"decodes": False, "why": f"it gave {list(image.shape)} with NaN or of a wrong size"}
+    return {"decodes": True}
+
+
+def _main_memory() -> tuple[int, int]:
+    try:
+        import psutil
+
+        memory = psutil.virtual_memory()
+        return memory.available, memory.total
+    except ImportError:
+        page = os.sysconf("SC_PAGE_SIZE")
+        return page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES")
+
+
+def _package(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _in_file(path: Path, pattern: str) -> str | None:
+    try:
+        match = re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return None
+    return match and match[1]

@@ -1,0 +1,173 @@
+"""`python -m pid_core doctor` on made-up ComfyUI folders."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from goldens import spec, weights
+from safetensors.torch import save_file
+
+from pid_core import doctor, inventory
+from pid_core.__main__ import main
+from pid_core.comfy_home import find_comfyui, model_folders
+
+SDXL = "pid_sdxl_1024_to_4096_4step_bf16.safetensors"
+GEMMA = "gemma_2_2b_it_elm_bf16.safetensors"
+
+
+@pytest.fixture
+def comfyui(tmp_path, monkeypatch):
+    """A ComfyUI folder in the home of a user named alice."""
+    folder = tmp_path / "home" / "alice" / "ComfyUI"
+    (folder / "comfy").mkdir(parents=True)
+    (folder / "main.py").touch()
+    (folder / "comfyui_version.py").write_text('# made up\n__version__ = "0.99.1"\n')
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USER", "alice")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    workflows = tmp_path / "workflows"
+    workflows.mkdir()
+    monkeypatch.setattr(inventory, "WORKFLOWS", workflows)
+    return folder
+
+
+def put(comfyui, folder, name, tensors, metadata=None):
+    path = comfyui / "models" / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata)
+    return path
+
+
+def gemma(width=2304, **more):
+    names = ["model.layers.0.post_feedforward_layernorm.weight", *more]
+    return {"model.embed_tokens.weight": torch.zeros(2, width)} | {name: torch.zeros(1) for name in names}
+
+
+def run(comfyui, capsys, *arguments):
+    code = main(["doctor", "--comfyui", str(comfyui), *arguments])
+    return code, capsys.readouterr().out
+
+
+def test_files_are_told_for_what_they_are(comfyui, capsys):
+    put(comfyui, "diffusion_models", SDXL, weights(spec("sdxl_v1")))
+    put(comfyui, "unet", "alice/flux_undistilled.safetensors", weights(spec("flux_v1pt5")))
+    torch.save(weights(spec("flux2_v1")), comfyui / "models" / "diffusion_models" / "flux2.pth")
+    put(comfyui, "diffusion_models", "lora.safetensors", {"a.lora_A.weight": torch.zeros(1)})
+    put(comfyui, "text_encoders", GEMMA, gemma(spiece_model=1))
+    put(comfyui, "clip", "gemma_no_tokenizer.safetensors", gemma())
+    put(comfyui, "clip", "gemma_9b.safetensors", gemma(width=3584, spiece_model=1))
+    put(comfyui, "vae", "ae.safetensors", {"x": torch.zeros(1)})
+    put(comfyui, "vae", "mine.safetensors", {"decoder.conv_in.weight": torch.zeros(8, 4, 3, 3)})
+    put(comfyui, "vae", "video.safetensors", {"decoder.conv_in.weight": torch.zeros(8, 48, 3, 3)})
+    code, out = run(comfyui, capsys, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["bundled_model"] == {"decodes": True}
+    assert report["versions"]["comfyui"] == "0.99.1"
+    assert torch.__version__.startswith(report["versions"]["torch"])
+    found = {(file["folder"], file["name"]): file for file in report["files"]}
+    told = {name: file["what"] for (_, name), file in found.items()}
+    assert told == {
+        SDXL: "PiD v1, sdxl, 4 steps",
+        "flux_undistilled.safetensors": "PiD v1.5, flux, 25 steps, undistilled",
+        "flux2.pth": "PiD v1, flux2, 4 steps",
+        GEMMA: "Gemma-2-2b, PiD's text encoder",
+        "gemma_no_tokenizer.safetensors": told["gemma_no_tokenizer.safetensors"],
+        "ae.safetensors": "VAE, flux",
+        "mine.safetensors": "VAE, sdxl (or SD 1)",
+    }
+    assert not found["text_encoders", "gemma_no_tokenizer.safetensors"]["usable"]
+
+
+def test_nothing_private_is_in_the_report(comfyui, capsys, monkeypatch):
+    put(comfyui, "diffusion_models", f"alice/{SDXL}", weights(spec("sdxl_v1")))
+    monkeypatch.setattr(doctor, "NANO_PATH", comfyui / "pid_nano.safetensors")
+    code, out = run(comfyui, capsys, "--json")
+    assert code == 1
+    report = json.loads(out)
+    assert report["bundled_model"] == {"decodes": False, "why": "FileNotFoundError: no such file: pid_nano.safetensors"}
+    assert "HF_TOKEN" in report["variables_set"]
+    for secret in ("alice", "hf_secret", str(comfyui.parent), str(Path.cwd())):
+        assert secret not in out
+    code, out = run(comfyui, capsys)
+    assert code == 1 and "DOES NOT DECODE" in out
+    assert "alice" not in out
+
+
+def test_a_damaged_checkpoint_is_pointed_out(comfyui, capsys):
+    path = put(comfyui, "diffusion_models", SDXL, weights(spec("sdxl_v1")))
+    path.write_bytes(path.read_bytes()[:-1000])
+    code, out = run(comfyui, capsys)
+    assert code == 0
+    line = next(line for line in out.splitlines() if SDXL in line)
+    assert "NOT USABLE" in line and "cannot be read" in line
+
+
+def test_workflows_name_what_is_missing_and_how_to_get_it(comfyui, capsys):
+    put(comfyui, "vae", "sub/ae.safetensors", {"x": torch.zeros(1)})
+    graph = {
+        "1": {"class_type": "PiDKitLoader", "inputs": {"model_name": f"fetch: {SDXL}", "dtype": "auto"}},
+        "2": {"class_type": "CLIPLoader", "inputs": {"clip_name": GEMMA, "type": "pixeldit"}},
+        "3": {"class_type": "VAELoader", "inputs": {"vae_name": "ae.safetensors"}},
+        "4": {"class_type": "VAELoader", "inputs": {"vae_name": "pixel_space"}},
+        "5": {"class_type": "UNETLoader", "inputs": {"unet_name": "somebodys.safetensors"}},
+        "6": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
+    }
+    (inventory.WORKFLOWS / "four_k.json").write_text(json.dumps(graph))
+    bundled = {"1": {"class_type": "PiDKitLoader", "inputs": {"model_name": "pid_nano (bundled)"}}}
+    (inventory.WORKFLOWS / "small.json").write_text(json.dumps(bundled))
+    _, out = run(comfyui, capsys)
+    lines = [line.strip() for line in out.splitlines()]
+    assert "small: ready" in lines
+    assert "four_k: 3 of 4 files missing" in lines
+    assert f"diffusion_models/{SDXL}: python -m pid_core fetch {SDXL}" in lines
+    assert f"text_encoders/{GEMMA}: python -m pid_core fetch {GEMMA}" in lines
+    assert "diffusion_models/somebodys.safetensors: the note in the workflow says where it comes from" in lines
+
+
+@pytest.mark.parametrize(("free", "fits"), [(200e9, True), (8e9, True), (2e9, False)])
+def test_the_plan_fits_the_memory(monkeypatch, free, fits):
+    monkeypatch.setattr(doctor, "device", lambda: {"kind": "cuda", "free": free})
+    plan = doctor.plan_4k()
+    assert plan["fits"] == fits
+    if fits:
+        assert plan["peak"] + plan["weights"] <= free
+    else:
+        assert "GB" in plan["plan"] and "\n" not in plan["plan"]
+
+
+def test_without_comfyui(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pid_core.commands.doctor.find_comfyui", lambda _: None)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "comfyui: not found" in out and "set COMFYUI_PATH" in out
+    assert main(["doctor", "--json"]) == 0
+    assert "files" not in json.loads(capsys.readouterr().out)
+
+
+def test_comfyui_is_found_by_path(comfyui, tmp_path, monkeypatch):
+    assert find_comfyui(comfyui) == comfyui
+    monkeypatch.setenv("COMFYUI_PATH", str(comfyui))
+    assert find_comfyui() == comfyui
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no ComfyUI there"):
+        find_comfyui()
+    monkeypatch.delenv("COMFYUI_PATH")
+    # a shell inside custom_nodes, where the pack is a link
+    monkeypatch.setenv("PWD", str(comfyui / "custom_nodes" / "ComfyUI-PiDKit"))
+    assert find_comfyui() == comfyui
+
+
+@pytest.mark.parametrize("text", ["", "null", "[1, 2]", "a: 3", "a:\n  base_path: /x\n  vae: 7\n"])
+def test_odd_extra_model_paths(comfyui, text):
+    (comfyui / "extra_model_paths.yaml").write_text(text)
+    assert model_folders(comfyui)["vae"][0] == comfyui / "models" / "vae"
+
+
+def test_a_broken_extra_model_paths_is_one_line(comfyui, capsys):
+    (comfyui / "extra_model_paths.yaml").write_text("a: [b\nc: {")
+    assert main(["doctor", "--comfyui", str(comfyui)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("pid_core: extra_model_paths.yaml cannot be read") and error.count("\n") == 1
