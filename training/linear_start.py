@@ -8,6 +8,7 @@ latent branch and the pixel blocks start as exactly that map. All weights are tr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,14 @@ from torch import Tensor, nn
 
 from pid_core.network import PiDNetwork
 
-NEAR, WIDE = 64, 80  # linear features after the first and the second convolution; other channels are free to learn
-COLOUR, LEVEL = 8.0, 160.0  # size of a colour of 1, and of the constant beside it, in the pixel stream
-OPEN = 4.0  # logit of a gate at degrade_sigma 0
+# Features by the noise they are for: (degrade_sigma they are fitted at, sigma at which their gate is half shut, count).
+# Each group adds what the noisier ones leave out, so the sum is right at 0 and falls back with sigma.
+GROUPS = ((0.75, 1.0, 16), (0.45, 0.6, 24), (0.2, 0.32, 24), (0.0, 0.1, 64))
+NEAR = 64  # linear features after the first convolution
+ALPHA = 40.0  # how fast gates shut with sigma
+# Size of a colour of 1, and of the constant beside it, in the pixel stream; the positions there, of size 1, vanish.
+COLOUR, LEVEL = 512.0, 10240.0
+NOISE = 8.0  # size of the noisy image in the pixel stream
 
 
 def fit(features: Tensor, targets: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -40,30 +46,33 @@ def fit(features: Tensor, targets: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def start_as_upscaler(net: PiDNetwork, pictures: Tensor, latents: Tensor) -> None:
-    """Fit the map from latents [B, C, h, w] to pictures [B, 3, H, W] and write it into `net`.
+def start_trunk(net: PiDNetwork, pictures: Tensor, latents: Tensor) -> Tensor:
+    """Write the best linear upscalers for several sigmas into the trunk and the gate before the pixel blocks.
 
-    `net` needs two or more pixel blocks, a pixel width of 8 or more, the injection before the pixel blocks, x0 output.
+    Takes pictures [B, 3, H, W] and their clean latents [B, C, h, w]; gives the readout [3 * patch**2, lq_width] from
+    gated features to a patch's pixels. The trunk's two entry convolutions see 5 x 5 cells.
     """
     patch = net.config.patch_size
     targets = rearrange(pictures, "b c (h p) (w q) -> b (c p q) h w", p=patch, q=patch)
-    near, _ = fit(latents, targets, NEAR)
-    wide, colours = fit(F.conv2d(latents, near, padding=1), targets, WIDE)
-    _carry_through_trunk(net, near, wide)
-    _quiet_patch_stream(net)
-    _cancel_positions(net.pixel_blocks[0], net.config.pixel_hidden_size)
-    _steady_pixels(net)
-    _write_colours(net, colours * (1 + math.exp(-OPEN)))
-
-
-def _carry_through_trunk(net: PiDNetwork, near: Tensor, wide: Tensor) -> None:
-    """The two entry convolutions are the fitted ones; silu(x) - silu(-x) = x carries signs through the activation."""
+    noisy = {s: (1 - s) * latents + s * torch.randn_like(latents) for s, _, _ in GROUPS}
+    near = torch.cat([fit(noisy[0.0], targets, 40)[0], fit(noisy[0.45], targets, NEAR - 40)[0]])
+    features = {s: F.conv2d(latent, near, padding=1) for s, latent in noisy.items()}
+    wide, readout, bias = [], [], []
+    for sigma, shut, count in GROUPS:
+        known = sum(
+            F.conv2d(F.conv2d(features[sigma], w, padding=1), r[..., None, None])
+            for w, r in zip(wide, readout, strict=True)
+        )
+        inner, outer = fit(features[sigma], targets - known, count)
+        wide.append(inner)
+        readout.append(outer)
+        bias.append(torch.full((count,), ALPHA * shut))
     first, second, *blocks = (m for m in net.lq_proj.latent_proj if not isinstance(m, nn.SiLU))
-    first.weight[: 2 * NEAR] = torch.cat([near, -near])
-    first.bias[: 2 * NEAR] = 0
-    second.weight[:WIDE] = 0
-    second.bias[:WIDE] = 0
-    second.weight[:WIDE, : 2 * NEAR] = torch.cat([wide, -wide], dim=1)
+    first.weight.copy_(torch.cat([near, -near]))  # silu(x) - silu(-x) = x carries signs through the activation
+    first.bias.zero_()
+    both = torch.cat(wide)
+    second.weight.copy_(torch.cat([both, -both], dim=1))
+    second.bias.zero_()
     for block in blocks:
         nn.init.zeros_(block.block[5].weight)
         nn.init.zeros_(block.block[5].bias)
@@ -71,8 +80,25 @@ def _carry_through_trunk(net: PiDNetwork, near: Tensor, wide: Tensor) -> None:
     nn.init.zeros_(net.lq_proj.pit_head.bias)
     for gate in (*net.lq_proj.gate_modules, net.pit_lq_gate):
         nn.init.zeros_(gate.content_proj.weight)
-        nn.init.constant_(gate.content_proj.bias, OPEN)
-        nn.init.constant_(gate.log_alpha, math.log(5))
+        gate.content_proj.bias.copy_(torch.linspace(2, ALPHA, len(gate.content_proj.bias)))
+        nn.init.constant_(gate.log_alpha, math.log(ALPHA))
+    net.pit_lq_gate.content_proj.bias.copy_(torch.cat(bias))
+    return torch.cat(readout, dim=1)
+
+
+@torch.no_grad()
+def start_pixels(net: PiDNetwork, readout: Tensor) -> None:
+    """Let the pixel blocks draw exactly what `readout` [3 * patch**2, lq_width] makes of the gated features.
+
+    `net` needs two or more pixel blocks, a pixel width of 8 or more, the injection before the pixel blocks, x0 output.
+    """
+    _quiet_patch_stream(net)
+    for block in net.pixel_blocks[:-1]:
+        _modulation(block, net.config.pixel_hidden_size)
+        nn.init.zeros_(block.mlp.fc2.weight)
+        nn.init.zeros_(block.mlp.fc2.bias)
+    _steady_pixels(net)
+    _write_colours(net, readout)
 
 
 def _quiet_patch_stream(net: PiDNetwork) -> None:
@@ -88,7 +114,7 @@ def _quiet_patch_stream(net: PiDNetwork) -> None:
             modulation.bias.unflatten(0, (6, -1))[[2, 5]] = 0.02  # gates
     nn.init.zeros_(net.pixel_embedder.proj.weight)
     nn.init.zeros_(net.pixel_embedder.proj.bias)
-    nn.init.normal_(net.pixel_embedder.proj.weight[4:], std=0.2)
+    net.pixel_embedder.proj.weight[4:7] = NOISE * torch.eye(3)
 
 
 def _modulation(block: nn.Module, width: int) -> tuple[Tensor, Tensor]:
@@ -101,30 +127,27 @@ def _modulation(block: nn.Module, width: int) -> tuple[Tensor, Tensor]:
     return weight, bias
 
 
-def _carry_through_mlp(block: nn.Module, dims: int, factor: float) -> None:
-    """The MLP gives factor * x in its first dims; gelu(x) - gelu(-x) = x carries signs."""
+def _carry_through_mlp(block: nn.Module, pairs: Sequence[tuple[int, int]], factor: float) -> None:
+    """The MLP adds factor * x[i] to its output j for each pair (i, j); gelu(x) - gelu(-x) = x carries signs."""
     fc1, fc2 = block.mlp.fc1, block.mlp.fc2
     nn.init.zeros_(fc2.weight)
     nn.init.zeros_(fc2.bias)
-    for k in range(dims):
+    for k, (i, j) in enumerate(pairs):
         for row, sign in ((2 * k, 1), (2 * k + 1, -1)):
             fc1.weight[row], fc1.bias[row] = 0, 0
-            fc1.weight[row, k] = sign
-            fc2.weight[k, row] = sign * factor
-
-
-def _cancel_positions(block: nn.Module, width: int) -> None:
-    """Take the positions out of the three dims that will hold the colours; RMSNorm made them sqrt(2) larger."""
-    _modulation(block, width)
-    _carry_through_mlp(block, 3, -math.sqrt(0.5))
+            fc1.weight[row, i] = sign
+            fc2.weight[j, row] = sign * factor
 
 
 def _steady_pixels(net: PiDNetwork) -> None:
-    """The last pixel block's shift is the picture; its MLP scales it up, beside a constant that steadies RMSNorm."""
+    """The last pixel block's shift is the picture; its MLP scales it up, beside a constant that steadies RMSNorm.
+
+    Its scale is what grain the noisy image leaves in the picture: none at first, but one step away from some.
+    """
     block, width = net.pixel_blocks[-1], net.config.pixel_hidden_size
     _, bias = _modulation(block, width)
     bias[:, 4] = -1.0  # scale: the stream itself does not enter
-    _carry_through_mlp(block, 3, COLOUR)
+    _carry_through_mlp(block, [(0, 0), (1, 1), (2, 2), (4, 0), (5, 1), (6, 2)], COLOUR)
     block.mlp.fc2.bias[3] = LEVEL
     nn.init.zeros_(net.final_layer.linear.bias)
     nn.init.zeros_(net.final_layer.linear.weight)
@@ -133,7 +156,7 @@ def _steady_pixels(net: PiDNetwork) -> None:
 
 
 def _write_colours(net: PiDNetwork, colours: Tensor) -> None:
-    """Set the linear map from gated trunk features to pixels: colours [3 * patch**2, WIDE]."""
+    """Set the linear map from gated trunk features to pixels: colours [3 * patch**2, lq_width]."""
     linear, width = net.pixel_blocks[-1].adaLN_modulation[0], net.config.pixel_hidden_size
     weight = linear.weight.view(-1, 6, width, linear.weight.shape[1])
-    weight[:, 3, :3, :WIDE] = rearrange(colours, "(c n) d -> n c d", c=3)
+    weight[:, 3, :3] = rearrange(colours, "(c n) d -> n c d", c=3)

@@ -1,13 +1,14 @@
 """Train the bundled checkpoint, pid_nano: a small PiD that upscales RGB images four times.
 
     python -m training.make_pool pool/part0.npy --count 3000
-    python -m training.train --pool pool --out pid_core/assets/pid_nano.safetensors --minutes 90
+    python -m training.trunk --pool pool --out trunk.pt --minutes 25
+    python -m training.train --pool pool --trunk trunk.pt --out pid_core/assets/pid_nano.safetensors --minutes 60
 
 Pictures are scenes made by code (training/scenes.py). The small picture is their bicubic, antialiased quarter; its
 latent is pixel_unshuffle(2x - 1, 2), to which noise of a random degrade_sigma is added as NVIDIA's training does.
-The weights start as the best linear upscaler (training/linear_start.py). First x_t is made from the true picture;
-later mostly from the network's own earlier steps, as in use, with a loss that asks the later steps for the picture's
-local gradient energy, so that four steps come out sharper than one.
+The latent branch comes trained from the first stage (training/trunk.py), which starts as the best linear upscaler;
+the pixel blocks start by drawing what it says. Each step's x_t is made from the network's own earlier steps, as in
+use. A loss asks the last two for the picture's local gradient energy, so that four steps come out sharper than one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from pid_core.config import PiDConfig
 from pid_core.network import PiDNetwork
 from pid_core.positions import sine_cosine
 from pid_core.schedule import DISTILLED_SIGMAS
-from training.linear_start import start_as_upscaler
+from training.linear_start import start_pixels
+from training.optimisers import MuonAndAdamW
 
 NANO = PiDConfig(
     patch_size=8,
@@ -150,12 +152,32 @@ def fidelity_loss(out: Tensor, x: Tensor, patch: int) -> Tensor:
     return loss
 
 
-def energy_loss(out: Tensor, x: Tensor, window: int = 32) -> Tensor:
-    """Distance between local mean gradient magnitudes: the picture's sharpness, wherever the detail lies exactly."""
-    return sum(
-        (F.avg_pool2d(a.abs(), window, window // 2) - F.avg_pool2d(b.abs(), window, window // 2)).abs().mean()
-        for a, b in zip(gradients(out), gradients(x), strict=True)
-    )
+def energy_loss(out: Tensor, x: Tensor, window: int = 16) -> Tensor:
+    """Distance between local mean gradient magnitudes, at full and at half size.
+
+    It asks for the picture's sharpness and texture wherever the detail lies exactly, and for none in flat parts.
+    """
+    loss = out.new_zeros(())
+    for scale in (1, 2):
+        pair = (F.avg_pool2d(image, scale) for image in (out, x))
+        for a, b in zip(*(gradients(image) for image in pair), strict=True):
+            size = window // scale
+            loss = loss + (F.avg_pool2d(a.abs() - b.abs(), size, size // 2)).abs().mean() / scale
+    return loss
+
+
+def grid_loss(out: Tensor, x: Tensor, patch: int) -> Tensor:
+    """By how much gradients across patch borders exceed those inside, beyond what the picture itself has."""
+    loss = out.new_zeros(())
+    for dim in (-1, -2):
+        energies = []
+        for image in (out, x):
+            step = image.diff(dim=dim).abs().mean(dim=1).transpose(dim, -1).flatten(1, -2).mean(dim=1)  # per line
+            border = step[:, patch - 1 :: patch].mean(dim=1)
+            energies.append((border, step.mean(dim=1) + 1e-4))
+        (a, b), (c, d) = energies
+        loss = loss + F.relu(a - b * c / d).mean()
+    return loss
 
 
 def draw_step(rng: np.random.Generator) -> tuple[int, float]:
@@ -163,34 +185,32 @@ def draw_step(rng: np.random.Generator) -> tuple[int, float]:
 
     Other times would teach nothing: the time features turn so fast that each is a new world to the network.
     """
-    step = int(rng.choice(4, p=(0.4, 0.15, 0.2, 0.25)))
+    step = int(rng.choice(4, p=(0.3, 0.1, 0.2, 0.4)))
     return step, 1.0 if step == 0 and rng.random() < 0.4 else DISTILLED_SIGMAS[step]
 
 
 @torch.no_grad()
-def rollout(net, features: Tensor, sigma: Tensor, steps: int, shape: torch.Size) -> Tensor:
-    """The network's own x0 after `steps` student steps."""
-    x = torch.randn(shape)
-    for step in range(steps):
-        t = torch.full((shape[0],), DISTILLED_SIGMAS[step])
-        x0 = net(x, t, features, sigma)
-        t_next = DISTILLED_SIGMAS[step + 1]
-        x = (1 - t_next) * x0 + t_next * torch.randn(shape)
+def rollout(net, features: Tensor, sigma: Tensor, times: list[float], shape: torch.Size) -> Tensor:
+    """The network's own x0 after student steps at `times`: what x_t is made of in use.
+
+    Made of the true picture it would show the later steps real detail, and they would learn to copy it.
+    """
+    x0 = torch.zeros(shape)
+    for i, t in enumerate(times):
+        noise = torch.randn(shape)
+        x_t = (1 - t) * x0 + t * noise if i else noise  # the first noise is not scaled, as in the reference
+        x0 = net(x_t, torch.full((shape[0],), t), features, sigma)
     return x0
 
 
-def make_optimisers(net: TrainedNetwork, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, on which it learns several times as fast here, and AdamW for all else."""
-    matrices = [p for n, p in net.named_parameters() if p.ndim == 2 and min(p.shape) > 8]
-    kernels = [p for p in net.parameters() if p.ndim == 4]
-    gates = [p for n, p in net.named_parameters() if n.endswith(("content_proj.bias", "log_alpha"))]
-    rest = [p for p in net.parameters() if not any(p is other for other in (*matrices, *kernels, *gates))]
-    # the gates must travel far: from open to closed over the range of degrade_sigma
-    groups = [{"params": kernels, "lr": 0.5 * lr}, {"params": rest, "lr": 0.1 * lr}, {"params": gates, "lr": 10 * lr}]
-    return [
-        torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=1e-4),
-        torch.optim.Muon(matrices, lr=lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original"),
-    ]
+def start_from_trunk(net: TrainedNetwork, trained: dict[str, Tensor]) -> None:
+    """Take over what the first stage learnt (training/trunk.py): trunk, last gate and readout."""
+    names = {"trunk.": "lq_proj.", "gate.": "pit_lq_gate."}
+    own = net.state_dict()
+    for old, new in names.items():
+        own.update({new + k.removeprefix(old): v for k, v in trained.items() if k.startswith(old)})
+    net.load_state_dict(own)
+    start_pixels(net, trained["readout.weight"])
 
 
 def save_checkpoint(net: TrainedNetwork, path: Path) -> None:
@@ -205,20 +225,17 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     pool, rng = Pool(args.pool, args.seed), np.random.default_rng(args.seed)
     net = TrainedNetwork(NANO)
-    start_as_upscaler(
-        net, *(torch.cat(part) for part in zip(*(pool.batch(16, 128, 128) for _ in range(30)), strict=True))
-    )
+    start_from_trunk(net, torch.load(args.trunk, weights_only=True))
     net.compute_dtype = torch.bfloat16
-    optimisers = make_optimisers(net, args.lr)
-    rates = [group["lr"] for o in optimisers for group in o.param_groups]
+    net.lq_proj.latent_proj.requires_grad_(False)  # has learnt all it can in the first stage
+    learnt = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    optimiser = MuonAndAdamW(learnt, muon=args.lr, adamw=0.5 * args.lr, gates=2 * args.lr)
     ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.998))
     spent, iteration = 0.0, 0
     if args.resume:
         state = torch.load(args.resume, weights_only=True)
         net.load_state_dict(state["net"])
         ema.module.load_state_dict(state["ema"])
-        for optimiser, saved_state in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved_state)
         spent, iteration = state["spent"] * (not args.restart_clock), state["iteration"]
     print(f"{sum(p.numel() for p in net.parameters()):,} parameters", flush=True)
     run = torch.compile(net, dynamic=False) if args.compile else net
@@ -226,28 +243,24 @@ def train(args: argparse.Namespace) -> None:
     start, shown, saved, sums = time.monotonic() - spent, 0.0, 0.0, {}
     while (progress := (time.monotonic() - start) / max(60 * args.minutes, 1e-9)) < 1:
         pace = min(1, (iteration + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group, rate in zip((g for o in optimisers for g in o.param_groups), rates, strict=True):
-            group["lr"] = rate * pace
         x, latent = pool.batch(*SHAPES[rng.integers(len(SHAPES))])
         latent, sigma = degrade_some(latent, args.noised)
         net.origin.copy_(torch.randint(0, LONGEST_SIDE - 256, (2,)))
         step, t = draw_step(rng)
-        late = progress > args.rollout_from
         with torch.autocast("cpu", torch.bfloat16):
-            features = trunk(latent.bfloat16(), x.shape[2] // 8, x.shape[3] // 8)
+            with torch.no_grad():
+                features = trunk(latent.bfloat16(), x.shape[2] // 8, x.shape[3] // 8)
             known = x
-            if late and step > 0 and rng.random() < 0.6:
-                known = rollout(run, features.detach(), sigma, step, x.shape)
+            if step > 0:
+                times = DISTILLED_SIGMAS[:step] if rng.random() < 0.4 else DISTILLED_SIGMAS[:1]
+                known = rollout(run, features, sigma, list(times), x.shape)
             x_t = (1 - t) * known + t * torch.randn_like(x)
             out = run(x_t, torch.full((len(x),), t), features, sigma)
-        loss = fidelity_loss(out, x, net.config.patch_size)
-        if late and step > 0:
+        patch = net.config.patch_size
+        loss = fidelity_loss(out, x, patch) + 0.2 * grid_loss(out, x, patch)
+        if step > 1:
             loss = loss + args.sharpness * energy_loss(out, x)
-        net.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
+        optimiser.step(loss, pace)
         ema.update_parameters(net)
         iteration += 1
         if bool((sigma == 0).any()):
@@ -264,16 +277,15 @@ def train(args: argparse.Namespace) -> None:
             shown, sums = elapsed, {}
         if elapsed - saved > 180:
             saved = elapsed
-            save_state(net, ema, optimisers, elapsed, iteration, args.out)
-    save_state(net, ema, optimisers, time.monotonic() - start, iteration, args.out)
+            save_state(net, ema, elapsed, iteration, args.out)
+    save_state(net, ema, time.monotonic() - start, iteration, args.out)
 
 
-def save_state(net, ema, optimisers, spent: float, iteration: int, out: Path) -> None:
+def save_state(net, ema, spent: float, iteration: int, out: Path) -> None:
     save_checkpoint(ema.module, out)
     state = {
         "net": net.state_dict(),
         "ema": ema.module.state_dict(),
-        "optimisers": [o.state_dict() for o in optimisers],
     }
     torch.save(state | {"spent": spent, "iteration": iteration}, out.with_suffix(".state.pt"))
 
@@ -281,11 +293,11 @@ def save_state(net, ema, optimisers, spent: float, iteration: int, out: Path) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pool", type=Path, required=True, help="folder with part*.npy from training.make_pool")
+    parser.add_argument("--trunk", type=Path, required=True, help="what training.trunk wrote")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--minutes", type=float, default=90, help="length of the run; the learning rate follows it")
-    parser.add_argument("--lr", type=float, default=5e-4, help="of Muon; AdamW follows")
-    parser.add_argument("--sharpness", type=float, default=0.2, help="weight of the gradient-energy loss")
-    parser.add_argument("--rollout-from", type=float, default=0.4, help="share of the run after which x_t is its own")
+    parser.add_argument("--lr", type=float, default=1e-3, help="of Muon; AdamW follows")
+    parser.add_argument("--sharpness", type=float, default=0.1, help="weight of the gradient-energy loss")
     parser.add_argument("--noised", type=float, default=0.35, help="share of latents that get noise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", type=Path, help="a .state.pt file of an earlier run")
