@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open
 
-from pid_core import NANO_PATH, decode, load_network
+from pid_core import NANO_PATH, decode, degrade, load_network
 from pid_core.rgb import to_image, to_rgb_latent
 
 PHOTO = Path(__file__).parents[2] / "example_workflows" / "photo.png"
@@ -52,6 +52,14 @@ def test_beats_bicubic(net, photo, small):
     plain = psnr(F.interpolate(small, scale_factor=4, mode="bicubic").clamp(0, 1), photo)
     assert psnr(restore(net, small, steps=1), photo) > plain
     assert psnr(restore(net, small, steps=4), photo) > plain
+
+
+def test_degrade_sigma_tells_noise_from_picture(net, photo, small):
+    noisy = degrade(to_rgb_latent(small.movedim(1, -1)), 0.4, "rgb", seed=1)
+    right, wrong = (
+        psnr(to_image(decode(net, noisy, degrade_sigma=sigma)).movedim(-1, 1), photo) for sigma in (0.4, 0.0)
+    )
+    assert right > wrong + 3
 
 
 @pytest.mark.parametrize("level", [0.2, 0.5, 0.8])
