@@ -15,7 +15,13 @@ from .model import load_model
 
 BUNDLED = "pid_nano (bundled)"
 FOLDER = "diffusion_models"
-DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "auto": None,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+}
 FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
 
 
@@ -44,7 +50,8 @@ class PiDKitLoader(io.ComfyNode):
                     options=list(DTYPES),
                     default="auto",
                     tooltip="Precision of the weights. auto: bfloat16 where the device has it, float32 for "
-                    "small models. Noise levels and the image itself stay float32 in any case.",
+                    "small models; a quantised file (fp8_scaled, mxfp8, int8) stays as it is. float8_e4m3fn: half the "
+                    "memory of bfloat16, less exact. Noise levels and the image itself stay float32 in any case.",
                 ),
                 io.Combo.Input(
                     "family",

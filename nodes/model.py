@@ -24,6 +24,7 @@ from ..pid_core.cost import peak_bytes, trunk_bytes
 from ..pid_core.windowed import crop_features
 from .latent_windows import LatentWindows
 from .network import ComfyPiDNetwork
+from .quantised import QUANT_CONFIG, check_formats, dequantise
 from .sampling import outer_sample, sampling_for
 
 KEY = "pidkit"
@@ -229,7 +230,8 @@ def load_model(
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL from a checkpoint file. Raises ValueError or FileNotFoundError in one line if it is none."""
-    patcher = wrap(read_checkpoint(path, family=family, schedule=schedule), dtype, disable_dynamic)
+    checkpoint = read_checkpoint(path, family=family, schedule=schedule, dequantise=dequantise)
+    patcher = wrap(checkpoint, dtype, disable_dynamic)
     patcher.cached_patcher_init = (load_model, (path, dtype, family, schedule))
     return patcher
 
@@ -237,23 +239,36 @@ def load_model(
 def wrap(
     checkpoint: Checkpoint, dtype: torch.dtype | None = None, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
-    """Build the model around a checkpoint's tensors. dtype None: what ComfyUI picks for device and size."""
+    """Build the model around a checkpoint's tensors.
+
+    dtype None: what ComfyUI picks for device and size, and quantised weights stay so; else every weight becomes it.
+    """
     management = comfy.model_management
-    weights = checkpoint.state_dict
+    weights, quantised = checkpoint.state_dict, checkpoint.quantised
+    check_formats(quantised)
+    if dtype is not None:
+        for layer in list(quantised):
+            weights[f"{layer}.weight"] = dequantise(weights[f"{layer}.weight"], quantised.pop(layer)).to(dtype)
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     model_config = PiDModelConfig(checkpoint.config)
-    dtype = dtype or _pick_dtype(weights)
-    manual_cast = management.unet_manual_cast(dtype, load_device, SUPPORTED_DTYPES)
+    model_config.quant_config = QUANT_CONFIG if quantised else None
+    dtype = dtype or _pick_dtype(weights, quantised=bool(quantised))
+    manual_cast = management.unet_manual_cast(None if quantised else dtype, load_device, SUPPORTED_DTYPES)
     model_config.set_inference_dtype(dtype, manual_cast)
     caption = checkpoint.default_caption
     model = PiDKitModel(model_config, None if caption is None else caption.float())
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     network = model.diffusion_model
+    for layer in list(quantised):
+        if not hasattr(network.get_submodule(layer), "factory_kwargs"):  # no layer that ComfyUI runs quantised
+            weights[f"{layer}.weight"] = dequantise(weights[f"{layer}.weight"], quantised.pop(layer))
     # the dynamic patcher converts on the way to the device; elsewhere it is done now, one tensor at a time
     for name in [] if patcher.is_dynamic() else list(weights):
-        weights[name] = weights[name].to(_own_dtype(network, name))
-    network.load_state_dict(weights, strict=True, assign=True)
+        weights[name] = weights[name].to(_own_dtype(network, name) or weights[name].dtype)
+    weights |= {f"{layer}.{leaf}": tensor for layer, side in quantised.items() for leaf, tensor in side.items()}
+    # names were checked when the file was read; a quantised layer may not ask for all that the file says of it
+    network.load_state_dict(weights, strict=not quantised, assign=True)
     network.requires_grad_(False)
     weights.clear()
     if not management.is_device_cpu(offload_device):
@@ -265,20 +280,23 @@ def wrap(
     return patcher
 
 
-def _own_dtype(network: torch.nn.Module, name: str) -> torch.dtype:
-    """The dtype this parameter was built with: some layers stay float32 in every dtype of the network."""
+def _own_dtype(network: torch.nn.Module, name: str) -> torch.dtype | None:
+    """The dtype this parameter was built with: some layers stay float32 in every dtype of the network.
+
+    None where the layer converts what it is given itself, as those for quantised weights do.
+    """
     path, _, leaf = name.rpartition(".")
     module = network.get_submodule(path)
     # ComfyUI keeps it beside the parameter, which its lazy layers do not have yet
-    return getattr(module, f"{leaf}_comfy_model_dtype", None) or getattr(module, leaf).dtype
+    return getattr(module, f"{leaf}_comfy_model_dtype", None) or getattr(getattr(module, leaf, None), "dtype", None)
 
 
-def _pick_dtype(weights: dict[str, Tensor]) -> torch.dtype:
+def _pick_dtype(weights: dict[str, Tensor], quantised: bool = False) -> torch.dtype:
     parameters = comfy.utils.calculate_parameters(weights)
     if parameters <= SMALL:
         return torch.float32
     return comfy.model_management.unet_dtype(
         model_params=parameters,
         supported_dtypes=SUPPORTED_DTYPES,
-        weight_dtype=comfy.utils.weight_dtype(weights),
+        weight_dtype=None if quantised else comfy.utils.weight_dtype(weights),
     )

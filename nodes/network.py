@@ -9,6 +9,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor
 
 from ..pid_core import PiDConfig, PiDNetwork
+from .quantised import without_memory
 
 
 class ComfyPiDNetwork(PiDNetwork):
@@ -18,7 +19,7 @@ class ComfyPiDNetwork(PiDNetwork):
     """
 
     def __init__(self, config: PiDConfig, *, dtype: torch.dtype, device=None, operations):
-        super().__init__(config, dtype=dtype, device="meta", operations=operations)
+        super().__init__(config, dtype=dtype, device="meta", operations=without_memory(operations, dtype))
         self.dtype = dtype
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options=None, **kwargs) -> Tensor:

@@ -10,8 +10,8 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, MutableMapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -19,10 +19,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from .blocks import Attention
-from .config import PiDConfig, strip_prefix
+from .config import PREFIXES, PiDConfig, strip_prefix
 from .hints import AUX_HEAD, family_hint, field_hints
 from .latents import get_family
 from .network import PiDNetwork
+from .quantised import Layers, formats_of, take_quantisation
 from .schedule import SCHEDULES
 
 # Training-only tensors: PiD's auxiliary head, and what PixelDiT's own files hold besides.
@@ -60,6 +61,7 @@ class Checkpoint:
     state_dict: dict[str, Tensor]
     config: PiDConfig
     default_caption: Tensor | None = None
+    quantised: Layers = field(default_factory=dict)  # of the Linear layers whose weight has 8 bits (quantised.py)
 
     @property
     def family(self) -> str | None:
@@ -86,6 +88,11 @@ def load_network(
     if dtype not in _DTYPES:
         raise ValueError(f"the network runs in float32, bfloat16, float16 or float64, not in {dtype}")
     checkpoint = read_checkpoint(source, family=family, schedule=schedule)
+    if checkpoint.quantised:
+        raise ValueError(
+            f"its weights are quantised ({', '.join(formats_of(checkpoint.quantised))}): ComfyUI runs such files (PiD "
+            "Loader), outside it use the bf16 one"
+        )
     net = PiDNetwork(checkpoint.config, device="meta", dtype=dtype, operations=operations, attention=attention)
     assign_weights(net, checkpoint.state_dict, device)
     if checkpoint.default_caption is not None:
@@ -101,20 +108,31 @@ def assign_weights(net: nn.Module, state_dict: MutableMapping[str, Tensor], devi
         setattr(net.get_submodule(path), leaf, nn.Parameter(tensor, requires_grad=False))
 
 
+Dequantise = Callable[[Tensor, Mapping[str, Tensor]], Tensor]  # a layer's weight and side tensors -> its values
+
+
 def read_checkpoint(
-    source: str | Path | Mapping[str, Tensor], *, family: str | None = None, schedule: str | None = None
+    source: str | Path | Mapping[str, Tensor],
+    *,
+    family: str | None = None,
+    schedule: str | None = None,
+    dequantise: Dequantise | None = None,
 ) -> Checkpoint:
     """Read and check a checkpoint without building the network.
 
     Every tensor must be there, with the shape its neighbours imply, and none besides; only training-only tensors are
     ignored. family and schedule say what the file cannot; None takes what its metadata or else its name tells.
+    Quantised weights stay as they are, except where `dequantise` is needed to join two of them.
     Raises ValueError or FileNotFoundError with one line otherwise.
     """
     path = None if isinstance(source, Mapping) else Path(source)
     state_dict, metadata = (dict(source), {}) if path is None else _read_file(path)
     try:
         hints = field_hints((k for k in state_dict if isinstance(k, str)), path)
+        layers = take_quantisation(state_dict, metadata)
+        _dequantise_halves(state_dict, layers, dequantise)
         state_dict = bare_layout(state_dict)
+        layers = {_bare_name(layer, state_dict): side for layer, side in layers.items()}
         caption, stored = (state_dict.pop(key, None) for key in (CAPTION_KEY, CONFIG_KEY))
         if stored is not None:
             metadata = {CONFIG_KEY: _config_text(stored)} | dict(metadata)
@@ -130,12 +148,12 @@ def read_checkpoint(
             config = replace(config, family=family_hint(config.latent_channels, path))
         if schedule is not None:
             config = _with_schedule(config, schedule)
-        _check_tensors(state_dict, config)
+        _check_tensors(state_dict, config, layers)
         if caption is not None:
             caption = _check_caption(caption, config)
     except ValueError as error:
         raise ValueError(f"{'the state dict' if path is None else path.name}: {error}") from None
-    return Checkpoint(state_dict, config, caption)
+    return Checkpoint(state_dict, config, caption, layers)
 
 
 def bare_layout(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -165,6 +183,19 @@ def _config_text(stored: Tensor) -> str:
     if stored.dtype != torch.uint8 or stored.ndim != 1:
         raise ValueError(f"its {CONFIG_KEY} is {stored.dtype} {list(stored.shape)}, JSON as uint8 [n] is needed")
     return bytes(stored.tolist()).decode(errors="replace")
+
+
+def _dequantise_halves(state_dict: dict[str, Tensor], layers: Layers, dequantise: Dequantise | None) -> None:
+    """The halves of ComfyUI's split modulation have scales of their own, so they are joined as plain numbers."""
+    for layer in [name for name in layers if name.rpartition(".")[2].startswith("adaLN_modulation_m")]:
+        if dequantise is None:
+            raise ValueError(f"its weights are quantised ({layer}): ComfyUI runs such files (PiD Loader)")
+        state_dict[f"{layer}.weight"] = dequantise(state_dict[f"{layer}.weight"], layers.pop(layer))
+
+
+def _bare_name(layer: str, state_dict: Mapping[str, Tensor]) -> str:
+    names = (layer.removeprefix(prefix) for prefix in ("", *PREFIXES))
+    return next((name for name in names if f"{name}.weight" in state_dict), layer)
 
 
 def _join_modulation(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -234,7 +265,7 @@ def _with_schedule(config: PiDConfig, schedule: str) -> PiDConfig:
     return replace(config, schedule=schedule)
 
 
-def _check_tensors(state_dict: Mapping[str, Tensor], config: PiDConfig) -> None:
+def _check_tensors(state_dict: Mapping[str, Tensor], config: PiDConfig, layers: Layers) -> None:
     with torch.device("meta"):
         expected = {k: tuple(v.shape) for k, v in PiDNetwork(config).state_dict().items()}
     missing = [k for k in expected if k not in state_dict]
@@ -244,7 +275,8 @@ def _check_tensors(state_dict: Mapping[str, Tensor], config: PiDConfig) -> None:
         for k, shape in expected.items()
         if k in state_dict and tuple(state_dict[k].shape) != shape
     ]
-    integers = [f"{k} is {v.dtype}" for k, v in state_dict.items() if k in expected and not v.is_floating_point()]
+    plain = [k for k in expected if k in state_dict and k.removesuffix(".weight") not in layers]
+    integers = [f"{k} is {state_dict[k].dtype}" for k in plain if not state_dict[k].is_floating_point()]
     problems = [
         f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for what, names in (

@@ -3,6 +3,6 @@
 A module's docstring is its help; it has add_arguments(parser) and run(args) -> exit code.
 """
 
-from . import doctor, fetch, upscale
+from . import convert, doctor, fetch, upscale
 
-COMMANDS = {"upscale": upscale, "fetch": fetch, "doctor": doctor}
+COMMANDS = {"upscale": upscale, "fetch": fetch, "convert": convert, "doctor": doctor}

@@ -1,0 +1,76 @@
+"""Any PiD checkpoint to one safetensors file whose metadata says what shapes cannot tell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from .checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, read_checkpoint
+from .config import PiDConfig
+from .latents import families_with
+from .quantised import formats_of
+
+_GENERIC_STEM = "model_ema_bf16"  # NVIDIA's files all have this name, in folders that tell them apart
+
+
+def convert(
+    source: Path, target: Path | None = None, *, family: str | None = None, schedule: str | None = None
+) -> tuple[Path, PiDConfig]:
+    """Write a checkpoint as safetensors, its configuration and caption in it; returns where, and the configuration.
+
+    target: None puts it beside the source. family, schedule: where the file cannot tell. The tensors keep their values
+    and dtypes; training-only ones are left out. Raises ValueError or OSError in one line, and then leaves no file.
+    """
+    target = target or default_target(source)
+    if target.exists():
+        raise FileExistsError(f"{target} exists already: move it away, or name another with -o")
+    checkpoint = read_checkpoint(source, family=family, schedule=schedule)
+    _check_told(source, checkpoint)
+    # ComfyUI's own loader knows PixelDiT by this prefix, and PiD without any
+    prefix = "core." if not checkpoint.config.has_latent and checkpoint.config.rope_mode == "original" else ""
+    tensors = {f"{prefix}{name}": tensor.contiguous() for name, tensor in checkpoint.state_dict.items()}
+    if checkpoint.default_caption is not None:
+        tensors[CAPTION_KEY] = checkpoint.default_caption[0].contiguous()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    try:
+        save_file(tensors, part, _metadata(checkpoint.config))
+        part.replace(target)
+    except SafetensorError as error:
+        raise OSError(f"{target} could not be written: {error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return target, checkpoint.config
+
+
+def default_target(source: Path) -> Path:
+    """Beside the source, as .safetensors; a file of NVIDIA's generic name takes its folder's."""
+    stem = source.absolute().parent.name if source.stem == _GENERIC_STEM else source.stem
+    return source.with_name(f"{stem}.safetensors")
+
+
+def _check_told(source: Path, checkpoint: Checkpoint) -> None:
+    config = checkpoint.config
+    if checkpoint.quantised:
+        raise ValueError(
+            f"{source.name}: its weights are quantised ({', '.join(formats_of(checkpoint.quantised))}): PiD Loader "
+            "runs it as it is; convert the bf16 file instead"
+        )
+    rows = families_with(config.latent_channels)
+    if config.family is None and len(rows) > 1:
+        raise ValueError(
+            f"{source.name}: latents of {config.latent_channels} channels can be of "
+            f"{', '.join(row.name for row in rows)}, and neither the file nor its name tells: add --family"
+        )
+
+
+def _metadata(config: PiDConfig) -> dict[str, str]:
+    """pid_config is what the loader reads; the rest is for people and other tools."""
+    told = {"version": config.version, "schedule": config.schedule}
+    if config.has_latent:
+        told |= {"family": config.family or "", "sr_scale": str(config.sr_scale)}
+    return {CONFIG_KEY: json.dumps(asdict(config)), **told, "format": "pt"}
