@@ -107,8 +107,14 @@ class PiDKitDecode(io.ComfyNode):
             seed=seed,
             positive=_caption(positive, clip, text),
         )
-        show_on_node(cls, *describe(made.lq))
-        return io.NodeOutput(to_image(sample(model, made, steps, seed)))
+        lines = describe(made.lq)
+        show_on_node(cls, *lines)
+        pixels = sample(model, made, steps, seed)
+        repeated = getattr(model.model.diffusion_model, "repeated", [])
+        if repeated:
+            lines.append(f"repeated in float32, because it gave NaN: {'; '.join(repeated)}")
+        show_on_node(cls, *lines)
+        return io.NodeOutput(to_image(pixels))
 
 
 def _check_student(model) -> None:

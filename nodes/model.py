@@ -21,6 +21,7 @@ from torch import Tensor
 from ..pid_core import PiDConfig, read_checkpoint
 from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
 from ..pid_core.cost import peak_bytes, trunk_bytes
+from ..pid_core.guard import finite_or_repeat
 from ..pid_core.windowed import crop_features
 from .latent_windows import LatentWindows
 from .network import ComfyPiDNetwork
@@ -115,16 +116,22 @@ class PiDKitModel(BaseModel):
         net = self.diffusion_model
         if net.compute_dtype != self.get_dtype_inference():
             net.compute_dtype = self.get_dtype_inference()
+        options = transformer_options or {}
+        context = c_crossattn.to(x.device)
         if lq_latent is not None:
             kwargs["lq_features"] = self._features(lq_latent, x, t)
             kwargs["degrade_sigma"] = degrade_sigma.to(x.device, torch.float32)
-        out = net(
-            self.model_sampling.calculate_input(t, x),
-            self.model_sampling.timestep(t).float(),
-            context=c_crossattn.to(x.device),
-            transformer_options=transformer_options or {},
-            **kwargs,
-        )
+
+        def run() -> Tensor:
+            return net(
+                self.model_sampling.calculate_input(t, x),
+                self.model_sampling.timestep(t).float(),
+                context=context,
+                transformer_options=options,
+                **kwargs,
+            )
+
+        out = finite_or_repeat(net, run, _step(t, options), image=x, caption=context)
         if self.config.prediction == "x0":
             return out
         return self.model_sampling.calculate_denoised(t, out, x)
@@ -153,7 +160,10 @@ class PiDKitModel(BaseModel):
                 return features
         # two, so that positive and negative may have latents of their own
         self._trunk = self._trunk[-1:]
-        features = self.diffusion_model.encode_lq(lq_latent, *size)
+        net = self.diffusion_model
+        features = finite_or_repeat(
+            net, lambda: net.encode_lq(lq_latent, *size), "the latent's projector", latent=lq_latent
+        )
         self._trunk.append((lq_latent, key, features))
         return features
 
@@ -171,6 +181,10 @@ class PiDKitModel(BaseModel):
         if self.default_caption is not None:
             tensors[CAPTION_KEY] = self.default_caption[0]
         return tensors
+
+    def begin_run(self) -> None:
+        self.forget_lq()
+        self.diffusion_model.repeated.clear()
 
     def forget_lq(self) -> None:
         self._trunk = []
@@ -215,6 +229,14 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
         return executor(patcher, noise_shape, *args, **kwargs)
     finally:
         base._planned = Planned()
+
+
+def _step(t: Tensor, transformer_options: dict) -> str:
+    """Names a network call for messages: which step of the schedule where that can be told, and the noise level."""
+    level, sigmas = float(t.flatten()[0]), transformer_options.get("sample_sigmas")
+    levels = [] if sigmas is None else sigmas.tolist()
+    step = f"step {levels.index(level) + 1} of {len(levels) - 1}, " if level in levels else ""
+    return f"{step}the network at noise level {level:g}"
 
 
 def _check_count(what: str, count: int, images: int) -> None:
@@ -275,8 +297,8 @@ def wrap(
         model.to(offload_device)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, plan_memory)
-    for moment in (CallbacksMP.ON_PRE_RUN, CallbacksMP.ON_CLEANUP):
-        patcher.add_callback_with_key(moment, KEY, lambda p: p.model.forget_lq())
+    patcher.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, lambda p: p.model.begin_run())
+    patcher.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, lambda p: p.model.forget_lq())
     return patcher
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
@@ -21,6 +24,8 @@ class ComfyPiDNetwork(PiDNetwork):
     def __init__(self, config: PiDConfig, *, dtype: torch.dtype, device=None, operations):
         super().__init__(config, dtype=dtype, device="meta", operations=without_memory(operations, dtype))
         self.dtype = dtype
+        self._exact = False
+        self._used = "none yet"
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options=None, **kwargs) -> Tensor:
         """x [B, 3, H, W], timesteps [B], context [B, T, W]; the rest as in `_forward`, by keyword."""
@@ -42,6 +47,8 @@ class ComfyPiDNetwork(PiDNetwork):
         **_,
     ) -> Tensor:
         function = _attention_for(x.device)
+        override = transformer_options.get("optimized_attention_override")
+        self._used = getattr(override or function, "__name__", type(override).__name__)
 
         def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return function(
@@ -58,8 +65,38 @@ class ComfyPiDNetwork(PiDNetwork):
             lq_latent=lq_latent,
             lq_features=lq_features,
             degrade_sigma=degrade_sigma,
-            attention=attention,
+            attention=None if self._exact else attention,
         )
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        self._exact = True
+        try:
+            with super().in_float32():
+                yield
+        finally:
+            self._exact = False
+
+    def _attention_name(self) -> str:
+        return super()._attention_name() if self._exact else self._used
+
+    @contextmanager
+    def _widened(self) -> Iterator[None]:
+        # ComfyUI casts a layer's weights to its input's dtype (and does not multiply in 8 bits) where a function is
+        # to be run on them, wherever and in whatever form they are kept
+        layers = [m for m in self.modules() if hasattr(m, "comfy_cast_weights")]
+        kept = [m.weight_function for m in layers]
+        for layer in layers:
+            layer.weight_function = [*layer.weight_function, _unchanged]
+        try:
+            yield
+        finally:
+            for layer, functions in zip(layers, kept, strict=True):
+                layer.weight_function = functions
+
+
+def _unchanged(weight: Tensor) -> Tensor:
+    return weight
 
 
 def _attention_for(device: torch.device):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .config import PiDConfig
+from .guard import NonFiniteError, finite_or_repeat
 from .latents import check_latent, sigma_per_image
 from .network import PiDNetwork
 from .schedule import distilled_sigmas
@@ -49,10 +50,12 @@ def decode(
     window_batch: windows per network call. A plan of one window changes nothing. Out of memory halves the batch, then
     takes a smaller plan, with a warning each time.
     Source: the reference's student sampler ("sde" re-noising, x0 in float64, only the result clamped).
-    Raises ValueError in one line for any input that does not fit.
+    Raises ValueError in one line for any input that does not fit, and NonFiniteError, a ValueError too, where a step
+    gives NaN or infinite values and its repetition in float32 does so again; `net.repeated` lists repeated calls.
     """
     config = net.config
     _check_student(config)
+    net.repeated.clear()
     device = next(net.parameters()).device
     lq_latent = check_latent(lq_latent, config.latent_channels).to(device)
     batch = lq_latent.shape[0]
@@ -68,10 +71,15 @@ def decode(
         run = WindowRun(windows, fuse=fuse, window_batch=window_batch)
         predict = partial(predict_x0_by_windows, run=run)
 
-    lq_features = net.encode_lq(lq_latent, height, width)
+    lq_features = finite_or_repeat(
+        net, lambda: net.encode_lq(lq_latent, height, width), "the latent's projector", latent=lq_latent
+    )
     x = next(draw)
     for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
-        x0 = predict(net, x, t, caption, lq_features, sigma)
+        try:
+            x0 = predict(net, x, t, caption, lq_features, sigma)
+        except NonFiniteError as error:
+            raise error.within(f"step {step} of {steps}") from None
         if callback is not None:
             callback(step, steps, x0)
         x = (1 - t_next) * x0 + t_next * next(draw) if step < steps else x0

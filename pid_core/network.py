@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 
 from .blocks import Attention, PatchBlock, PixelBlock, make_norm, rms_norm, sdpa
 from .config import PiDConfig
+from .guard import widened_layers
 from .lq import LQProjector, SigmaGate
 from .positions import image_rope, sine_cosine, text_rope, timestep_features
 
@@ -45,6 +49,7 @@ class PiDNetwork(nn.Module):
     `operations` supplies Linear, Conv2d, GroupNorm and RMSNorm; `attention(q, k, v)` works on [B, heads, L, head_dim]
     (None: PyTorch's SDPA). `compute_dtype` is what matrix products run in; residual streams stay float32.
     `family` and `default_caption` [1, T, caption_width] describe the loaded checkpoint where it tells them.
+    `repeated` lists the calls of the last run that had to be repeated in float32 (guard.py).
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class PiDNetwork(nn.Module):
         self.compute_dtype = dtype or torch.get_default_dtype()
         self.family: str | None = config.family
         self.default_caption: Tensor | None = None
+        self.repeated: list[str] = []
         kind = {"dtype": dtype, "device": device, "operations": operations}
         exact = kind | {"dtype": torch.float32}  # a few small layers whose rounding the whole image would show
         width = config.hidden_size
@@ -102,6 +108,7 @@ class PiDNetwork(nn.Module):
         rows, cols = self._check(x, timestep, caption, degrade_sigma)
         lq_features = self._check_lq(x, lq_latent, lq_features)
         if config.has_latent:
+            lq_features = lq_features.to(dtype)
             sigma = degrade_sigma.to(x.device, torch.float32).view(-1, 1, 1)
         rope = self._image_rope(rows, cols, config.head_dim, x.device)
 
@@ -134,6 +141,27 @@ class PiDNetwork(nn.Module):
             )
         rows, cols = self._grid(height, width)
         return self.lq_proj(lq_latent.to(self.compute_dtype), rows, cols)
+
+    def numerics(self) -> str:
+        """What the network computes in, for messages: "bfloat16 with sdpa"."""
+        return f"{str(self.compute_dtype).removeprefix('torch.')} with {self._attention_name()}"
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """While this lasts the network computes in float32 with PyTorch's attention; its weights keep their dtype."""
+        kept = self.compute_dtype, self.attention
+        self.compute_dtype, self.attention = torch.float32, sdpa
+        try:
+            with self._widened():
+                yield
+        finally:
+            self.compute_dtype, self.attention = kept
+
+    def _widened(self) -> AbstractContextManager:
+        return widened_layers(self)
+
+    def _attention_name(self) -> str:
+        return getattr(self.attention, "__name__", type(self.attention).__name__)
 
     def _inject(self, point: int, s: Tensor, lq_features: Tensor, sigma: Tensor) -> Tensor:
         features = self.lq_proj.output_heads[point](lq_features)

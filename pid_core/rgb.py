@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .guard import all_finite
+
 BLOCK = 2
 
 
@@ -24,11 +26,16 @@ def to_image(pixels: Tensor) -> Tensor:
 
     Float32 is finer near 0 than near -1, so dark values lose their last bits on the way there. What lies
     within 2^-25 of an 8- or 16-bit level is put back on it: savers that cut off would else lose a level.
-    Raises ValueError for any other shape.
+    Raises ValueError for any other shape, and for NaN, which would be saved as black.
     """
     if pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ValueError(
             f"pixels are [B, 3, H, W], these have shape {list(pixels.shape)}: decode them with another VAE"
+        )
+    if not all_finite(pixels):
+        raise ValueError(
+            "the pixels hold NaN or infinite values, which would be saved as black: the sampler that made them "
+            "failed; load the model with PiD Loader, which repeats such steps in float32"
         )
     image = ((pixels.float() + 1) / 2).clamp(0, 1).movedim(1, -1)
     level = (image * 65535).round() / 65535

@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .guard import NonFiniteError, finite_or_repeat
 from .network import PiDNetwork
 from .schedule import x0_from_velocity
 from .windows import Window, WindowPlan, fuse_profiles, fuse_weights, shrink_plan
@@ -20,9 +21,18 @@ Predict = Callable[[list[Window]], Sequence[Tensor]]  # each result [windows * B
 def predict_x0(
     net: PiDNetwork, x: Tensor, t: Tensor, caption: Tensor, lq_features: Tensor, degrade_sigma: Tensor
 ) -> Tensor:
-    """One network call, as the clean image: x [B, 3, H, W] at time t (scalar) -> x0 [B, 3, H, W] float32."""
+    """One network call, as the clean image: x [B, 3, H, W] at time t (scalar) -> x0 [B, 3, H, W] float32.
+
+    A call that gives NaN or infinite values is repeated in float32; see guard.py for what is raised.
+    """
     timestep = (1000 * t).expand(x.shape[0])
-    out = net(x, timestep, caption, lq_features=lq_features, degrade_sigma=degrade_sigma)
+    out = finite_or_repeat(
+        net,
+        lambda: net(x, timestep, caption, lq_features=lq_features, degrade_sigma=degrade_sigma),
+        f"the network at noise level {float(t):g}",
+        image=x,
+        caption=caption,
+    )
     return out if net.config.prediction == "x0" else x0_from_velocity(x, t, out)
 
 
@@ -88,6 +98,9 @@ class WindowRun:
             batch = [i for i in todo[: self.window_batch] if alike(self.plan.windows[i]) == key]
             try:
                 results = predict([self.plan.windows[i] for i in batch])
+            except NonFiniteError as error:
+                names = ", ".join(str(i + 1) for i in batch)
+                raise error.within(f"window {names} of {self.plan.count}") from None
             except RuntimeError as error:
                 if not is_out_of_memory(error) or not self._ask_for_less(len(batch)):
                     raise

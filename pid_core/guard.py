@@ -1,0 +1,82 @@
+"""NaN guard: a network call that gives NaN or infinite values is repeated in float32 with PyTorch's own attention.
+
+Short dtypes overflow on some GPUs and some attention kernels fail on some shapes; either one turns the image black.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class NonFiniteError(ValueError):
+    """A network call gave NaN or infinite values, in float32 too. One line: where, and in what it was computed."""
+
+    def within(self, place: str) -> NonFiniteError:
+        """The same error with a place before it, such as "step 2 of 4"."""
+        return NonFiniteError(f"{place}, {self}")
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite: then, and only then, the sum is finite too. Needs no memory of its own."""
+    return bool(values.sum(dtype=torch.float32).isfinite())
+
+
+def finite_or_repeat(net: nn.Module, run: Callable[[], Tensor], what: str, **inputs: Tensor) -> Tensor:
+    """run(), a call of `net`; once more inside `net.in_float32()` where it gives NaN or infinite values.
+
+    what: names the call in messages, such as "the network at noise level 0.866". inputs: tensors that go in, by the
+    name the user knows them by: where one is not finite itself, there is nothing to repeat.
+    Raises NonFiniteError.
+    """
+    out = run()
+    if all_finite(out):
+        return out
+    for name, tensor in inputs.items():
+        if not all_finite(tensor):
+            raise NonFiniteError(f"{what}: {name} holds NaN or infinite values; the step that made it failed")
+    used = net.numerics()
+    logging.getLogger(__name__).warning(
+        f"PiD: {what} gave NaN or infinite values in {used}; it is repeated in float32 with PyTorch's attention"
+    )
+    with net.in_float32():
+        out = run()
+        again = net.numerics()
+    if all_finite(out):
+        net.repeated.append(f"{what} in {used}")
+        return out
+    raise NonFiniteError(
+        f"{what} gave NaN or infinite values in {used}, and again in {again}: the checkpoint may be damaged, or a "
+        "LoRA or patch on the model too strong; fetch the file again, or take patches off"
+    )
+
+
+@contextmanager
+def widened_layers(net: nn.Module) -> Iterator[None]:
+    """Layers of `net` run on float32 copies of their weights, each made when its layer is called and dropped after.
+
+    The weights themselves stay as they are, so this needs memory for one layer and not for the network.
+    """
+    held: dict[nn.Module, dict] = {}
+
+    def widen(layer: nn.Module, _) -> None:
+        held[layer] = dict(layer._parameters)
+        layer._parameters.update({k: p if p is None else p.float() for k, p in held[layer].items()})
+
+    def narrow(layer: nn.Module, *_) -> None:
+        layer._parameters.update(held.pop(layer))
+
+    handles = []
+    for layer in net.modules():
+        if next(layer.children(), None) is None and any(p.dtype != torch.float32 for p in layer.parameters()):
+            handles.append(layer.register_forward_pre_hook(widen))
+            handles.append(layer.register_forward_hook(narrow, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
