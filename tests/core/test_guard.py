@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import save_tiny, tiny_state_dict
 
@@ -142,6 +142,7 @@ def test_the_list_of_repeated_calls_is_that_of_the_last_run():
     assert net.repeated == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), max_size=20))
 def test_all_finite(values):
     tensor = torch.tensor(values, dtype=torch.float32).clamp(-1e30, 1e30)  # a sum within float32

@@ -1,0 +1,148 @@
+"""Hold colours: take tone or low frequencies of a decoded image from a reference, and leave its detail alone.
+
+PiD can drift in colour (teal casts, whitening) while the VAE's own decode, or the source picture, has the right tone at
+a quarter of the size. Works on one channel of one image at a time, so that a 4096 x 4096 image needs no second copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .guard import all_finite
+
+COLOUR_HOLDS = ("none", "mean_deviation", "low_frequencies")
+
+CELLS = 128  # most cells of the coarse grid along the longer side: cells of 16 px on an image of 2048
+SMALLEST_CELL = 8  # px; the reference, four times smaller, knows nothing of finer waves
+RADIUS = 2  # of the low-pass, in cells: its standard deviation
+MAX_GAIN = 2.0  # most that mean_deviation stretches or squeezes a channel
+FLAT = 1e-3  # deviation, of a range of 2, below which a channel is flat and has no contrast to match
+ASPECT_TOLERANCE = 0.03  # of width / height; more than rounding to whole latent cells makes, less than another crop
+SCALE = 4  # output pixels per pixel of the picture that a VAE encoded
+LARGEST_CELL = 16  # pixels of that picture per latent cell; what does not fill one, VAE Encode cuts off
+
+
+def hold_colour_(pixels: Tensor, reference: Tensor, hold: str = "low_frequencies", fidelity: float = 0.0) -> Tensor:
+    """Change `pixels` in place, and return them; not clamped.
+
+    pixels [B, 3, H, W], floating point. reference [B or 1, 3, h, w] of any size and about the same aspect, in the same
+    range of values; a picture that VAE Encode would have cropped is cropped the same way.
+    hold: "none"; "mean_deviation", a gain and an offset per channel, for casts and whitening that are the same
+    everywhere; "low_frequencies", all that a wide Gaussian leaves, for casts that differ from place to place too.
+    fidelity, 0 to 1: how much of the finer detail is the reference's, enlarged. With "low_frequencies" and fidelity 1
+    the result is the enlarged reference.
+    Raises ValueError in one line.
+    """
+    check_hold(pixels.shape, reference, hold, fidelity)
+    if hold == "none" and fidelity == 0:
+        return pixels
+    reference = crop_as_encoded(reference, *pixels.shape[-2:])
+    low = 1.0 if hold == "low_frequencies" else 0.0
+    for i, image in enumerate(pixels):
+        for channel, wanted in zip(image, reference[i % reference.shape[0]], strict=True):
+            wanted = wanted.to(channel.device, torch.float32)
+            if hold == "mean_deviation":
+                gain, offset = match_tone(channel, wanted)
+                channel.mul_(gain).add_(offset)
+            if low or fidelity:
+                # channel + low * (slow part of wanted - channel) + fidelity * (the rest of it)
+                slow = low_difference(channel, wanted)
+                if fidelity:
+                    channel.lerp_(resize(wanted, channel.shape).to(channel.dtype), fidelity)
+                channel.add_(slow, alpha=low - fidelity)
+    return pixels
+
+
+def check_hold(shape: Sequence[int], reference: Tensor, hold: str, fidelity: float) -> None:
+    """Raise ValueError in one line if `hold_colour_` would on pixels of this shape, [B, 3, H, W]."""
+    if hold not in COLOUR_HOLDS:
+        raise ValueError(f"colour_hold is {hold!r}; choose one of {', '.join(COLOUR_HOLDS)}")
+    if not 0 <= fidelity <= 1:
+        raise ValueError(f"fidelity must be between 0 and 1, got {fidelity}")
+    for name, found in (("image", shape), ("reference", reference.shape)):
+        if len(found) != 4 or found[1] != 3 or 0 in found:
+            raise ValueError(f"the {name} has shape {list(found)}; pictures of 3 channels are needed")
+    images, _, height, width = shape
+    if reference.shape[0] not in (1, images):
+        raise ValueError(
+            f"the reference holds {reference.shape[0]} images, there are {images} to hold the colours of: give one, or "
+            "one per image"
+        )
+    kept = crop_as_encoded(reference, height, width)
+    (ref_height, ref_width), cropped = reference.shape[-2:], kept.shape != reference.shape
+    if not cropped and abs(math.log(width * ref_height / (height * ref_width))) > ASPECT_TOLERANCE:
+        raise ValueError(
+            f"the reference is {ref_width} x {ref_height}, the image {width} x {height}: their shapes differ; connect "
+            "the picture the latent was made from, or the VAE's decode of the latent"
+        )
+    if not all_finite(reference):
+        raise ValueError("the reference holds NaN or infinite values: the step that made it failed")
+
+
+class Tone(NamedTuple):
+    """What makes one channel's tone another's: value * gain + offset."""
+
+    gain: float
+    offset: float
+
+
+def match_tone(channel: Tensor, wanted: Tensor) -> Tone:
+    """Gain and offset that give `channel` [H, W] the mean and the deviation of `wanted` [h, w].
+
+    Both are measured on their low frequencies, so that detail which only one of them has does not count as contrast.
+    """
+    ours, theirs = (_blurred(image).double() for image in _both_coarse(channel, wanted))
+    before, after = float(ours.std(correction=0)), float(theirs.std(correction=0))
+    gain = 1.0 if min(before, after) < FLAT else min(max(after / before, 1 / MAX_GAIN), MAX_GAIN)
+    return Tone(gain, float(theirs.mean()) - gain * float(ours.mean()))
+
+
+def low_difference(channel: Tensor, wanted: Tensor) -> Tensor:
+    """Low frequencies of `wanted` [h, w] minus those of `channel` [H, W]: [H, W] float32.
+
+    The Gaussian runs on the coarse grid, where it costs nothing at 4096 x 4096; enlarged it is as smooth.
+    """
+    ours, theirs = _both_coarse(channel, wanted)
+    return resize(_blurred(theirs - ours), channel.shape)
+
+
+def resize(channel: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """[h, w] to another size, float32: bicubic, averaged first where it gets smaller."""
+    if tuple(channel.shape) == tuple(size):
+        return channel.float()
+    return F.interpolate(channel.float()[None, None], size=tuple(size), mode="bicubic", antialias=True)[0, 0]
+
+
+def crop_as_encoded(reference: Tensor, height: int, width: int) -> Tensor:
+    """The part of a picture [..., h, w] that VAE Encode keeps, where height x width is four times that part.
+
+    VAE Encode cuts what does not fill a latent cell evenly from both sides. Any other picture comes back whole.
+    """
+    kept = [side // SCALE for side in (height, width)]
+    spare = [side - k for side, k in zip(reference.shape[-2:], kept, strict=True)]
+    whole = height % SCALE == width % SCALE == 0 and min(kept) >= LARGEST_CELL
+    if not (whole and all(0 <= n < LARGEST_CELL for n in spare)):
+        return reference
+    top, left = (n // 2 for n in spare)
+    return reference[..., top : top + kept[0], left : left + kept[1]]
+
+
+def _both_coarse(channel: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    cell = max(SMALLEST_CELL, max(channel.shape) / CELLS)
+    grid = tuple(math.ceil(side / cell) for side in channel.shape)
+    return resize(channel, grid), resize(wanted, grid)
+
+
+def _blurred(coarse: Tensor) -> Tensor:
+    reach = torch.arange(-3 * RADIUS, 3 * RADIUS + 1, device=coarse.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (reach / RADIUS).square())
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    margin = 3 * RADIUS
+    padded = F.pad(coarse[None, None], (margin,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel), kernel.mT)[0, 0]

@@ -1,0 +1,172 @@
+"""Fit a picture to a checkpoint: the size to encode it at, and the way back from what PiD decodes.
+
+Three sizes: the source is the picture as given; the content is the whole of it at the size the VAE reads; the canvas is
+what is encoded, the content padded or cropped to whole latent cells. PiD decodes the canvas `scale` times as large.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .latents import get_family
+from .rgb import to_image, to_pixels
+
+TARGETS = {"2K": 2048, "4K": 4096}  # side of a square of the output's area
+FITS = ("pad", "crop")
+MAX_SIDE = 16384  # of the output
+
+
+class Size(NamedTuple):
+    height: int
+    width: int
+
+    def times(self, factor: int) -> Size:
+        return Size(self.height * factor, self.width * factor)
+
+    def __str__(self) -> str:
+        return f"{self.width} x {self.height}"
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where a picture lies on the canvas that is encoded; sizes in pixels, `scale` from canvas to decoded image."""
+
+    source: Size
+    content: Size
+    canvas: Size
+    scale: int
+
+    @property
+    def decoded(self) -> Size:
+        """What PiD makes of the canvas."""
+        return self.canvas.times(self.scale)
+
+    @property
+    def output(self) -> Size:
+        """The whole picture at the decoded scale, which `finish_image` gives back."""
+        return self.content.times(self.scale)
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Top and left of the canvas on the content: negative where it is padded, positive where it is cropped."""
+        return tuple((a - b) // 2 for a, b in zip(self.content, self.canvas, strict=True))
+
+    @property
+    def padded(self) -> bool:
+        """Whether all of the content is on the canvas; else it was cropped."""
+        return self.canvas.height >= self.content.height and self.canvas.width >= self.content.width
+
+    def describe(self) -> str:
+        """One line for people; sizes as width x height."""
+        steps = [f"{self.source} picture"]
+        if self.content != self.source:
+            steps.append(f"resized to {self.content}")
+        if self.canvas != self.content:
+            steps.append(f"{'padded' if self.padded else 'cropped'} to {self.canvas}")
+        steps.append(f"PiD makes it {self.decoded}")
+        if self.output != self.decoded:
+            steps.append(f"finished: {self.output}")
+        return ", ".join(steps)
+
+
+def plan_framing(
+    height: int, width: int, family: str, *, target: str = "2K", factor: float = 4.0, fit: str = "pad"
+) -> Framing:
+    """Sizes for a picture of height x width pixels, its aspect kept to half a pixel of the content.
+
+    family: decides the multiple both sides of the canvas must be of (what one latent cell covers) and the scale.
+    target: "2K" or "4K", an output with the area of 2048 x 2048 or 4096 x 4096, as the checkpoints were trained; or
+    "factor", an output `factor` times the source. fit: "pad" the content to the multiple, or "crop" it.
+    Raises ValueError in one line.
+    """
+    row = get_family(family)
+    if height < 1 or width < 1:
+        raise ValueError(f"the picture is empty: {width} x {height}")
+    if fit not in FITS:
+        raise ValueError(f"fit is {fit!r}; choose one of {', '.join(FITS)}")
+    if target == "factor":
+        if not (math.isfinite(factor) and factor > 0):
+            raise ValueError(f"factor must be above 0, got {factor}")
+        enlarge = factor
+    elif target in TARGETS:
+        enlarge = TARGETS[target] / math.sqrt(height * width)
+    else:
+        raise ValueError(f"target is {target!r}; choose one of {', '.join([*TARGETS, 'factor'])}")
+
+    source = Size(height, width)
+    content = Size(*(max(1, round(side * enlarge / row.sr_scale)) for side in source))
+    whole_cells = math.ceil if fit == "pad" else math.floor
+    canvas = Size(*(whole_cells(side / row.down) * row.down for side in content))
+    framing = Framing(source, content, canvas, row.sr_scale)
+    if min(canvas) == 0:
+        raise ValueError(
+            f"{source} becomes {content}, and {family} needs at least {row.down} pixels a side: set fit to pad, or a "
+            "larger target"
+        )
+    if max(framing.decoded) > MAX_SIDE:
+        raise ValueError(
+            f"{source} would become {framing.decoded}; at most {MAX_SIDE} pixels a side are possible: choose a "
+            "smaller target or factor"
+        )
+    return framing
+
+
+def prepare_image(image: Tensor, framing: Framing) -> Tensor:
+    """The canvas of a picture: [B, H, W, 3 or 4] in [0, 1] of the source's size -> [B, h, w, 3].
+
+    Resized bicubic, averaged where it gets smaller (as the networks were trained on); padding mirrors the picture.
+    """
+    content = _resize(to_pixels(image), framing.content)
+    rows, cols = (
+        _mirrored(start, kept, whole, image.device)
+        for start, kept, whole in zip(framing.offset, framing.canvas, framing.content, strict=True)
+    )
+    return to_image(content[:, :, rows][..., cols])
+
+
+def finish_image(decoded: Tensor, framing: Framing, source: Tensor) -> Tensor:
+    """Undo the canvas: what PiD decoded, [B, H, W, 3] in [0, 1], to the whole picture at the same scale.
+
+    Padding is cut off. What was cropped comes from `source` [B or 1, h, w, 3 or 4], plainly enlarged.
+    Raises ValueError when the image is not what PiD makes of this canvas.
+    """
+    check_decoded(decoded.shape[:3], framing, source)
+    top, left = (n * framing.scale for n in framing.offset)
+    height, width = framing.output
+    if framing.padded:
+        return decoded[:, -top : height - top, -left : width - left].contiguous()
+    whole = _resize(to_pixels(source), framing.output).add_(1).div_(2).clamp_(0, 1).movedim(1, -1)
+    whole = whole.expand(decoded.shape[0], -1, -1, -1).to(decoded, copy=True)
+    whole[:, top : top + decoded.shape[1], left : left + decoded.shape[2]] = decoded
+    return whole
+
+
+def check_decoded(shape: Sequence[int], framing: Framing, source: Tensor) -> None:
+    """Raise ValueError in one line if `finish_image` would on images of this shape, [B, H, W]."""
+    images, *size = shape
+    if tuple(size) != framing.decoded:
+        raise ValueError(
+            f"the image is {Size(*size)}, but the picture from PiD Prepare Image decodes to {framing.decoded}: connect "
+            "what PiD made of that picture"
+        )
+    if not framing.padded and source.shape[0] not in (1, images):
+        raise ValueError(f"{images} images were decoded from {source.shape[0]} pictures: as many are needed")
+
+
+def _resize(pixels: Tensor, size: Size) -> Tensor:
+    if pixels.shape[-2:] == size:
+        return pixels
+    return F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+
+
+def _mirrored(start: int, count: int, size: int, device: torch.device) -> Tensor:
+    """Indices start, start + 1, ... of a side of `size` pixels that goes on as its own mirror image at both ends."""
+    index = torch.arange(start, start + count, device=device) % (2 * size)
+    return torch.minimum(index, 2 * size - 1 - index)
