@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .caption import PiDKitCaption
 from .caption_files import PiDKitLoadCaption, PiDKitSaveCaption
+from .colour_hold import PiDKitColourHold
 from .conditioning import PiDKitConditioning
 from .context_window import PiDKitContextWindow
 from .decode import PiDKitDecode
@@ -12,6 +13,7 @@ from .early_stop import PiDKitEarlyStop, PiDKitLatentFromNoisy
 from .latent_files import PiDKitLoadLatent, PiDKitSaveLatent
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
+from .prepare import PiDKitFinishImage, PiDKitPrepareImage
 from .regional_caption import PiDKitRegionalCaption
 from .rgb_latent import PiDKitRGBLatent
 from .sigmas import PiDKitSigmas
@@ -24,6 +26,9 @@ NODES: list[type[io.ComfyNode]] = [
     PiDKitRegionalCaption,
     PiDKitPixelVAE,
     PiDKitSigmas,
+    PiDKitPrepareImage,
+    PiDKitFinishImage,
+    PiDKitColourHold,
     PiDKitRGBLatent,
     PiDKitEarlyStop,
     PiDKitLatentFromNoisy,

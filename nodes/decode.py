@@ -10,7 +10,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pid_core import distilled_sigmas
-from ..pid_core.rgb import to_image
+from ..pid_core.colour import check_hold, hold_colour_
+from ..pid_core.prepare import check_decoded, finish_image
+from ..pid_core.rgb import from_rgb_latent, to_image, to_pixels
+from .colour_hold import colour_hold_input, fidelity_input
 from .conditioning import (
     Conditioned,
     condition,
@@ -20,6 +23,7 @@ from .conditioning import (
     sigma_input,
     sigma_list_input,
 )
+from .prepare import Framed, framing_input
 from .sampling import UndistilledSampling
 from .show import show_on_node
 from .text_encoder import encode_caption
@@ -58,6 +62,8 @@ class PiDKitDecode(io.ComfyNode):
                 ),
                 latent_format_input(optional=True),
                 latent_noise_input(optional=True),
+                colour_hold_input("none", optional=True),
+                fidelity_input(optional=True),
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
@@ -77,6 +83,17 @@ class PiDKitDecode(io.ComfyNode):
                     tooltip="What the picture shows. Used with clip; may stay empty.",
                 ),
                 sigma_list_input(),
+                io.Image.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="For colour_hold and fidelity: VAE Decode of the latent, or the picture it was made from. "
+                    "Not needed with framing, nor with PiD RGB Latent.",
+                ),
+                framing_input(
+                    optional=True,
+                    tooltip="From PiD Prepare Image: its padding or cropping is undone here, and its picture is the "
+                    "reference.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The decoded images.")],
             hidden=[io.Hidden.unique_id],
@@ -92,10 +109,14 @@ class PiDKitDecode(io.ComfyNode):
         seed: int,
         latent_format: str = "auto",
         latent_noise: str = "add",
+        colour_hold: str = "none",
+        fidelity: float = 0.0,
         positive: list | None = None,
         clip=None,
         text: str = "",
         sigma_list: list | float | None = None,
+        reference: Tensor | None = None,
+        framing: Framed | None = None,
     ) -> io.NodeOutput:
         _check_student(model)
         made = condition(
@@ -108,13 +129,26 @@ class PiDKitDecode(io.ComfyNode):
             positive=_caption(positive, clip, text),
         )
         lines = describe(made.lq)
+        # all that can be wrong is found before the decode, which may take minutes
+        canvas = made.canvas["samples"]
+        if framing is not None:
+            check_decoded((canvas.shape[0], *canvas.shape[2:]), framing.framing, framing.source)
+            lines.append(framing.framing.describe())
+        wanted = None
+        if colour_hold != "none" or fidelity > 0:
+            wanted = _reference(reference, framing, latent, made.lq.family.name)
+            check_hold(canvas.shape, wanted, colour_hold, fidelity)
         show_on_node(cls, *lines)
+
         pixels = sample(model, made, steps, seed)
         repeated = getattr(model.model.diffusion_model, "repeated", [])
         if repeated:
             lines.append(f"repeated in float32, because it gave NaN: {'; '.join(repeated)}")
         show_on_node(cls, *lines)
-        return io.NodeOutput(to_image(pixels))
+        if wanted is not None:
+            hold_colour_(pixels, wanted, colour_hold, fidelity)
+        image = to_image(pixels)
+        return io.NodeOutput(image if framing is None else finish_image(image, framing.framing, framing.source))
 
 
 def _check_student(model) -> None:
@@ -155,3 +189,16 @@ def _caption(positive: list | None, clip, text: str) -> list | None:
     if positive is not None:
         raise ValueError("both positive and clip are connected: positive is a text already, take one of them away")
     return encode_caption(clip, text)[0]
+
+
+def _reference(reference: Tensor | None, framed: Framed | None, latent: dict, family: str) -> Tensor:
+    """The picture to hold colours by, [B, 3, h, w] in [-1, 1]."""
+    if reference is not None:
+        return to_pixels(reference)
+    if framed is not None:
+        return to_pixels(framed.image)
+    if family == "rgb":
+        return from_rgb_latent(latent["samples"])
+    raise ValueError(
+        "colour_hold and fidelity need a reference: connect VAE Decode of the latent, or the picture it was made from"
+    )

@@ -54,3 +54,8 @@ def to_rgb_latent(image: Tensor, crop: bool = False) -> Tensor:
     if (height % BLOCK or width % BLOCK) and not crop:
         raise ValueError(f"the image is {width} x {height}; both sides must be even: crop it (odd_size) or resize it")
     return F.pixel_unshuffle(pixels[..., : height // BLOCK * BLOCK, : width // BLOCK * BLOCK], BLOCK)
+
+
+def from_rgb_latent(latent: Tensor) -> Tensor:
+    """[B, 12, h, w] of the `rgb` family -> pixels [B, 3, 2h, 2w] in [-1, 1]; undoes `to_rgb_latent`."""
+    return F.pixel_shuffle(latent.float(), BLOCK)

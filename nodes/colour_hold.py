@@ -1,0 +1,68 @@
+"""PiD Colour Hold: colours of a decoded image from a reference, its detail kept."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pid_core.colour import COLOUR_HOLDS, hold_colour_
+
+
+def colour_hold_input(default: str, **options) -> io.Combo.Input:
+    return io.Combo.Input(
+        "colour_hold",
+        options=list(COLOUR_HOLDS),
+        default=default,
+        tooltip="Takes colours from the reference and leaves detail alone. mean_deviation: one gain and offset per "
+        "channel, for a cast or whitening that is the same everywhere. low_frequencies: everything broad, for "
+        "casts that differ from place to place. none: off.",
+        **options,
+    )
+
+
+def fidelity_input(**options) -> io.Float.Input:
+    return io.Float.Input(
+        "fidelity",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="How much of the fine detail comes from the reference, enlarged, 0 to 1. 0: all detail is PiD's. "
+        "0.2 to 0.5 calms plastic or over-drawn texture; 1 leaves none of PiD's detail.",
+        **options,
+    )
+
+
+class PiDKitColourHold(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitColourHold",
+            display_name="PiD Colour Hold",
+            category="PiD",
+            description="Gives a decoded image the colours of a reference: the VAE's decode of the same latent, or the "
+            "picture it was made from. PiD Decode can do the same before it cuts off values out of range.",
+            search_aliases=["color match", "color fix", "colour fix", "whitening", "teal", "fidelity", "wavelet"],
+            inputs=[
+                io.Image.Input("image", tooltip="The decoded images."),
+                io.Image.Input(
+                    "reference",
+                    tooltip="Where the colours come from, of any size but the same shape: VAE Decode of the latent, or "
+                    "the source picture. One, or one per image.",
+                ),
+                colour_hold_input("low_frequencies"),
+                fidelity_input(),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The images in the colours of the reference.")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, reference: Tensor, colour_hold: str, fidelity: float) -> io.NodeOutput:
+        held = image.clone()
+        hold_colour_(channels_first(held), channels_first(reference), colour_hold, fidelity)
+        return io.NodeOutput(held.clamp_(0, 1))
+
+
+def channels_first(image: Tensor) -> Tensor:
+    """[B, H, W, 3 or 4] -> a view [B, 3, H, W], without alpha."""
+    return image[..., :3].movedim(-1, 1)

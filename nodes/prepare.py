@@ -1,0 +1,116 @@
+"""PiD Prepare Image and PiD Finish Image: a picture to the size a checkpoint was trained for, and back."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pid_core.prepare import FITS, TARGETS, Framing, finish_image, plan_framing, prepare_image
+from .conditioning import FORMATS
+from .show import show_on_node
+
+
+class Framed(NamedTuple):
+    """A picture and how it was framed: source [B, H, W, C] as given, image [B, h, w, 3] as encoded."""
+
+    framing: Framing
+    source: Tensor
+    image: Tensor
+
+
+FramedPicture = io.Custom("PIDKIT_FRAMING")
+
+
+def framing_input(**options) -> io.Custom.Input:
+    return FramedPicture.Input("framing", **options)
+
+
+class PiDKitPrepareImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitPrepareImage",
+            display_name="PiD Prepare Image",
+            category="PiD",
+            description="Brings a picture to the size PiD upscales from, its aspect kept. Before VAE Encode; what is "
+            "padded or cropped here, PiD Decode or PiD Finish Image undoes.",
+            search_aliases=["pid upscale", "resize", "upscale image", "2k", "4k", "pad", "crop"],
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="The picture to upscale, of any size. A transparency channel is dropped."
+                ),
+                io.Combo.Input(
+                    "target",
+                    options=[*TARGETS, "factor"],
+                    default="2K",
+                    tooltip="Size of the result. 2K and 4K: the area of 2048 x 2048 or 4096 x 4096, which the "
+                    "checkpoints were trained for, in the picture's own shape. factor: a multiple of the picture.",
+                ),
+                io.Combo.Input(
+                    "family",
+                    options=[name for name in FORMATS if name != "auto"],
+                    default="flux",
+                    tooltip="Whose VAE encodes the picture; it must be the one the PiD file was made for. Decides what "
+                    "both sides must be multiples of: 16 for flux2, 2 for rgb, else 8.",
+                ),
+                io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    default="pad",
+                    tooltip="How both sides become such multiples. pad: the edges are mirrored outwards, and cut off "
+                    "at the end. crop: the edges are cut off, and filled at the end from the picture, plainly "
+                    "enlarged.",
+                ),
+                io.Float.Input(
+                    "factor",
+                    default=4.0,
+                    min=0.25,
+                    max=16.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How many times as large the result is, with target factor, 0.25 to 16. At 4 the picture "
+                    "is encoded as it is; below, it is made smaller first.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="image", tooltip="The picture to encode: for VAE Encode or PiD RGB Latent."
+                ),
+                FramedPicture.Output(
+                    display_name="framing",
+                    tooltip="How the picture lies in it, for PiD Decode or PiD Finish Image.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, target: str, family: str, fit: str, factor: float = 4.0) -> io.NodeOutput:
+        framing = plan_framing(*image.shape[1:3], family, target=target, factor=factor, fit=fit)
+        show_on_node(cls, framing.describe())
+        prepared = prepare_image(image, framing)
+        return io.NodeOutput(prepared, Framed(framing, image, prepared))
+
+
+class PiDKitFinishImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitFinishImage",
+            display_name="PiD Finish Image",
+            category="PiD",
+            description="Undoes the padding or cropping of PiD Prepare Image after VAE Decode. PiD Decode does it "
+            "itself when framing is connected there.",
+            search_aliases=["pid restore size", "uncrop", "unpad", "crop back"],
+            inputs=[
+                io.Image.Input("image", tooltip="What PiD made of the prepared picture."),
+                framing_input(tooltip="From PiD Prepare Image."),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The whole picture, enlarged.")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, framing: Framed) -> io.NodeOutput:
+        return io.NodeOutput(finish_image(image, framing.framing, framing.source))
