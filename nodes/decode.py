@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -27,6 +30,7 @@ from .prepare import Framed, framing_input
 from .sampling import UndistilledSampling
 from .show import show_on_node
 from .text_encoder import encode_caption
+from .window_handler import WindowHandler, WindowSettings, add_windows
 
 
 class PiDKitDecode(io.ComfyNode):
@@ -62,6 +66,34 @@ class PiDKitDecode(io.ComfyNode):
                 ),
                 latent_format_input(optional=True),
                 latent_noise_input(optional=True),
+                io.Combo.Input(
+                    "window_mode",
+                    options=["auto", "off", "manual"],
+                    default="auto",
+                    optional=True,
+                    tooltip="Large pictures in overlapping windows. auto: where the whole frame does not fit the "
+                    "memory or the sizes the checkpoint was trained on, the cheapest windows that do. off: always the "
+                    "whole frame. manual: windows of the size below. Windows already on the model are used as they "
+                    "are.",
+                ),
+                io.Int.Input(
+                    "window_size",
+                    default=2048,
+                    min=8,
+                    max=16384,
+                    step=8,
+                    optional=True,
+                    tooltip="Largest side of a window in pixels of the output, with window_mode manual.",
+                ),
+                io.Int.Input(
+                    "window_overlap",
+                    default=512,
+                    min=0,
+                    max=8192,
+                    step=8,
+                    optional=True,
+                    tooltip="Least overlap of neighbouring windows in pixels. A quarter of the window hides borders.",
+                ),
                 colour_hold_input("none", optional=True),
                 fidelity_input(optional=True),
                 io.Conditioning.Input(
@@ -109,6 +141,9 @@ class PiDKitDecode(io.ComfyNode):
         seed: int,
         latent_format: str = "auto",
         latent_noise: str = "add",
+        window_mode: str = "auto",
+        window_size: int = 2048,
+        window_overlap: int = 512,
         colour_hold: str = "none",
         fidelity: float = 0.0,
         positive: list | None = None,
@@ -140,7 +175,10 @@ class PiDKitDecode(io.ComfyNode):
             check_hold(canvas.shape, wanted, colour_hold, fidelity)
         show_on_node(cls, *lines)
 
+        node_id = cls.hidden.unique_id if cls.hidden else None
+        model, windows = _windowed(model, WindowSettings(window_size, window_overlap), window_mode, node_id)
         pixels = sample(model, made, steps, seed)
+        lines += [] if windows is None else windows.lines
         repeated = getattr(model.model.diffusion_model, "repeated", [])
         if repeated:
             lines.append(f"repeated in float32, because it gave NaN: {'; '.join(repeated)}")
@@ -157,6 +195,16 @@ def _check_student(model) -> None:
             "this checkpoint is undistilled, and PiD Decode runs the distilled ones' 4 steps: use PiD Conditioning and "
             "KSampler (dpmpp_2m, simple, 25 steps, cfg 5), or set schedule to distilled on PiD Loader if that is wrong"
         )
+
+
+def _windowed(
+    model, settings: WindowSettings, mode: str, node_id: str | None
+) -> tuple[ModelPatcher, WindowHandler | None]:
+    """The model with this node's windows on it, and what runs them; None where there are none, or the model's own."""
+    taken = model.model_options.get("context_handler") is not None
+    if mode == "off" or (mode == "auto" and taken):
+        return model, None
+    return add_windows(model, replace(settings, auto=mode == "auto"), (), node_id)
 
 
 def sample(model, made: Conditioned, steps: int, seed: int) -> Tensor:

@@ -8,8 +8,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pid_core.prepare import FITS, TARGETS, Framing, finish_image, plan_framing, prepare_image
-from .conditioning import FORMATS
 from .show import show_on_node
+
+FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb")  # those whose latents ComfyUI can make of a picture
 
 
 class Framed(NamedTuple):
@@ -50,7 +51,7 @@ class PiDKitPrepareImage(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "family",
-                    options=[name for name in FORMATS if name != "auto"],
+                    options=list(FAMILIES),
                     default="flux",
                     tooltip="Whose VAE encodes the picture; it must be the one the PiD file was made for. Decides what "
                     "both sides must be multiples of: 16 for flux2, 2 for rgb, else 8.",

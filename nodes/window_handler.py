@@ -89,7 +89,7 @@ class WindowHandler(ContextHandlerABC):
         self._run: WindowRun | None = None
         self._regions: tuple[RegionalCaption, ...] = ()  # those of this run
         self._positive: set = set()  # ids of the conditionings they replace the text of
-        self._lines: list[str] = []
+        self.lines: list[str] = []  # what is shown of this run
 
     def plan(self, patcher: ModelPatcher, images: int, height: int, width: int) -> WindowPlan:
         """The windows for `images` canvases of height x width pixels. Raises ValueError in one line."""
@@ -244,10 +244,10 @@ class WindowHandler(ContextHandlerABC):
 
     def _out_of_memory(self, line: str) -> None:
         logging.warning("PiD context windows: %s", line)
-        self._show([*self._lines, line], log=False)
+        self._show([*self.lines, line], log=False)
 
     def _show(self, lines: list[str], log: bool = True) -> None:
-        self._lines = lines
+        self.lines = lines
         if log:
             logging.info("PiD context windows: %s", "; ".join(lines))
         send_text(self.node_id, *lines)

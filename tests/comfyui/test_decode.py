@@ -9,6 +9,7 @@ import torch
 from graphs import decode_graph, image_nodes, link, put_latent, saved_pixels
 from tiny import save_tiny
 
+import comfy_env
 from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES, decode, degrade, load_network
 from pid_core.comfy_noise import comfy_noise, comfy_step_noise
@@ -260,14 +261,20 @@ def test_pixel_vae_is_exact(comfy, encoder, decoder):
     assert np.array_equal(comfy.images(comfy.queue(graph), "png")[0], picture)
 
 
-def test_template_browser_shows_the_workflow_once(comfy):
+WORKFLOWS = sorted(path.stem for path in (comfy_env.ROOT / "example_workflows").glob("*.json"))
+
+
+def test_template_browser_shows_every_workflow_once(comfy, root):
     (names,) = comfy.get("/workflow_templates").values()  # of our pack, the only one
-    assert names == ["upscale_demo"]
+    assert sorted(names) == WORKFLOWS
+    for name in names:
+        assert (root / "example_workflows" / f"{name}.jpg").is_file()
 
 
-def test_workflow_files_are_one_graph(root):
-    api = json.loads((root / "example_workflows" / "api" / "upscale_demo.json").read_text())
-    ui = json.loads((root / "example_workflows" / "upscale_demo.json").read_text())
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflow_files_are_one_graph(root, name):
+    api = json.loads((root / "example_workflows" / "api" / f"{name}.json").read_text())
+    ui = json.loads((root / "example_workflows" / f"{name}.json").read_text())
     nodes = {str(node["id"]): node for node in ui["nodes"] if node["type"] != "Note"}
     assert {k: v["class_type"] for k, v in api.items()} == {k: v["type"] for k, v in nodes.items()}
     wires = {

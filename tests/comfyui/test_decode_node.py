@@ -1,5 +1,6 @@
 """PiD Decode draws what the separate nodes draw, and what pid_core.decode draws."""
 
+import sys
 import urllib.request
 
 import numpy as np
@@ -46,6 +47,32 @@ def test_the_same_pixels_as_separate_nodes(comfy, family, steps, sigma):
     assert len(ours) == len(theirs) == 2
     for a, b in zip(ours, theirs, strict=True):
         assert np.array_equal(a, b) and a.std() > 5
+
+
+def test_windows_are_those_of_context_window(comfy):
+    model, latent = model_for(comfy, "flux"), put_latent(comfy, "decode_wide", torch.randn(1, 16, 3, 8))
+    one = pid_decode_graph(model, latent, window_mode="manual", window_size=128, window_overlap=32)
+    many = decode_graph(model, latent, conditioning={"noise_seed": 5})
+    settings = {"mode": "manual", "size": 128, "overlap": 32, "fuse": "pyramid"}
+    many["windows"] = {"class_type": "PiDKitContextWindow", "inputs": settings | {"model": link("model")}}
+    many["sampler"]["inputs"]["model"] = link("windows")
+    before = pid_decode_graph(model, latent)
+    before["windows"] = many["windows"]
+    before["decode"]["inputs"]["model"] = link("windows")
+    whole = pid_decode_graph(model, latent, window_mode="off")
+    ours, theirs, taken, off = (comfy.images(comfy.queue(g), "png")[0] for g in (one, many, before, whole))
+    assert np.array_equal(ours, theirs) and np.array_equal(taken, theirs)
+    assert not np.array_equal(ours, off)
+
+
+def test_windows_are_shown_on_the_node(comfyui, monkeypatch):
+    patcher, _ = comfyui.load()
+    shown = []
+    monkeypatch.setattr(
+        sys.modules[comfyui.nodes.PiDKitDecode.__module__], "show_on_node", lambda node, *lines: shown.append(lines)
+    )
+    decode(comfyui, patcher, torch.randn(1, 16, 2, 4), window_mode="manual", window_size=64, window_overlap=0)
+    assert shown[-1][0] == "flux latent, 128 x 64 pixels" and "2 windows of 64 x 64 px" in shown[-1][1]
 
 
 def test_kept_noise_and_a_format_by_hand(comfy):

@@ -1,11 +1,17 @@
 """A picture through PiD Prepare Image, PiD Decode and Colour Hold in the real ComfyUI, and back to its own shape."""
 
+import importlib
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
 from graphs import link
 from inside import SEED
+from safetensors.torch import save_file
 from tiny import save_tiny
+from tiny_gemma import save_encoder
 
 from comfy_server import PromptError
 from pid_core.colour import hold_colour_
@@ -64,7 +70,7 @@ def test_finish_image_does_what_pid_decode_does_with_framing(comfy):
 
 def test_the_size_is_shown_on_the_node(comfyui, monkeypatch):
     shown = []
-    module = __import__("sys").modules[comfyui.nodes.PiDKitPrepareImage.__module__]
+    module = sys.modules[comfyui.nodes.PiDKitPrepareImage.__module__]
     monkeypatch.setattr(module, "show_on_node", lambda node, *lines: shown.extend(lines))
     image = torch.rand(1, 21, 34, 3)
     prepared, framed = comfyui.nodes.PiDKitPrepareImage.execute(image, "factor", "flux", "pad", 4.0).args
@@ -103,7 +109,7 @@ def test_colours_are_held_by_the_prepared_picture(comfyui):
 def test_hold_works_before_values_are_cut_off(comfyui, monkeypatch):
     """An image far out of range comes back; the node alone, which sees it clamped, cannot do that."""
     patcher, _ = comfyui.load("rgb")
-    module = __import__("sys").modules[comfyui.nodes.PiDKitDecode.__module__]
+    module = sys.modules[comfyui.nodes.PiDKitDecode.__module__]
     image = torch.rand(1, 16, 16, 3)
     pixels = torch.nn.functional.interpolate(image.movedim(-1, 1) * 2 - 1, scale_factor=4, mode="bicubic")
     monkeypatch.setattr(module, "sample", lambda *args: pixels + 3)
@@ -155,3 +161,28 @@ def test_a_hold_without_a_reference(comfyui):
         comfyui.nodes.PiDKitDecode.execute(
             patcher, {"samples": torch.zeros(1, 16, 1, 1)}, 0.0, 1, 0, colour_hold="mean_deviation"
         )
+
+
+def save_vae(path) -> str:
+    """A VAE of 16 channels and factor 8 with random weights, in the smallest layout that VAELoader takes."""
+    shapes = importlib.import_module("comfy.taesd.taesd").TAESD(latent_channels=16).state_dict()
+    weights = {k: torch.randn(v.shape) / max(1, v[0].numel() if v.ndim else 1) ** 0.5 for k, v in shapes.items()}
+    save_file(weights, path)
+    return path.name
+
+
+def test_the_example_workflow_runs_on_small_stand_ins(comfy, comfyui, root):
+    graph = json.loads((root / "example_workflows" / "api" / "upscale_picture.json").read_text())
+    assert len(graph) <= 8
+    inputs = {entry["class_type"]: entry["inputs"] for entry in graph.values()}
+    models = comfy.models
+    inputs["LoadImage"]["image"] = comfy.upload(picture(37, 51))
+    inputs["PiDKitPrepareImage"] |= {"target": "factor", "factor": 4.0}
+    inputs["PiDKitLoader"]["model_name"] = save_tiny(models / "diffusion_models" / "upscale_flux.safetensors").name
+    inputs["VAELoader"]["vae_name"] = save_vae(models / "vae" / "upscale_vae.safetensors")
+    inputs["CLIPLoader"]["clip_name"] = save_encoder(models / "text_encoders" / "upscale_gemma.safetensors").name
+    shown = []
+    done = comfy.queue(graph, on_event=lambda kind, data: shown.append(data) if kind == "text" else None)
+    image = comfy.images(done)[0]
+    assert image.shape == (4 * 37, 4 * 51, 3) and image.std() > 5
+    assert any("padded to 56 x 40, PiD makes it 224 x 160, finished: 204 x 148" in str(data) for data in shown)
