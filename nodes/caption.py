@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .show import show_on_node
-from .text_encoder import as_conditioning, caption_cache, encode_caption, encoder_of, is_linked, warn_of_cut
+from .text_encoder import as_conditioning, clip_is_linked, kept_caption, linked_caption, needed_inputs
 
 
 class PiDKitCaption(io.ComfyNode):
@@ -49,34 +49,21 @@ class PiDKitCaption(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, text: str, cache: bool, clip=None) -> list[str]:
-        wanted = is_linked(cls.hidden.dynprompt, cls.hidden.unique_id) and cls._kept(text, cache) is None
-        return ["clip"] if wanted and clip is None else []
+        return needed_inputs(cls.hidden, clip, text, cache)
 
     @classmethod
     def execute(cls, text: str, cache: bool, clip=None) -> io.NodeOutput:
-        kept = cls._kept(text, cache)
-        if kept is not None:
-            show_on_node(cls, "from the cache")
-            return io.NodeOutput(as_conditioning(kept))
-        graph, node_id = cls.hidden.dynprompt, cls.hidden.unique_id
-        if not is_linked(graph, node_id):
+        if clip_is_linked(cls.hidden, clip):
+            conditioning, line = linked_caption(cls.hidden, clip, text, cache)
+            show_on_node(cls, line)
+            return io.NodeOutput(conditioning)
+        if not cache:
+            raise ValueError("clip is not connected and cache is off: connect CLIPLoader with type pixeldit")
+        kept = kept_caption(cls.hidden, text)
+        if kept is None:
             raise ValueError(
                 "this text is not in the cache and clip is not connected: connect CLIPLoader with type pixeldit, or "
                 "use PiD Load Caption"
-                if cache
-                else "clip is not connected and cache is off: connect CLIPLoader with type pixeldit"
             )
-        store = caption_cache() if cache else None
-        conditioning, cut = encode_caption(clip, text, encoder_of(graph, node_id), store)
-        show_on_node(cls, warn_of_cut(cut) or "encoded")
-        return io.NodeOutput(conditioning)
-
-    @classmethod
-    def _kept(cls, text: str, cache: bool):
-        if not cache:
-            return None
-        graph, node_id = cls.hidden.dynprompt, cls.hidden.unique_id
-        if not is_linked(graph, node_id):
-            return caption_cache().find(text)
-        encoder = encoder_of(graph, node_id)
-        return caption_cache().get(encoder, text) if encoder else None
+        show_on_node(cls, "caption from the cache")
+        return io.NodeOutput(as_conditioning(kept))

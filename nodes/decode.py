@@ -29,7 +29,7 @@ from .conditioning import (
 from .prepare import Framed, framing_input
 from .sampling import UndistilledSampling
 from .show import show_on_node
-from .text_encoder import encode_caption
+from .text_encoder import clip_is_linked, linked_caption, needed_inputs
 from .window_handler import WindowHandler, WindowSettings, add_windows
 
 
@@ -105,6 +105,7 @@ class PiDKitDecode(io.ComfyNode):
                 io.Clip.Input(
                     "clip",
                     optional=True,
+                    lazy=True,
                     tooltip="PiD's text encoder (CLIPLoader, type pixeldit), to encode the text below here.",
                 ),
                 io.String.Input(
@@ -128,8 +129,12 @@ class PiDKitDecode(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The decoded images.")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
+
+    @classmethod
+    def check_lazy_status(cls, clip=None, text: str = "", **_) -> list[str]:
+        return needed_inputs(cls.hidden, clip, text)
 
     @classmethod
     def execute(
@@ -161,7 +166,7 @@ class PiDKitDecode(io.ComfyNode):
             sigma=degrade_sigma if sigma_list is None else sigma_list,
             add_noise=latent_noise == "add",
             seed=seed,
-            positive=_caption(positive, clip, text),
+            positive=_caption(cls.hidden, positive, clip, text),
         )
         lines = describe(made.lq)
         # all that can be wrong is found before the decode, which may take minutes
@@ -228,15 +233,15 @@ def sample(model, made: Conditioned, steps: int, seed: int) -> Tensor:
     )
 
 
-def _caption(positive: list | None, clip, text: str) -> list | None:
+def _caption(hidden, positive: list | None, clip, text: str) -> list | None:
     """The conditioning of the text, or None where nothing is connected."""
-    if clip is None:
+    if not clip_is_linked(hidden, clip):
         if text.strip() and positive is None:
             raise ValueError("text is set, but clip is not connected: connect CLIPLoader (type pixeldit), or empty it")
         return positive
     if positive is not None:
         raise ValueError("both positive and clip are connected: positive is a text already, take one of them away")
-    return encode_caption(clip, text)[0]
+    return linked_caption(hidden, clip, text)[0]
 
 
 def _reference(reference: Tensor | None, framed: Framed | None, latent: dict, family: str) -> Tensor:

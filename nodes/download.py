@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import comfy.model_management
@@ -53,15 +54,20 @@ def obtain(node: type[io.ComfyNode], file: HubFile, accept: bool) -> str:
         return name
     record = Path(folder_paths.get_system_user_directory("pidkit")) / "licences.json"
     check_licence(file.licence, record, accept=accept, what=file.name, how=HOW)
+    licence = LICENCES[file.licence]
+    # also where the switch came on with somebody else's workflow
+    terms = f"under {licence.name} ({licence.summary}; {licence.page})"
+    logging.info(f"PiD: fetching {file.name} from {file.page}, {terms}")
     bar = comfy.utils.ProgressBar(file.size or 1)
 
     def progress(done: int, total: int) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, total or done)
-        show_on_node(node, f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
+        show_on_node(node, f"{done / 1e9:.2f} of {total / 1e9:.2f} GB", terms)
 
+    show_on_node(node, f"fetching {file.name}", terms)
     fetch(file, _folder(file.folder), progress=progress)
-    show_on_node(node, f"fetched, under {LICENCES[file.licence].name}")
+    show_on_node(node, "fetched", terms)
     return file.name
 
 

@@ -27,17 +27,53 @@ def caption_cache() -> CaptionCache:
     return CaptionCache(folder, (int(text) if text.isdecimal() else 512) * 1_000_000)
 
 
-def encoder_of(graph, node_id: str, input_name: str = "clip") -> str:
-    """Fingerprint of the encoder file behind a node's input, without loading it; "" where that cannot be told.
+def clip_is_linked(hidden, clip) -> bool:
+    """Whether the running node's clip is connected; it is lazy, and so may be None all the same."""
+    link = _inputs(hidden).get("clip")
+    return clip is not None or isinstance(link, list)
+
+
+def kept_caption(hidden, text: str) -> Caption | None:
+    """The caption in the cache; where no clip is connected, whatever encoded it."""
+    if not clip_is_linked(hidden, None):
+        return caption_cache().find(text)
+    encoder = _encoder_of(hidden)
+    return caption_cache().get(encoder, text) if encoder else None
+
+
+def needed_inputs(hidden, clip, text: str, use_cache: bool = True) -> list[str]:
+    """For check_lazy_status: clip where it is connected and the text must be encoded."""
+    wanted = clip is None and clip_is_linked(hidden, clip)
+    return ["clip"] if wanted and not (use_cache and kept_caption(hidden, text)) else []
+
+
+def linked_caption(hidden, clip, text: str, use_cache: bool = True) -> tuple[list, str]:
+    """CONDITIONING of a text where clip is connected, from the cache or encoded and kept; and a line for the node."""
+    kept = kept_caption(hidden, text) if use_cache else None
+    if kept is not None:
+        return as_conditioning(kept), "caption from the cache"
+    conditioning, cut = encode_caption(clip, text, _encoder_of(hidden), caption_cache() if use_cache else None)
+    return conditioning, warn_of_cut(cut) or "caption encoded"
+
+
+def _inputs(hidden) -> Mapping:
+    """The running node's inputs as the graph has them; empty outside a run."""
+    if not (hidden and hidden.dynprompt):
+        return {}
+    return hidden.dynprompt.get_node(hidden.unique_id)["inputs"]
+
+
+def _encoder_of(hidden) -> str:
+    """Fingerprint of the encoder file behind the running node's clip, without loading it; "" where it cannot be told.
 
     It can where the link comes straight from a loader of one file (CLIPLoader). With a LoRA or a merge in between, the
-    file alone does not say what the encoder will be. graph: the run's DynamicPrompt (hidden input `dynprompt`).
+    file alone does not say what the encoder will be.
     """
-    link = graph.get_node(node_id)["inputs"].get(input_name)
+    link = _inputs(hidden).get("clip")
     if not isinstance(link, list):
         return ""
-    inputs: Mapping = graph.get_node(link[0])["inputs"]
-    name = _file_name(graph, inputs.get("clip_name"))
+    inputs: Mapping = hidden.dynprompt.get_node(link[0])["inputs"]
+    name = _file_name(hidden.dynprompt, inputs.get("clip_name"))
     pure = not any(isinstance(value, list) for key, value in inputs.items() if key != "clip_name")
     if not (pure and name and inputs.get("type") == TYPE):
         return ""
@@ -55,10 +91,6 @@ def _file_name(graph, value) -> str | None:
     source = graph.get_node(value[0])
     file = source["inputs"].get("file") if source["class_type"] == "PiDKitDownload" else None
     return local_choice(get_file(file)) if isinstance(file, str) else None
-
-
-def is_linked(graph, node_id: str, input_name: str = "clip") -> bool:
-    return isinstance(graph.get_node(node_id)["inputs"].get(input_name), list)
 
 
 def encode_caption(clip, text: str, encoder: str = "", cache: CaptionCache | None = None) -> tuple[list, int]:

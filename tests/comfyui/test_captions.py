@@ -239,3 +239,12 @@ def test_pid_decode_encodes_its_text_the_same_way(comfy, encoder):
     del given["save"]
     (one,), (two,) = (comfy.images(comfy.queue(graph), "png") for graph in (inside, given))
     assert (one == two).all()
+    # and from the cache, with nothing loaded
+    inside["clip"] = loader(copy_of(comfy, encoder, "for_decode"))
+    started = set()
+    finished = comfy.queue(
+        inside, on_event=lambda kind, data: started.add(data["node"]) if kind == "executing" else None
+    )
+    assert "decode" in started and "clip" not in started
+    (three,) = comfy.images(finished, "png")
+    assert (one == three).all()

@@ -330,6 +330,16 @@ def test_the_registry_is_sound():
         assert (file.licence == "NSCLv1") == nvidia
 
 
+def test_no_example_workflow_accepts_a_licence_for_its_user():
+    for path in (ROOT / "example_workflows").rglob("*.json"):
+        graph = json.loads(path.read_text())
+        loaders = [n for n in graph.get("nodes", []) if n["type"] in ("PiDKitLoader", "PiDKitDownload")]
+        switches = [value for node in loaders for value in node["widgets_values"] if isinstance(value, bool)]
+        if "nodes" not in graph:
+            switches = [node["inputs"].get("accept_licence") for node in graph.values()]
+        assert True not in switches, path.name
+
+
 @pytest.mark.parametrize(
     ("local", "name"),
     [
