@@ -56,7 +56,7 @@ def fetch(file: HubFile, folder: Path, *, progress: Progress | None = None, endp
         with _explained(file):
             target.parent.mkdir(parents=True, exist_ok=True)
             held = FileLock(lock, timeout=0)
-        with held, _removed_after(lock), _explained(file):
+        with _explained(file), held, _removed_after(lock):
             if not target.is_file():
                 _drop_other_parts(part, file.name)
                 _check_space(file, part, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .comfy_home import model_files, model_folders
 from .hub import get_file, known_file, local_name
 
 WORKFLOWS = Path(__file__).parent.parent / "example_workflows" / "api"
-LARGEST_PICKLE = 8_000_000_000  # bytes; a .pth beyond that is no PiD, and slow to open
+LARGEST_PICKLE = 8_000_000_000  # bytes
 # The inputs in which loaders take a file's name, by how they begin.
 _FOLDER_OF_INPUT = {
     "model_name": "diffusion_models",
@@ -89,10 +90,11 @@ def _need(folder: str, name: str, here: list[str]) -> Need:
 
 
 def _checkpoint(name: str, path: Path) -> tuple[str, bool] | None:
-    is_pickle = path.suffix.lower() in (".pth", ".pt")
-    if path.suffix.lower() not in (".safetensors", ".sft") and not (
-        is_pickle and path.stat().st_size <= LARGEST_PICKLE
-    ):
+    if path.suffix.lower() in (".pth", ".pt"):
+        # PyTorch's zip files are mapped; what is older, or larger than any PiD, would be read whole
+        if path.stat().st_size > LARGEST_PICKLE or not zipfile.is_zipfile(path):
+            return None
+    elif path.suffix.lower() not in (".safetensors", ".sft"):
         return None
     try:
         config = read_checkpoint(path).config
