@@ -1,29 +1,22 @@
-"""The network's blocks: joint attention over caption and patches, and the pixel blocks.
+"""The patch blocks: joint attention over caption and patches. And what they share with the pixel blocks.
 
 Precision (reference: bfloat16 autocast over float32 parameters): matrix products run in the dtype of the conditioning
 vector `c`; norms, RoPE, gates and both residual streams are float32.
-Shapes: B batch, L image tokens, T caption tokens, D hidden size, N = patch_size**2 pixels per token, P pixel width.
+Shapes: B batch, L image tokens, T caption tokens, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
+from .attention import Attention
+from .chunks import map_tokens
 from .config import PiDConfig
 from .positions import Rotation, rotate
-
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [B, heads, L, head_dim] -> the same shape
-
-
-def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Plain softmax attention, scale 1 / sqrt(head_dim), no mask."""
-    return F.scaled_dot_product_attention(q, k, v)
 
 
 def make_norm(width: int, *, device=None, operations=nn) -> nn.Module:
@@ -46,11 +39,34 @@ class Modulation(NamedTuple):
     def apply(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.addcmul(self.shift.float(), x, 1 + self.scale.float()).to(dtype)
 
+    def add(self, stream: Tensor, x: Tensor) -> Tensor:
+        """The residual line's end: stream [float32] + gate * x."""
+        return torch.addcmul(stream, self.gate.float(), x.float())
 
-def split_modulation(values: Tensor) -> tuple[Modulation, Modulation]:
-    """[..., 6 * width] -> the attention line's and the MLP line's modulation."""
-    parts = values.chunk(6, dim=-1)
-    return Modulation(*parts[:3]), Modulation(*parts[3:])
+
+def project_heads(
+    x: Tensor, qkv: nn.Module, q_norm: nn.Module, k_norm: nn.Module, rope: Rotation | None, num_heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """[B, L, D] -> normalised and turned q and k, and v: each [B, heads, L, head_dim] in x's dtype."""
+    q, k, v = qkv(x).unflatten(-1, (3, num_heads, -1)).unbind(2)  # [B, L, heads, head_dim]
+    dtype = v.dtype
+    q, k = rms_norm(q_norm, q), rms_norm(k_norm, k)
+    if rope is not None:
+        q, k = rotate(q, rope), rotate(k, rope)
+    # a copy of v, for the view would hold the memory of all three
+    return q.to(dtype).transpose(1, 2), k.to(dtype).transpose(1, 2), v.transpose(1, 2).contiguous()
+
+
+def join_heads(parts: list[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
+    """The q, k, v of several stretches of tokens -> q, k, v of all; `parts` is used up, to never hold all twice."""
+    columns = [list(column) for column in zip(*parts, strict=True)]
+    parts.clear()
+    return [torch.cat(columns.pop(0), dim=2) for _ in range(len(columns))]
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B, heads, L, head_dim] -> [B, L, D]."""
+    return x.transpose(1, 2).flatten(2)
 
 
 class SwiGLU(nn.Module):
@@ -66,7 +82,7 @@ class SwiGLU(nn.Module):
 
 
 class JointAttention(nn.Module):
-    """Full attention over [caption, image] with weights of their own for each stream."""
+    """Weights of full attention over [caption, image], with weights of their own for each stream: y and x."""
 
     def __init__(self, width: int, num_heads: int, *, dtype=None, device=None, operations=nn):
         super().__init__()
@@ -80,26 +96,11 @@ class JointAttention(nn.Module):
         self.proj_x = operations.Linear(width, width, **kind)
         self.proj_y = operations.Linear(width, width, **kind)
 
-    def forward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        rope_x: Rotation,
-        rope_y: Rotation | None,
-        attention: Attention,
-        with_y: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        qx, kx, vx = rearrange(self.qkv_x(x), "b l (three h d) -> three b h l d", three=3, h=self.num_heads)
-        qy, ky, vy = rearrange(self.qkv_y(y), "b l (three h d) -> three b h l d", three=3, h=self.num_heads)
-        qx, kx = rotate(rms_norm(self.q_norm_x, qx), rope_x), rotate(rms_norm(self.k_norm_x, kx), rope_x)
-        qy, ky = rms_norm(self.q_norm_y, qy), rms_norm(self.k_norm_y, ky)
-        if rope_y is not None:
-            qy, ky = rotate(qy, rope_y), rotate(ky, rope_y)
-        q = torch.cat([qy, qx], dim=2).to(vx.dtype)  # [B, heads, T + L, head_dim]
-        k = torch.cat([ky, kx], dim=2).to(vx.dtype)
-        out = rearrange(attention(q, k, torch.cat([vy, vx], dim=2)), "b h l d -> b l (h d)")
-        tokens = y.shape[1]
-        return self.proj_x(out[:, tokens:]), self.proj_y(out[:, :tokens]) if with_y else None
+    def heads_x(self, x: Tensor, rope: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        return project_heads(x, self.qkv_x, self.q_norm_x, self.k_norm_x, rope, self.num_heads)
+
+    def heads_y(self, y: Tensor, rope: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        return project_heads(y, self.qkv_y, self.q_norm_y, self.k_norm_y, rope, self.num_heads)
 
 
 class PatchBlock(nn.Module):
@@ -125,72 +126,36 @@ class PatchBlock(nn.Module):
         rope_x: Rotation,
         rope_y: Rotation | None,
         attention: Attention,
+        spans: list[slice],
         with_y: bool = True,
     ) -> tuple[Tensor, Tensor]:
+        """s [B, L, D] and y [B, T, D] float32, c [B, 1, D] -> s and y. `spans`: the chunks s is worked on in.
+
+        Outside autograd s may be overwritten.
+        """
         attn_x, mlp_x = split_modulation(self.adaLN_modulation_img(c))  # each [B, 1, D]
         attn_y, mlp_y = split_modulation(self.adaLN_modulation_txt(c))
-        x = attn_x.apply(rms_norm(self.norm_x1, s), c.dtype)
-        text = attn_y.apply(rms_norm(self.norm_y1, y), c.dtype)
-        x, text = self.attn(x, text, rope_x, rope_y, attention, with_y)
-        s = torch.addcmul(s.float(), attn_x.gate, x)
-        s = torch.addcmul(s, mlp_x.gate, self.mlp_x(mlp_x.apply(rms_norm(self.norm_x2, s), c.dtype)))
+
+        qy, ky, vy = self.attn.heads_y(attn_y.apply(rms_norm(self.norm_y1, y), c.dtype), rope_y)
+        parts = [(qy if with_y else qy[:, :, :0], ky, vy)]
+        for span in spans:
+            x = attn_x.apply(rms_norm(self.norm_x1, s[:, span]), c.dtype)
+            parts.append(self.attn.heads_x(x, tuple(table[span] for table in rope_x)))
+        out = attention(*join_heads(parts))  # [B, heads, T + L, head_dim], without T after the last block
+        tokens = y.shape[1] if with_y else 0
+
+        def finish(s: Tensor, out: Tensor) -> Tensor:
+            s = attn_x.add(s, self.attn.proj_x(out.flatten(2)))
+            return mlp_x.add(s, self.mlp_x(mlp_x.apply(rms_norm(self.norm_x2, s), c.dtype)))
+
+        s = map_tokens(finish, spans, s, out[:, :, tokens:].transpose(1, 2), reuse=True)
         if with_y:
-            y = torch.addcmul(y, attn_y.gate, text)
-            y = torch.addcmul(y, mlp_y.gate, self.mlp_y(mlp_y.apply(rms_norm(self.norm_y2, y), c.dtype)))
+            y = attn_y.add(y, self.attn.proj_y(merge_heads(out[:, :, :tokens])))
+            y = mlp_y.add(y, self.mlp_y(mlp_y.apply(rms_norm(self.norm_y2, y), c.dtype)))
         return s, y
 
 
-class PixelAttention(nn.Module):
-    """Self-attention over the image tokens, used inside a pixel block."""
-
-    def __init__(self, width: int, num_heads: int, *, dtype=None, device=None, operations=nn):
-        super().__init__()
-        self.num_heads = num_heads
-        kind = {"dtype": dtype, "device": device}
-        self.qkv = operations.Linear(width, 3 * width, bias=False, **kind)
-        self.q_norm = make_norm(width // num_heads, device=device, operations=operations)
-        self.k_norm = make_norm(width // num_heads, device=device, operations=operations)
-        self.proj = operations.Linear(width, width, **kind)
-
-    def forward(self, x: Tensor, rope: Rotation, attention: Attention) -> Tensor:
-        q, k, v = rearrange(self.qkv(x), "b l (three h d) -> three b h l d", three=3, h=self.num_heads)
-        q = rotate(rms_norm(self.q_norm, q), rope).to(v.dtype)
-        k = rotate(rms_norm(self.k_norm, k), rope).to(v.dtype)
-        return self.proj(rearrange(attention(q, k, v), "b h l d -> b l (h d)"))
-
-
-class PixelMLP(nn.Module):
-    def __init__(self, width: int, inner: int, *, dtype=None, device=None, operations=nn):
-        super().__init__()
-        self.fc1 = operations.Linear(width, inner, dtype=dtype, device=device)
-        self.fc2 = operations.Linear(inner, width, dtype=dtype, device=device)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class PixelBlock(nn.Module):
-    """Refines every pixel, with its own modulation per pixel and attention between whole patches."""
-
-    def __init__(self, config: PiDConfig, *, dtype=None, device=None, operations=nn):
-        super().__init__()
-        kind = {"dtype": dtype, "device": device}
-        width, attn_width = config.pixel_hidden_size, config.pixel_attn_size
-        patch_width = width * config.patch_size**2
-        self.norm1 = make_norm(width, device=device, operations=operations)
-        self.norm2 = make_norm(width, device=device, operations=operations)
-        self.compress_to_attn = operations.Linear(patch_width, attn_width, **kind)
-        self.attn = PixelAttention(attn_width, config.pixel_num_heads, operations=operations, **kind)
-        self.expand_from_attn = operations.Linear(attn_width, patch_width, **kind)
-        self.mlp = PixelMLP(width, config.pixel_mlp_size, operations=operations, **kind)
-        self.adaLN_modulation = nn.Sequential(operations.Linear(config.hidden_size, 6 * patch_width, **kind))
-
-    def forward(self, u: Tensor, s: Tensor, rope: Rotation, attention: Attention) -> Tensor:
-        """u [B, L, N, P] float32, s [B, L, D] in the compute dtype -> u."""
-        pixels, width = u.shape[2:]
-        values = self.adaLN_modulation(s).unflatten(-1, (pixels, 6 * width))  # every pixel has its own six vectors
-        attn, mlp = split_modulation(values)
-        x = attn.apply(rms_norm(self.norm1, u), s.dtype).flatten(-2)  # [B, L, N * P], pixel-major
-        x = self.expand_from_attn(self.attn(self.compress_to_attn(x), rope, attention))
-        u = torch.addcmul(u, attn.gate, x.unflatten(-1, (pixels, width)))
-        return torch.addcmul(u, mlp.gate, self.mlp(mlp.apply(rms_norm(self.norm2, u), s.dtype)))
+def split_modulation(values: Tensor) -> tuple[Modulation, Modulation]:
+    """[..., 6 * width] -> the attention line's and the MLP line's modulation."""
+    parts = values.float().chunk(6, dim=-1)
+    return Modulation(*parts[:3]), Modulation(*parts[3:])

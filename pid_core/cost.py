@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from .chunks import chunk_bytes, token_spans
 from .config import PiDConfig
+from .pixels import PIXEL_CHUNKS, kept_bytes, what_is_kept
 
 if TYPE_CHECKING:
     from .windows import WindowPlan
@@ -53,7 +55,8 @@ def forward_work(config: PiDConfig, height: int, width: int, caption_tokens: int
     # The last block only needs the caption's keys and values, which come with its queries.
     per_text_token = c.caption_width * width_ + (c.patch_depth - 1) * block + 3 * width_**2
     per_image = c.time_features * width_ + width_**2 + c.patch_depth * 12 * width_**2
-    attention = (tokens + text) ** 2 * width_ * c.patch_depth + tokens**2 * attn * c.pixel_depth
+    joint = (c.patch_depth * (tokens + text) - text) * (tokens + text)  # the last block asks for image tokens only
+    attention = joint * width_ + tokens**2 * attn * c.pixel_depth
     return Work(2 * (tokens * per_token + text * per_text_token + per_image), 4 * attention)
 
 
@@ -67,31 +70,45 @@ def plan_flops(plan: WindowPlan, config: PiDConfig, caption_tokens: int | None =
     return plan.count * forward_flops(config, *plan.size, caption_tokens)
 
 
-def peak_bytes(config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2) -> int:
+def peak_bytes(
+    config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2, device: str = "cuda"
+) -> int:
     """Memory above the weights at the fullest moment of one network call on `batch` images of height x width pixels.
 
-    dtype_bytes: size of the compute dtype; residual streams, norms and RoPE are float32. It is the largest of four
-    moments, each the sum of the tensors alive then (b compute bytes, D hidden size, M MLP size, A pixel attention
-    width, n = pixels per token * pixel width, F pixel MLP values per token):
-    joint attention: residual 4D, its input bD, qkv 3bD, q and k in float32 8D, joined q, k, v and the output 4bD;
-    patch MLP: residual before and after 8D, attention's and MLP's input 2bD, gate, value and their product 3bM;
-    pixel modulation: the six vectors 6bn, stream before and after 8n, attention's output bn, float32 copies 16n;
-    pixel MLP: 6bn, 8n, attention's output and MLP's input 2bn, hidden values before and after GELU 2bF.
-    With it, always: the image, its patches and the result, LQ features and RoPE tables. The canvas of a windowed decode
+    dtype_bytes: size of the compute dtype; residual streams, norms and RoPE are float32. device: its type, which
+    decides how large chunks are. It is the larger of two moments, each the sum of the tensors alive then (b compute
+    bytes, D hidden size, M MLP size, A pixel attention width, n = pixels per token * pixel width):
+    joint attention: residual 4D, q, k, v and the result 4bD, or in a chunk of the MLP before it ends 8D + bD + 3bM;
+    pixel attention: what modulates it bD, the pixels 12 each, q, k, v and the result 4bA, the pixel stream 4n and four
+    modulation vectors 4bn where they are kept (`pixels.KEPT_BYTES`), and a chunk with six vectors and its float32
+    copies. With it, always: the image and its patches, LQ features and RoPE tables. The canvas of a windowed decode
     (noise, fused x0, the trunk's features for the whole image) is not in it.
     """
     c, b = config, dtype_bytes
     pixels = c.patch_size**2
-    tokens = height * width // pixels
-    d, m, n, f = c.hidden_size, c.mlp_size, pixels * c.pixel_hidden_size, pixels * c.pixel_mlp_size
-    patch_moment = max((12 + 8 * b) * d, (8 + 2 * b) * d + 3 * b * m)
-    pixel_moment = max((24 + 7 * b) * n, (8 + 8 * b) * n + 2 * b * f)
-    # The patch stream is held while pixels are worked on: in float32, and in the compute dtype where that differs.
-    pixel_moment += (4 + b % 4) * d
-    held = 3 * 4 * c.in_channels * pixels + b * c.lq_width
-    tables = 4 * tokens * (c.head_dim + c.pixel_head_dim)
-    moment = max((tokens + c.caption_length) * patch_moment, tokens * pixel_moment)
-    return batch * (moment + tokens * held) + tables
+    image_tokens = height * width // pixels
+    tokens, text = batch * image_tokens, batch * c.caption_length
+    d, m, n = c.hidden_size, c.mlp_size, pixels * c.pixel_hidden_size
+    limit = chunk_bytes(device)
+
+    def chunk(layer: int, parts: int = 1) -> int:
+        return batch * token_spans(image_tokens, batch, layer, limit, parts)[0].stop
+
+    residual = 4 * d * (tokens + text)
+    attention = 4 * b * d * (tokens + text)
+    mlp = b * d * (tokens + text) + chunk(3 * m) * (12 * d + b * (d + 3 * m))
+    patch_moment = residual + max(attention, mlp)
+
+    kept, each = what_is_kept(c, tokens, b), kept_bytes(c, b)
+    held = sum(size for keep, size in zip(kept, each, strict=True) if keep)
+    results = 1 if kept.stream else c.pixel_depth  # of attention, from which the stream is made again
+    pixel_moment = tokens * (b * d + 12 * pixels + held + b * c.pixel_attn_size * (3 + results))
+    vectors = 3 if kept.modulation else 6  # while the MLP runs, with its input and hidden values
+    pixel_moment += chunk(6 * n, PIXEL_CHUNKS) * n * max(6 * b + 20, (vectors + 9) * b + 4)
+
+    always = tokens * (4 * c.in_channels * pixels + b * c.lq_width)
+    tables = 4 * image_tokens * (c.head_dim + c.pixel_head_dim)
+    return max(patch_moment, pixel_moment) + always + tables
 
 
 def trunk_bytes(config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2) -> tuple[int, int]:

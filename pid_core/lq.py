@@ -87,7 +87,8 @@ class LQProjector(nn.Module):
         x = entry(self._align(lq_latent, rows, cols)).float()
         for block in blocks:
             x = block(x, dtype)
-        return rearrange(x.to(dtype), "b c h w -> b (h w) c")
+        # contiguous: every step and window reads it again, in chunks
+        return rearrange(x.to(dtype), "b c h w -> b (h w) c").contiguous()
 
     def _align(self, latent: Tensor, rows: int, cols: int) -> Tensor:
         if tuple(latent.shape[-2:]) == (rows, cols):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .blocks import Attention, PatchBlock, PixelBlock, make_norm, rms_norm, sdpa
+from .attention import Attention, attend, sdpa
+from .blocks import PatchBlock, make_norm, rms_norm
+from .chunks import chunk_bytes, map_tokens, token_spans
 from .config import PiDConfig
 from .guard import widened_layers
 from .lq import LQProjector, SigmaGate
-from .positions import image_rope, sine_cosine, text_rope, timestep_features
+from .pixels import PIXEL_CHUNKS, PixelBlock, refine_pixels, what_is_kept
+from .positions import image_rope, patch_positions, sine_cosine, text_rope, timestep_features
 
 
 class Projection(nn.Module):
@@ -47,7 +51,8 @@ class PiDNetwork(nn.Module):
     """PiD's network, inference only (reference: `PidNet`); without its latent branch it is PixelDiT.
 
     `operations` supplies Linear, Conv2d, GroupNorm and RMSNorm; `attention(q, k, v)` works on [B, heads, L, head_dim]
-    (None: PyTorch's SDPA). `compute_dtype` is what matrix products run in; residual streams stay float32.
+    (None: `attend`). `compute_dtype` is what matrix products run in; residual streams stay float32. `chunk_bytes`
+    bounds the widest layers' values (None: by device, see `chunks`); it changes memory and speed, not the result.
     `family` and `default_caption` [1, T, caption_width] describe the loaded checkpoint where it tells them.
     `repeated` lists the calls of the last run that had to be repeated in float32 (guard.py).
     """
@@ -63,8 +68,9 @@ class PiDNetwork(nn.Module):
     ):
         super().__init__()
         self.config = config
-        self.attention = attention or sdpa
+        self.attention = attention or attend
         self.compute_dtype = dtype or torch.get_default_dtype()
+        self.chunk_bytes: int | None = None
         self.family: str | None = config.family
         self.default_caption: Tensor | None = None
         self.repeated: list[str] = []
@@ -107,24 +113,27 @@ class PiDNetwork(nn.Module):
         attention = attention or self.attention
         rows, cols = self._check(x, timestep, caption, degrade_sigma)
         lq_features = self._check_lq(x, lq_latent, lq_features)
+        sigma = None
         if config.has_latent:
             lq_features = lq_features.to(dtype)
             sigma = degrade_sigma.to(x.device, torch.float32).view(-1, 1, 1)
         rope = self._image_rope(rows, cols, config.head_dim, x.device)
+        spans = self._spans(x, rows * cols, 3 * config.mlp_size)
 
         te = self.t_embedder.mlp(timestep_features(timestep, config.time_features))[:, None]
         c = F.silu(te).to(dtype)  # [B, 1, D]
         y, rope_y = self._embed_caption(caption)
         patches = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=config.patch_size, q=config.patch_size)
-        s = self.s_embedder.proj(patches.to(dtype))
+        s = self.s_embedder.proj(patches.to(dtype)).float()  # the residual stream, [B, L, D]
+        del patches
         for i, block in enumerate(self.patch_blocks):
             if config.has_latent and i % config.lq_interval == 0:
-                s = self._inject(i // config.lq_interval, s, lq_features, sigma)
-            s, y = block(s, y, c, rope, rope_y, attention, with_y=i + 1 < config.patch_depth)
-        s = F.silu(te + s)
-        if config.pit_injection:
-            s = self.pit_lq_gate(s, self.lq_proj.pit_head(lq_features), sigma)
-        return self._decode_pixels(x, s.to(dtype), rows, cols, attention)
+                inject = partial(self._inject, i // config.lq_interval, sigma=sigma)
+                s = map_tokens(inject, spans, s, lq_features, reuse=True)
+            s, y = block(s, y, c, rope, rope_y, attention, spans, with_y=i + 1 < config.patch_depth)
+        more = (lq_features,) if config.pit_injection else ()
+        s = map_tokens(partial(self._condition, te=te, sigma=sigma), spans, s, *more)
+        return self._decode_pixels(x, s, rows, cols, attention)
 
     def encode_lq(self, lq_latent: Tensor, height: int, width: int) -> Tensor:
         """Run the LQ projector's trunk once for an image of height x width pixels.
@@ -143,7 +152,7 @@ class PiDNetwork(nn.Module):
         return self.lq_proj(lq_latent.to(self.compute_dtype), rows, cols)
 
     def numerics(self) -> str:
-        """What the network computes in, for messages: "bfloat16 with sdpa"."""
+        """What the network computes in, for messages: "bfloat16 with attend"."""
         return f"{str(self.compute_dtype).removeprefix('torch.')} with {self._attention_name()}"
 
     @contextmanager
@@ -167,6 +176,13 @@ class PiDNetwork(nn.Module):
         features = self.lq_proj.output_heads[point](lq_features)
         return self.lq_proj.gate_modules[point](s, features, sigma)
 
+    def _condition(self, s: Tensor, lq_features: Tensor | None = None, *, te: Tensor, sigma: Tensor | None) -> Tensor:
+        """What the pixel blocks are modulated by, in the compute dtype."""
+        s = F.silu(te + s)
+        if self.config.pit_injection:
+            s = self.pit_lq_gate(s, self.lq_proj.pit_head(lq_features), sigma)
+        return s.to(self.compute_dtype)
+
     def _embed_caption(self, caption: Tensor):
         caption = caption[:, : self.config.caption_length].to(self.compute_dtype)
         tokens = caption.shape[1]
@@ -176,26 +192,35 @@ class PiDNetwork(nn.Module):
             return y, None
         return y, text_rope(tokens, self.config.head_dim, theta=self.config.text_rope_theta, device=y.device)
 
-    def _embed_pixels(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, H, W, P] float32: colour plus absolute position."""
-        u = self.pixel_embedder.proj(rearrange(x.float(), "b c h w -> b h w c"))
-        rows, columns = self._pixel_positions(*x.shape[-2:], x.device)
-        half = u.shape[-1] // 2
-        return torch.cat([u[..., :half] + columns, u[..., half:] + rows[:, None]], dim=-1)
+    def _decode_pixels(self, x: Tensor, s: Tensor, rows: int, cols: int, attention: Attention) -> Tensor:
+        config = self.config
+        grid = {"h": rows, "w": cols, "p": config.patch_size, "q": config.patch_size}
+        pixels = rearrange(x.float(), "b c (h p) (w q) -> b (h w) (p q) c", **grid)
+        positions = self._pixel_positions(*x.shape[-2:], x.device)
+
+        def embed(span: slice) -> Tensor:
+            return self.pixel_embedder.proj(pixels[:, span]) + patch_positions(*positions, config.patch_size, span)
+
+        out = refine_pixels(
+            self.pixel_blocks,
+            s,
+            embed,
+            lambda u: self.final_layer.linear(rms_norm(self.final_layer.norm, u)),
+            self._image_rope(rows, cols, config.pixel_head_dim, x.device),
+            attention,
+            self._spans(x, rows * cols, 6 * config.patch_size**2 * config.pixel_hidden_size, PIXEL_CHUNKS),
+            what_is_kept(config, x.shape[0] * rows * cols, self.compute_dtype.itemsize),
+        )
+        return rearrange(out, "b (h w) (p q) c -> b c (h p) (w q)", **grid)
 
     def _pixel_positions(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
         half = self.config.pixel_hidden_size // 2
         return sine_cosine(0, height, half, device=device), sine_cosine(0, width, half, device=device)
 
-    def _decode_pixels(self, x: Tensor, s: Tensor, rows: int, cols: int, attention: Attention) -> Tensor:
-        config = self.config
-        grid = {"h": rows, "w": cols, "p": config.patch_size, "q": config.patch_size}
-        rope = self._image_rope(rows, cols, config.pixel_head_dim, x.device)
-        u = rearrange(self._embed_pixels(x), "b (h p) (w q) c -> b (h w) (p q) c", **grid)  # [B, L, N, P]
-        for block in self.pixel_blocks:
-            u = block(u, s, rope, attention)
-        out = self.final_layer.linear(rms_norm(self.final_layer.norm, u))
-        return rearrange(out, "b (h w) (p q) c -> b c (h p) (w q)", **grid)
+    def _spans(self, x: Tensor, tokens: int, width: int, parts: int = 1) -> list[slice]:
+        if torch.is_grad_enabled():
+            return [slice(0, tokens)]  # autograd keeps every chunk anyway, and chunks are written in place
+        return token_spans(tokens, x.shape[0], width, self.chunk_bytes or chunk_bytes(x.device.type), parts)
 
     def _image_rope(self, rows: int, cols: int, head_dim: int, device: torch.device):
         config = self.config

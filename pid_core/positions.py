@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Rotation = tuple[Tensor, Tensor]  # (cos, sin), each [L, head_dim / 2], float32
+COMPLEX_DEVICES = ("cpu", "cuda")  # those known to multiply complex numbers
 
 
 def _table(make):
@@ -71,9 +72,13 @@ def text_rope(length: int, head_dim: int, *, theta: float = 1e4, device: torch.d
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Apply RoPE to [B, heads, L, head_dim]; the pair (2i, 2i+1) turns by angle i. Computed and returned in float32."""
-    cos, sin = rotation
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    """Apply RoPE to [B, L, heads, head_dim]; the pair (2i, 2i+1) turns by angle i. Computed and returned in float32."""
+    cos, sin = (table[:, None] for table in rotation)
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if x.device.type in COMPLEX_DEVICES and not torch.compiler.is_compiling():
+        # one pass over memory where the formula below takes seven
+        return torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin)).flatten(-2)
+    a, b = pairs.unbind(-1)
     return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
 
 
@@ -89,6 +94,19 @@ def sine_cosine(start: int, count: int, channels: int, *, device: torch.device |
     omega = 1.0 / 10000 ** (k / (channels // 2))
     angle = torch.outer(torch.arange(start, start + count, dtype=torch.float64, device="cpu"), omega)
     return torch.cat([angle.sin(), angle.cos()], dim=1).float().to(device)
+
+
+def patch_positions(down: Tensor, across: Tensor, patch: int, tokens: slice) -> Tensor:
+    """The pixel embedding of some tokens, pixel by pixel: [len(tokens), patch ** 2, channels].
+
+    down [H, channels / 2] and across [W, channels / 2]: `sine_cosine` of the rows and columns. `tokens` counts patches
+    row by row. The column's half comes first.
+    """
+    token = torch.arange(tokens.start, tokens.stop, device=down.device)
+    rows, columns = down.unflatten(0, (-1, patch)), across.unflatten(0, (-1, patch))
+    row, column = rows[token // len(columns)], columns[token % len(columns)]
+    shape = (-1, patch, patch, -1)
+    return torch.cat([column[:, None].expand(shape), row[:, :, None].expand(shape)], dim=-1).flatten(1, 2)
 
 
 def timestep_features(timestep: Tensor, channels: int) -> Tensor:

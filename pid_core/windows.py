@@ -205,7 +205,7 @@ def choose_plan(
             f"overlap {overlap} must be smaller than the largest window side, {high} px: lower the overlap"
         )
     if peak is None:
-        peak = partial(peak_bytes, config, batch=batch, dtype_bytes=dtype_bytes)
+        peak = partial(peak_bytes, config, batch=batch, dtype_bytes=dtype_bytes, device=kind)
 
     best, least = None, None
     for down in _candidates(height // align, low_cells, high_cells, overlap_cells):

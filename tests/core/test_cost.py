@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from pid_core import PiDNetwork
+from pid_core import PiDNetwork, pixels
+from pid_core.chunks import chunk_bytes
 from pid_core.cost import forward_flops, forward_work, peak_bytes, plan_flops, trunk_bytes
 from pid_core.windows import plan_windows
 
@@ -18,9 +19,10 @@ from pid_core.windows import plan_windows
 SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL), ("v1", "v1.5", "small")
 
 
-def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, mode, attention):
-    """One forward without storage or arithmetic, under a dispatch mode."""
+def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", mode, attention):
+    """One forward without storage or arithmetic, under a dispatch mode, in the chunks of `device`."""
     net = PiDNetwork(config, dtype=dtype, device="meta").eval()
+    net.chunk_bytes = chunk_bytes(device)
     tokens = (side // config.patch_size) ** 2
     x = torch.empty(batch, 3, side, side, device="meta")
     caption = torch.empty(batch, config.caption_length, config.caption_width, dtype=dtype, device="meta")
@@ -70,10 +72,25 @@ def test_flops_equal_the_network(config):
 
 @pytest.mark.parametrize("config", SHALLOW, ids=NAMES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-def test_peak_is_the_network_s_live_tensors(config, dtype):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("side", "batch"), [(512, 1), (1024, 2)])
+def test_peak_is_the_network_s_live_tensors(config, dtype, device, side, batch):
     live = LiveBytes()
-    outside = run_on_meta(config, 1024, batch=2, dtype=dtype, mode=live, attention=lambda q, k, v: torch.empty_like(q))
-    assert 0.99 <= peak_bytes(config, 1024, 1024, 2, dtype.itemsize) / (live.peak + outside) <= 1.1
+    options = {"batch": batch, "dtype": dtype, "device": device, "attention": lambda q, k, v: torch.empty_like(q)}
+    outside = run_on_meta(config, side, mode=live, **options)
+    assert 0.99 <= peak_bytes(config, side, side, batch, dtype.itemsize, device) / (live.peak + outside) <= 1.1
+
+
+def test_peak_where_the_pixel_stream_is_made_again(monkeypatch):
+    """Beyond KEPT_BYTES less is needed, and the prediction knows it."""
+    config, kept = SHALLOW[0], []
+    for limit in (1 << 40, 100 << 20, 0):
+        monkeypatch.setattr(pixels, "KEPT_BYTES", limit)
+        live = LiveBytes()
+        outside = run_on_meta(config, 1024, mode=live, device="cpu", attention=lambda q, k, v: torch.empty_like(q))
+        kept.append(live.peak + outside)
+        assert 0.97 <= peak_bytes(config, 1024, 1024, device="cpu") / kept[-1] <= 1.1
+    assert kept[0] > 1.6 * kept[1] > 1.6 * 1.3 * kept[2]
 
 
 @pytest.mark.parametrize("config", SHALLOW, ids=NAMES)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import save_tiny, tiny_state_dict
 
-from pid_core import blocks, decode, load_network
+from pid_core import attention, decode, load_network
 from pid_core.guard import NonFiniteError, all_finite
 from pid_core.rgb import to_image
 from pid_core.windows import plan_windows
@@ -47,7 +47,7 @@ LATENT = torch.randn(1, 16, 2, 3, generator=torch.Generator().manual_seed(1))
 def test_a_step_with_nan_is_repeated_in_float32(value, version, caplog, monkeypatch):
     good = run(network(version=version), LATENT)
     seen = []
-    sdpa = blocks.sdpa
+    sdpa = attention.sdpa
     monkeypatch.setattr("pid_core.network.sdpa", lambda q, k, v: seen.append(q.dtype) or sdpa(q, k, v))
     net = network(Attention(7, value=value), version=version)
     out = run(net, LATENT)
@@ -116,7 +116,7 @@ def test_the_projector_is_guarded_too(monkeypatch):
     monkeypatch.setattr(type(net), "encode_lq", once)
     out = run(net, LATENT)
     assert calls == [BF16, torch.float32]
-    assert torch.isfinite(out).all() and net.repeated == ["the latent's projector in bfloat16 with sdpa"]
+    assert torch.isfinite(out).all() and net.repeated == ["the latent's projector in bfloat16 with attend"]
 
 
 def test_a_caption_that_is_broken_is_named_and_nothing_is_repeated():

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pid_core import positions
 from pid_core.positions import image_rope, rotate, sine_cosine, text_rope, timestep_features
 
 TABLES = (image_rope, text_rope, sine_cosine)
@@ -26,10 +27,17 @@ def test_axes_swap_with_the_grid(rows, cols, head_dim, reference):
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_rotation_keeps_lengths(rows, cols, seed):
-    x = torch.randn(1, 2, rows * cols, 16, generator=torch.Generator().manual_seed(seed))
+    x = torch.randn(1, rows * cols, 2, 16, generator=torch.Generator().manual_seed(seed))
     turned = rotate(x, image_rope(rows, cols, 16, reference=64))
     assert torch.allclose(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-5)
-    assert torch.equal(turned[:, :, 0], x[:, :, 0])  # the first token stands at 0, 0
+    assert torch.equal(turned[:, 0], x[:, 0])  # the first token stands at 0, 0
+
+
+def test_rotation_is_the_same_where_complex_numbers_are_not_known(monkeypatch):
+    x, rotation = torch.randn(2, 15, 3, 72), image_rope(3, 5, 72, reference=64)
+    turned = rotate(x, rotation)
+    monkeypatch.setattr(positions, "COMPLEX_DEVICES", ())
+    assert torch.allclose(rotate(x, rotation), turned, atol=1e-6)
 
 
 def test_the_grid_is_stretched_over_the_same_range_at_every_size():
@@ -62,7 +70,7 @@ def test_a_table_made_in_inference_mode_serves_under_autograd():
     with torch.inference_mode():
         rotation = image_rope(3, 11, 16, reference=64)
         assert not rotation[0].is_inference()
-    x = torch.randn(1, 1, 33, 16, requires_grad=True)
+    x = torch.randn(1, 33, 1, 16, requires_grad=True)
     rotate(x, rotation).sum().backward()
     assert torch.isfinite(x.grad).all()
 

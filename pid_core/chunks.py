@@ -1,0 +1,49 @@
+"""The token axis in chunks: what is wide per token exists for a part of the tokens only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Largest chunk, counted as the widest layer's values in float32. A CPU wants it in its cache. Elsewhere few large
+# launches win, and weights that are streamed or dequantised at every call are so fewer times.
+CHUNK_BYTES = {"cpu": 32 << 20}
+LARGEST_CHUNK = 256 << 20
+# Cutting smaller than this saves nothing that matters.
+SMALLEST_CHUNK = 4 << 20
+
+
+def chunk_bytes(device_type: str) -> int:
+    """The bound for a device. A compiled graph spells every chunk out, so it gets few."""
+    return LARGEST_CHUNK if torch.compiler.is_compiling() else CHUNK_BYTES.get(device_type, LARGEST_CHUNK)
+
+
+def token_spans(tokens: int, batch: int, width: int, limit: int, parts: int = 1) -> list[slice]:
+    """Cut `tokens` into nearly equal spans, each with at most `limit` bytes of `width` float32 values per token.
+
+    parts: how many spans there should be at least, unless they would be smaller than `SMALLEST_CHUNK`.
+    """
+    bytes_each = 4 * batch * width
+    limit = min(limit, max(tokens * bytes_each // parts, SMALLEST_CHUNK))
+    count = -(-tokens // max(1, limit // bytes_each))
+    size = -(-tokens // count)
+    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def map_tokens(function: Callable[..., Tensor], spans: list[slice], *streams: Tensor, reuse: bool = False) -> Tensor:
+    """Apply `function` to chunks of streams [B, L, ...] and put the results together.
+
+    reuse: write the results into the first stream, which is then used up. With one span nothing is copied, and
+    gradients flow.
+    """
+    if len(spans) == 1:
+        return function(*streams)
+    out = streams[0] if reuse else None
+    for span in spans:
+        part = function(*(stream[:, span] for stream in streams))
+        if out is None:
+            out = part.new_empty(part.shape[0], spans[-1].stop, *part.shape[2:])
+        out[:, span] = part
+    return out

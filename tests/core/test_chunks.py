@@ -1,0 +1,160 @@
+"""Working in chunks of tokens changes memory and speed, and nothing else."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sizes import SMALL
+
+from pid_core import PiDNetwork, pixels
+from pid_core.attention import attend, attend_by_products
+from pid_core.chunks import SMALLEST_CHUNK, map_tokens, token_spans
+from pid_core.windowed import WindowRun, predict_x0_by_windows
+from pid_core.windows import plan_windows
+
+SIDE, TOKENS = 48, 36  # of the images here, patches of 8
+
+
+@pytest.fixture(scope="module")
+def net():
+    return seeded(PiDNetwork(SMALL).eval())
+
+
+def seeded(net):
+    generator = torch.Generator().manual_seed(0)
+    for parameter in net.parameters():
+        value = torch.randn(parameter.shape, generator=generator)
+        parameter.data.copy_(value / parameter[0].numel() ** 0.5 if value.ndim > 1 else 1 + 0.1 * value)
+    return net
+
+
+def inputs(batch=2, side=SIDE):
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape):
+        return torch.randn(batch, *shape, generator=generator)
+
+    return {
+        "x": draw(3, side, side),
+        "timestep": torch.linspace(100.0, 900.0, batch),
+        "caption": draw(5, SMALL.caption_width),
+        "lq_features": draw((side // SMALL.patch_size) ** 2, SMALL.lq_width),
+        "degrade_sigma": torch.linspace(0.0, 0.5, batch),
+    }
+
+
+@given(st.integers(1, 5000), st.integers(1, 3), st.integers(1, 50_000), st.integers(1, 1 << 24), st.integers(1, 12))
+def test_spans_cover_in_order_and_hold_the_limit(tokens, batch, width, limit, parts):
+    spans = token_spans(tokens, batch, width, limit, parts)
+    assert [i for span in spans for i in range(tokens)[span]] == list(range(tokens))
+    sizes = {span.stop - span.start for span in spans[:-1]}
+    assert len(sizes) <= 1 and spans[-1].stop - spans[-1].start <= spans[0].stop
+    assert 4 * batch * width * spans[0].stop <= max(limit, 4 * batch * width)
+    if tokens * 4 * batch * width > parts * SMALLEST_CHUNK:
+        assert len(spans) >= min(parts, tokens)
+
+
+@settings(deadline=None, max_examples=12, derandomize=True)
+@given(st.integers(1, 1 << 21), st.sampled_from([0, 200_000, 1 << 40]), st.integers(1, 2))
+def test_any_chunk_size_gives_the_same_image(net, chunk_bytes, kept_bytes, batch):
+    """And so does what is kept of the pixel stream: nothing, the stream, or the modulation too."""
+    given_inputs = inputs(batch)
+    before = copy.deepcopy(given_inputs)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        net.chunk_bytes = 1 << 40
+        patch.setattr(pixels, "KEPT_BYTES", 1 << 40)
+        patch.setattr("pid_core.chunks.SMALLEST_CHUNK", 1 << 40)
+        whole = net(**given_inputs)
+        net.chunk_bytes = chunk_bytes
+        patch.setattr(pixels, "KEPT_BYTES", kept_bytes)
+        assert torch.allclose(net(**given_inputs), whole, atol=2e-5)
+    assert all(torch.equal(given_inputs[name], before[name]) for name in before)
+
+
+def test_the_cases_above_keep_nothing_the_stream_and_all():
+    kept = {tuple(pixels.what_is_kept(SMALL, TOKENS * batch, 4)) for batch in (1, 2)}
+    assert kept == {(True, True)}
+    with pytest.MonkeyPatch.context() as patch:
+        for limit, expected in ((0, (False, False)), (200_000, (True, False))):
+            patch.setattr(pixels, "KEPT_BYTES", limit)
+            assert pixels.what_is_kept(SMALL, TOKENS, 4) == expected
+
+
+def test_gradients_reach_every_weight(net):
+    """The same as without chunks: under autograd there are none."""
+    grads = []
+    for chunk_bytes in (1 << 40, 1 << 14):
+        trained = copy.deepcopy(net)
+        trained.chunk_bytes = chunk_bytes
+        trained(**inputs()).square().mean().backward()
+        grads.append({name: p.grad for name, p in trained.named_parameters() if not name.startswith("lq_proj.latent")})
+    dead = {name for name, grad in grads[0].items() if grad is None}
+    # after the last block the caption stream has no use
+    last = f"patch_blocks.{SMALL.patch_depth - 1}."
+    assert all(name.startswith((last + "norm_y2", last + "mlp_y", last + "attn.")) for name in dead)
+    for name in grads[0].keys() - dead:
+        assert torch.equal(grads[0][name], grads[1][name])
+        assert grads[0][name].abs().sum() > 0 or name == last + "attn.q_norm_y.weight", name
+
+
+def test_results_are_written_over_a_stream_only_where_asked():
+    x, other, spans = torch.randn(2, 7, 3), torch.randn(2, 7, 3), [slice(0, 4), slice(4, 7)]
+    expected = x * other
+    kept = map_tokens(torch.mul, spans, x, other)
+    assert torch.equal(kept, expected) and not torch.equal(x, expected)
+    assert map_tokens(torch.mul, spans, x, other, reuse=True) is x
+    assert torch.equal(x, expected)
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(
+    *(st.integers(1, n) for n in (2, 3, 150, 90)), st.sampled_from([8, 24, 64, 72]), st.floats(0.2, 4.0), st.integers()
+)
+def test_attention_by_products(batch, heads, queries, more, head_dim, scale, seed):
+    """As near the exact result as bfloat16 scores allow, however sharp the attention is."""
+    generator = torch.Generator().manual_seed(seed % 2**32)
+
+    def draw(tokens):
+        return torch.randn(batch, heads, tokens, head_dim, generator=generator).bfloat16()
+
+    q, k, v = draw(queries) * scale, draw(queries + more), draw(queries + more)
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pid_core.attention.SCORE_BYTES", 1)
+        out = attend_by_products(q, k, v)
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    scores = (q.double() @ k.double().mT / head_dim**0.5).abs().amax()
+    assert out.dtype == q.dtype and out.shape == q.shape
+    assert (out - exact).abs().max() <= (2 + scores) * 2**-8 * v.abs().max()
+
+
+def test_attention_is_sdpa_for_autograd_and_float32():
+    q, k, v = (torch.randn(1, 2, 9, 8) for _ in range(3))
+    assert torch.equal(attend(q, k, v), F.scaled_dot_product_attention(q, k, v))
+    q = q.bfloat16().requires_grad_()
+    attend(q, k.bfloat16(), v.bfloat16()).sum().backward()
+    assert q.grad is not None
+
+
+def test_one_compiled_graph_serves_every_window_and_step():
+    torch._dynamo.reset()
+    net = seeded(PiDNetwork(SMALL).eval())
+    graphs = []
+
+    def backend(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(net, backend=backend, fullgraph=True, dynamic=False)
+    plan = plan_windows(96, 96, 64, 32, align=8)
+    image = inputs(1, 96)
+    given_inputs = image["x"], image["caption"], image["lq_features"], image["degrade_sigma"][:1]
+    with torch.no_grad():
+        for t in (0.866, 0.342):
+            arguments = given_inputs[0], torch.tensor(t), *given_inputs[1:]
+            made = predict_x0_by_windows(compiled, *arguments, run=WindowRun(plan))
+            assert torch.allclose(made, predict_x0_by_windows(net, *arguments, run=WindowRun(plan)), atol=2e-5)
+    assert plan.count > 1 and len(graphs) == 1
+    torch._dynamo.reset()
