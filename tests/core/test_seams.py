@@ -1,0 +1,85 @@
+"""The bundled model leaves no seams between context windows, and the check could see them."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.seams import border_ratios, borders, decode_both, psnr
+from pid_core import NANO_PATH, distilled_sigmas, load_network
+from pid_core.rgb import to_image, to_rgb_latent
+from pid_core.windowed import WindowRun, crop, predict_x0
+from pid_core.windows import plan_windows
+
+PHOTOS = Path(__file__).parent / "photos"
+SIDE = (224, 288)
+PLAN = plan_windows(*SIDE, 128, 32, align=8)  # six windows that overlap by a quarter
+BARE = plan_windows(*SIDE, 128, 0, align=8)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return load_network(NANO_PATH)
+
+
+def photo(name):
+    """[1, 56, 72, 3] in [0, 1]."""
+    with Image.open(PHOTOS / f"{name}.png") as file:
+        return torch.from_numpy(np.array(file)).float()[None] / 255
+
+
+@torch.no_grad()
+def windows_alone(net, small, plan, fuse):
+    """Windows whose latents are cut before the LQ trunk, so that none knows what lies beyond its border."""
+    latent, run, sigmas = to_rgb_latent(small), WindowRun(plan, fuse=fuse), distilled_sigmas()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 3, *SIDE, generator=generator)
+    for t, t_next in pairwise(sigmas):
+
+        def predict(windows, x=x, t=t):
+            parts = crop(x, windows)
+            features = net.encode_lq(crop(latent, windows, 8), *parts.shape[-2:])
+            return (predict_x0(net, parts, t, net.default_caption, features, torch.zeros(1)),)
+
+        x0 = run.step(predict)[0]
+        x = (1 - t_next) * x0 + t_next * torch.randn(x.shape, generator=generator) if t_next else x0
+    return to_image(x)
+
+
+def passes(windowed, full, plan):
+    ratios = border_ratios(windowed, full, plan)
+    return ratios.min() >= 0.95 and ratios.max() <= 1.05 and psnr(windowed, full) >= 38
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
+def test_borders_are_those_of_the_full_frame(net, name):
+    assert PLAN.count == 6 and len(borders(PLAN)[0]) == 2 and len(borders(PLAN)[1]) == 4
+    windowed, full = decode_both(net, photo(name), PLAN)
+    ratios = border_ratios(windowed, full, PLAN)
+    assert ratios.min() >= 0.95 and ratios.max() <= 1.05
+    assert psnr(windowed, full) >= 38
+
+
+def test_the_check_sees_seams(net):
+    """Flat weights, no overlap and no shared trunk: every border shows, and more than twice as strong."""
+    small = photo("chelsea")
+    _, full = decode_both(net, small, BARE)
+    alone = windows_alone(net, small, BARE, "flat")
+    assert not passes(alone, full, BARE)
+    assert border_ratios(alone, full, BARE).min() > 1.4
+
+
+@pytest.mark.parametrize("level", [0.2, 0.5, 0.8])
+def test_flat_grey_stays_flat(net, level):
+    small = torch.full((1, SIDE[0] // 4, SIDE[1] // 4, 3), level)
+    windowed, full = decode_both(net, small, PLAN, steps=4)
+    assert (windowed - windowed.mean()).abs().mean() < 2 / 255
+    assert (windowed - full).abs().max() < 2 / 255
+    rows, cols = borders(PLAN)
+    for line in [windowed[:, y] - windowed[:, y - 1] for y in rows] + [
+        windowed[:, :, x] - windowed[:, :, x - 1] for x in cols
+    ]:
+        assert line.abs().mean() < 2 / 255
