@@ -46,6 +46,7 @@ def test_the_file_is_small_and_says_what_it_is(net):
     with safe_open(NANO_PATH, "pt") as file:
         assert file.metadata()["licence"] == "Apache-2.0"
     assert net.family == "rgb" and net.config.prediction == "x0" and net.default_caption is not None
+    assert (net.config.window_min, net.config.window_max) == (128, 512)  # it was trained on small crops
 
 
 def test_beats_bicubic(net, photo, small):

@@ -15,9 +15,9 @@ from pid_core.windowed import WindowRun, crop, predict_x0
 from pid_core.windows import plan_windows
 
 PHOTOS = Path(__file__).parent / "photos"
-SIDE = (224, 288)
-PLAN = plan_windows(*SIDE, 128, 32, align=8)  # six windows that overlap by a quarter
-BARE = plan_windows(*SIDE, 128, 0, align=8)
+SIDE = (288, 384)
+PLAN = plan_windows(*SIDE, 192, 48, align=8)  # six windows that overlap by a quarter
+BARE = plan_windows(*SIDE, 192, 0, align=8)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def net():
 
 
 def photo(name):
-    """[1, 56, 72, 3] in [0, 1]."""
+    """[1, 72, 96, 3] in [0, 1]."""
     with Image.open(PHOTOS / f"{name}.png") as file:
         return torch.from_numpy(np.array(file)).float()[None] / 255
 
@@ -72,14 +72,12 @@ def test_the_check_sees_seams(net):
     assert border_ratios(alone, full, BARE).min() > 1.4
 
 
-@pytest.mark.parametrize("level", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("level", [0.2, 0.8])
 def test_flat_grey_stays_flat(net, level):
-    small = torch.full((1, SIDE[0] // 4, SIDE[1] // 4, 3), level)
-    windowed, full = decode_both(net, small, PLAN, steps=4)
+    plan = plan_windows(160, 160, 96, 24, align=8)
+    windowed, _ = decode_both(net, torch.full((1, 40, 40, 3), level), plan)
     assert (windowed - windowed.mean()).abs().mean() < 2 / 255
-    assert (windowed - full).abs().max() < 2 / 255
-    rows, cols = borders(PLAN)
-    for line in [windowed[:, y] - windowed[:, y - 1] for y in rows] + [
-        windowed[:, :, x] - windowed[:, :, x - 1] for x in cols
-    ]:
-        assert line.abs().mean() < 2 / 255
+    rows, cols = borders(plan)
+    across = [windowed[:, y] - windowed[:, y - 1] for y in rows]
+    across += [windowed[:, :, x] - windowed[:, :, x - 1] for x in cols]
+    assert max(line.abs().mean() for line in across) < 2 / 255
