@@ -142,9 +142,9 @@ class WindowHandler(ContextHandlerABC):
         batch = batch or fitting_batch(patcher, plan, images)
         memory = patcher.model.memory_required([batch * images, 3, *plan.size])
         line = f"{batch} at a time, about {memory / 1e9:.2g} GB beside the weights; " if plan.count > 1 else ""
-        line += f"{images * plan_flops(plan, self.config) / 1e12:.3g} TFLOP a step"
+        line += f"{_flop(images * plan_flops(plan, self.config))} a step"
         if plan.count > 1:
-            line += f", in one frame {images * forward_flops(self.config, plan.height, plan.width) / 1e12:.3g}"
+            line += f", {_flop(images * forward_flops(self.config, plan.height, plan.width))} in one frame"
         else:
             line += f", about {memory / 1e9:.2g} GB beside the weights"
         return [plan.describe(), line]
@@ -251,6 +251,10 @@ class WindowHandler(ContextHandlerABC):
         if log:
             logging.info("PiD context windows: %s", "; ".join(lines))
         send_text(self.node_id, *lines)
+
+
+def _flop(count: float) -> str:
+    return f"{count / 1e12:.3g} TFLOP" if count >= 1e11 else f"{count / 1e9:.3g} GFLOP"
 
 
 class _Progress:

@@ -9,6 +9,7 @@ from torch import Tensor
 from .guard import all_finite
 
 BLOCK = 2
+CHUNK = 2**22  # pixels worked on at once: the copies of a large image add up to gigabytes
 
 
 def to_pixels(image: Tensor) -> Tensor:
@@ -37,9 +38,14 @@ def to_image(pixels: Tensor) -> Tensor:
             "the pixels hold NaN or infinite values, which would be saved as black: the sampler that made them "
             "failed; load the model with PiD Loader, which repeats such steps in float32"
         )
-    image = ((pixels.float() + 1) / 2).clamp(0, 1).movedim(1, -1)
-    level = (image * 65535).round() / 65535
-    return torch.where((image - level).abs() <= 2**-25, level, image)
+    batch, _, height, width = pixels.shape
+    out = torch.empty(batch, height, width, 3, device=pixels.device)
+    step = max(1, CHUNK // (batch * width))
+    for top in range(0, height, step):
+        image = ((pixels[:, :, top : top + step].float() + 1) / 2).clamp(0, 1).movedim(1, -1)
+        level = (image * 65535).round() / 65535
+        out[:, top : top + step] = torch.where((image - level).abs() <= 2**-25, level, image)
+    return out
 
 
 def to_rgb_latent(image: Tensor, crop: bool = False) -> Tensor:

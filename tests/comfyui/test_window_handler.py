@@ -279,7 +279,7 @@ def test_the_plan_is_written_on_the_node(comfyui, monkeypatch):
     assert node == "17"
     assert "6 windows of 64 x 64 px (3 across, 2 down) on 128 x 96 px, overlap at least 32 px" in text
     assert "size 72 rounded down to 64 px; overlap 20 rounded up to 32 px" in text
-    assert "TFLOP a step" in text and "GB beside the weights" in text
+    assert "GFLOP a step" in text and "GB beside the weights" in text
 
 
 def test_progress_counts_windows(comfyui, monkeypatch):

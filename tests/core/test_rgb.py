@@ -18,6 +18,13 @@ def test_random_values_come_back():
     assert (to_image(to_pixels(image)) - image).abs().max() <= 2**-25
 
 
+def test_parts_of_an_image_are_the_whole(monkeypatch):
+    pixels = 3 * torch.randn(2, 3, 7, 5, generator=torch.Generator().manual_seed(0))
+    whole = to_image(pixels)
+    monkeypatch.setattr("pid_core.rgb.CHUNK", 20)  # two rows
+    assert torch.equal(to_image(pixels), whole)
+
+
 def test_alpha_is_dropped():
     image = torch.rand(1, 4, 4, 4)
     assert torch.equal(to_pixels(image), to_pixels(image[..., :3]))
