@@ -149,7 +149,9 @@ def test_progress_and_the_plan_on_the_node(comfy):
     }
     assert text.startswith("6 windows of 64 x 64 px (3 across, 2 down) on 128 x 96 px, overlap at least 32 px")
     assert "size 72 rounded down to 64 px" in text and "overlap 20 rounded up to 32 px" in text
-    assert "6 at a time" in text and "GB beside the weights" in text and "GFLOP a step, 0.0654 GFLOP in one frame" in text
+    assert (
+        "6 at a time" in text and "GB beside the weights" in text and "GFLOP a step, 0.0654 GFLOP in one frame" in text
+    )
     ticks = {(data["value"], data["max"]) for kind, data in events if kind == "progress"}
     assert (6, 24) in ticks and (4, 4) in ticks
 
