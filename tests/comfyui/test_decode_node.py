@@ -1,5 +1,6 @@
 """PiD Decode draws what the separate nodes draw, and what pid_core.decode draws."""
 
+import importlib
 import sys
 import urllib.request
 
@@ -11,6 +12,9 @@ from inside import SEED, by_core
 from tiny import save_tiny
 
 from comfy_server import PromptError
+from pid_core import LATENT_FAMILIES
+from pid_core import decode as core_decode
+from pid_core.comfy_noise import comfy_noise, comfy_step_noise
 from pid_core.conditioning import prepare_lq
 from pid_core.rgb import to_image
 
@@ -133,6 +137,46 @@ def test_interrupt_ends_the_run_and_the_next_one_works(comfy):
     with pytest.raises(PromptError, match="interrupted"):
         comfy.queue(graph, on_event=stop)
     assert comfy.images(comfy.queue(pid_decode_graph(model, latent, seed=77)), "png")
+
+
+def test_previews_show_the_picture_so_far(comfyui, monkeypatch):
+    patcher, _ = comfyui.load()
+    cli, preview = importlib.import_module("comfy.cli_args"), importlib.import_module("latent_preview")
+    monkeypatch.setattr(cli.args, "preview_method", preview.LatentPreviewMethod.Auto)
+    shown = []
+    utils = importlib.import_module("comfy.utils")
+    monkeypatch.setattr(
+        utils, "PROGRESS_BAR_HOOK", lambda value, total, image, **_: shown.append((value, total, image))
+    )
+    decode(comfyui, patcher, torch.randn(1, 16, 2, 3))
+    assert shown[-1][:2] == (4, 4)
+    kind, image, _ = shown[-1][2]
+    assert kind == "JPEG" and image.size == (96, 64)
+
+
+def test_with_comfyuis_own_pid_model(comfyui, core_pid):
+    patcher = core_pid("flux", "v1")
+    _, net = comfyui.load("flux", "v1")
+    text, latent = torch.randn(1, 12, 24), torch.randn(1, 16, 1, 2)
+    image = decode(comfyui, patcher, latent, latent_format="flux", positive=[[text, {}]])
+    shape = (1, 3, 32, 64)
+    expected = core_decode(
+        net,
+        LATENT_FAMILIES["flux"].normalise(latent),
+        text,
+        noise=0.999 * comfy_noise(shape, SEED),  # it scales the first noise
+        step_noise=comfy_step_noise(shape, SEED, 3),
+    )
+    assert torch.allclose(image, to_image(expected), atol=2e-3)
+
+
+def test_nan_of_comfyuis_own_model_is_an_error_and_no_black_image(comfyui, core_pid):
+    patcher = core_pid("flux", "v1")
+    patcher.model.diffusion_model.final_layer.linear.bias.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="NaN.*PiD Loader"):
+        decode(
+            comfyui, patcher, torch.randn(1, 16, 1, 1), latent_format="flux", positive=[[torch.randn(1, 12, 24), {}]]
+        )
 
 
 def test_a_text_without_its_encoder(comfy):

@@ -5,7 +5,9 @@ import importlib
 import pytest
 import torch
 from inside import by_core, lq_of
-from tiny import SIZES
+from test_precision import psnr
+from test_quantised import BIG, quantise, save
+from tiny import SIZES, tiny_state_dict
 
 BLOCKS = SIZES["patch_depth"] + SIZES["pixel_depth"]
 FORMS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float8": torch.float8_e4m3fn}
@@ -142,3 +144,15 @@ def test_a_sampler_that_gives_nan_is_no_black_image(comfyui):
     vae = comfyui.nodes.PiDKitPixelVAE.execute().args[0]
     with pytest.raises(ValueError, match="NaN"):
         vae.decode(torch.full((1, 3, 8, 8), float("nan")))
+
+
+@torch.inference_mode()  # as ComfyUI runs every node; quantised tensors mind
+def test_quantised_weights_are_widened(comfyui):
+    path = save(comfyui, quantise(comfyui, tiny_state_dict("flux", "v1.5", **BIG), "float8_e4m3fn"))
+    patcher = comfyui.model.load_model(str(path))
+    text, latent = torch.randn(1, 5, BIG["caption_width"]), torch.randn(1, 16, 1, 2)
+    made = comfyui.conditioning(patcher, latent, positive=[[text, {}]])
+    plain = comfyui.sample(patcher, *made, steps=1)
+    out = comfyui.sample(patched(patcher, broken(0)), *made, steps=1)
+    assert len(patcher.model.diffusion_model.repeated) == 1
+    assert psnr(out.clamp(-1, 1), plain.clamp(-1, 1)) > 25  # the repetition has no activations of 8 bits
