@@ -4,7 +4,7 @@ PORT ?= 8188
 # Asked for after set-up, because set-up makes the environment.
 RUN = $(shell $(PYTHON) scripts/comfy_env.py)
 
-.PHONY: demo comfyui test lint locales setup
+.PHONY: demo comfyui test lint locales workflows setup
 
 demo: setup  ## the bundled photo to 4x through a real ComfyUI; writes output/demo_*.png
 	@$(RUN) scripts/demo.py
@@ -21,6 +21,9 @@ lint: setup
 
 locales: setup  ## writes locales/en from the nodes' own words
 	@$(RUN) scripts/locales.py
+
+workflows: setup  ## writes example_workflows from scripts/workflow_graphs.py
+	@$(RUN) scripts/make_workflows.py
 
 # Exit code 3: no ComfyUI. The core still works, so only CI stops there.
 setup:

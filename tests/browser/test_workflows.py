@@ -1,5 +1,7 @@
 """The example workflows, dragged in and run as a user does it."""
 
+import json
+
 import pytest
 
 import comfy_env
@@ -25,3 +27,14 @@ def test_the_demo_runs_and_shows_its_picture(front_end, root, vue):
     front_end.run()
     front_end.wait_for_pictures("SaveImage")
     front_end.screenshot(f"demo_{'vue' if vue else 'classic'}")
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_the_front_end_makes_the_api_file_of_it(front_end, file):
+    front_end.open()
+    front_end.drop(file)
+    made = front_end.js("async () => (await app.graphToPrompt()).output")
+    stored = json.loads((file.parent / "api" / file.name).read_text(encoding="utf-8"))
+    assert {key: node["class_type"] for key, node in made.items()} == {k: n["class_type"] for k, n in stored.items()}
+    for key, node in stored.items():
+        assert made[key]["inputs"] == node["inputs"], node["class_type"]

@@ -1,0 +1,230 @@
+"""One description of a workflow, written in ComfyUI's two formats: UI (to drag in) and API (to queue).
+
+A node's inputs, their order and defaults come from ComfyUI itself (`object_info`), so that the two cannot differ.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+GAP, TITLE, ROW, WIDTH = 60, 34, 24, 320  # of the canvas, in its own units
+NOTE = "MarkdownNote"  # drawn by the front end; no node of the server's
+COLOURS = ("#3f789e", "#8a6d1d", "#3f6e46")
+
+
+@dataclass(frozen=True)
+class Out:
+    """One output of a node, to be given as another's input."""
+
+    node: Node
+    index: int
+
+
+@dataclass
+class Node:
+    """class_type with its inputs: a value for a widget, an Out for a link. column: where it stands, from the left."""
+
+    id: int
+    class_type: str
+    column: int
+    group: str
+    inputs: dict
+    title: str | None = None
+    width: int = WIDTH
+    height: int | None = None
+
+    def __getitem__(self, index: int) -> Out:
+        return Out(self, index)
+
+
+@dataclass
+class Graph:
+    """A workflow under the name of its files; note: markdown, shown left of the nodes."""
+
+    name: str
+    note: str
+    nodes: list[Node] = field(default_factory=list)
+
+    def add(self, class_type: str, column: int, group: str, /, *, title: str | None = None, **inputs) -> Node:
+        size = {key: inputs.pop(key) for key in ("width_", "height_") if key in inputs}
+        node = Node(len(self.nodes) + 1, class_type, column, group, inputs, title)
+        node.width, node.height = size.get("width_", WIDTH), size.get("height_")
+        self.nodes.append(node)
+        return node
+
+
+def api_format(graph: Graph, object_info: dict) -> dict:
+    """Node id -> class_type, inputs, title: every widget with its value, every link as [id, output]."""
+    out = {}
+    for node in graph.nodes:
+        info = object_info[node.class_type]
+        inputs = {}
+        for name, kind, settings in _definitions(info):
+            value = node.inputs.get(name)
+            if isinstance(value, Out):
+                inputs[name] = [str(value.node.id), value.index]
+            elif _is_widget(kind, settings):
+                inputs[name] = _widget_value(node, name, kind, settings)
+        unknown = node.inputs.keys() - {name for name, *_ in _definitions(info)}
+        if unknown:
+            raise ValueError(f"{graph.name}: {node.class_type} has no input {', '.join(sorted(unknown))}")
+        title = node.title or info.get("display_name") or node.class_type
+        out[str(node.id)] = {"class_type": node.class_type, "inputs": inputs, "_meta": {"title": title}}
+    return out
+
+
+def ui_format(graph: Graph, object_info: dict) -> dict:
+    """What the front end saves: nodes with places and widget values, links, groups, and the note."""
+    links: list[list] = []
+    nodes = [_ui_node(node, object_info, links) for node in graph.nodes]
+    left = _place(graph.nodes, nodes)
+    for link in links:
+        nodes[link[1] - 1]["outputs"][link[2]]["links"].append(link[0])
+    for order, node in enumerate(_by_dependency(graph.nodes)):
+        nodes[node.id - 1]["order"] = order
+    note = _note(len(nodes) + 1, graph.note, left)
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"pidkit/{graph.name}")),
+        "revision": 0,
+        "last_node_id": note["id"],
+        "last_link_id": len(links),
+        "nodes": [*nodes, note],
+        "links": links,
+        "groups": _groups(graph.nodes, nodes),
+        "config": {},
+        "extra": {"ds": {"scale": 0.7, "offset": [0, 0]}},
+        "version": 0.4,
+    }
+
+
+def _definitions(info: dict) -> list[tuple[str, object, dict]]:
+    """(name, type, settings) of every input, required ones first."""
+    found = []
+    for kind in ("required", "optional"):
+        for name, entry in info["input"].get(kind, {}).items():
+            found.append((name, entry[0], entry[1] if len(entry) > 1 else {}))
+    return found
+
+
+def _is_widget(kind, settings: dict) -> bool:
+    return (isinstance(kind, list) or kind in WIDGETS) and not settings.get("forceInput")
+
+
+def _options(kind, settings: dict) -> list:
+    return kind if isinstance(kind, list) else settings.get("options", [])
+
+
+def _widget_value(node: Node, name: str, kind, settings: dict):
+    value = node.inputs.get(name)
+    if value is None or isinstance(value, Out):
+        options = _options(kind, settings)
+        blank = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
+        value = settings.get("default", options[0] if options else blank.get(kind))
+    return float(value) if kind == "FLOAT" else value
+
+
+def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
+    info = object_info[node.class_type]
+    inputs, values = [], []
+    for name, kind, settings in _definitions(info):
+        given = node.inputs.get(name)
+        widget = _is_widget(kind, settings)
+        if not widget or isinstance(given, Out):
+            entry = {"name": name, "type": "COMBO" if isinstance(kind, list) else kind, "link": None}
+            if isinstance(given, Out):
+                entry["link"] = len(links) + 1
+                made = object_info[given.node.class_type]["output"][given.index]
+                links.append([entry["link"], given.node.id, given.index, node.id, len(inputs), made])
+            if name in info["input"].get("optional", {}):
+                entry["shape"] = 7
+            if widget:
+                entry["widget"] = {"name": name}
+            inputs.append(entry)
+        if widget:
+            values.append(_widget_value(node, name, kind, settings))
+            if settings.get("control_after_generate"):
+                values.append("fixed")
+            if settings.get("image_upload"):
+                values.append("image")
+    outputs = [
+        {"name": name, "type": kind, "links": [], "slot_index": i}
+        for i, (name, kind) in enumerate(zip(info["output_name"], info["output"], strict=True))
+    ]
+    height = node.height or TITLE + ROW * (max(len(inputs), len(outputs)) + len(values))
+    return {
+        "id": node.id,
+        "type": node.class_type,
+        "pos": [0, 0],
+        "size": [node.width, height],
+        "flags": {},
+        "order": 0,
+        "mode": 0,
+        "inputs": inputs,
+        "outputs": outputs,
+        "title": node.title or info.get("display_name") or node.class_type,
+        "properties": {"Node name for S&R": node.class_type},
+        "widgets_values": values,
+    }
+
+
+def _place(nodes: list[Node], drawn: list[dict]) -> int:
+    """Give every node its place: columns from the left, stacked from the top. Returns where the note stands."""
+    x = 0
+    for column in sorted({node.column for node in nodes}):
+        y = 0
+        members = [node for node in nodes if node.column == column]
+        for node in members:
+            drawn[node.id - 1]["pos"] = [x, y]
+            y += drawn[node.id - 1]["size"][1] + GAP
+        x += max(node.width for node in members) + GAP
+    return -520
+
+
+def _groups(nodes: list[Node], drawn: list[dict]) -> list[dict]:
+    groups = []
+    names = list(dict.fromkeys(node.group for node in nodes))
+    for i, name in enumerate(names):
+        boxes = [drawn[node.id - 1] for node in nodes if node.group == name]
+        left, top = (min(box["pos"][axis] for box in boxes) for axis in (0, 1))
+        right, bottom = (max(box["pos"][axis] + box["size"][axis] for box in boxes) for axis in (0, 1))
+        bounding = [left - 20, top - 90, right - left + 40, bottom - top + 110]
+        groups.append({"id": i + 1, "title": name, "bounding": bounding, "color": COLOURS[i % 3], "font_size": 24})
+    return groups
+
+
+def _by_dependency(nodes: list[Node]) -> list[Node]:
+    done: list[Node] = []
+
+    def visit(node: Node) -> None:
+        if node in done:
+            return
+        for value in node.inputs.values():
+            if isinstance(value, Out):
+                visit(value.node)
+        done.append(node)
+
+    for node in nodes:
+        visit(node)
+    return done
+
+
+def _note(number: int, text: str, left: int) -> dict:
+    lines = sum(1 + len(line) // 62 for line in text.splitlines())
+    return {
+        "id": number,
+        "type": NOTE,
+        "pos": [left, -56],
+        "size": [480, 80 + 21 * lines],
+        "flags": {},
+        "order": number - 1,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "title": "How to use this",
+        "properties": {},
+        "widgets_values": [text],
+        "color": "#432",
+        "bgcolor": "#653",
+    }

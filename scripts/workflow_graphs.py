@@ -1,0 +1,442 @@
+"""The example workflows that make_workflows.py writes: which nodes, how connected, and the note on the canvas."""
+
+from __future__ import annotations
+
+from workflow_format import Graph, Node, Out
+
+MAKE, PID = "1. Make a latent", "2. PiD draws it at four times the size"
+PROMPT = "A lighthouse on a rocky coast at dawn, waves breaking, gulls in the air, warm light in the windows."
+# The fixed negative text of NVIDIA's code.
+NEGATIVE = (
+    "low quality, worst quality, over-saturated, three legs, six fingers, cartoon, anime, cgi, low res, blurry, "
+    "deformed, distortion, duplicated limbs, plastic skin, jpeg artifacts, watermark"
+)
+GEMMA = "gemma_2_2b_it_elm_bf16.safetensors"
+FLUX_PID = "pid_1.5_flux1_1024_to_4096_4step_bf16.safetensors"
+HUB = "https://huggingface.co"
+
+LICENCE = (
+    "**Licence.** NVIDIA's PiD and PixelDiT weights are for non-commercial use only (NSCLv1, see "
+    f"[nvidia/PiD]({HUB}/nvidia/PiD)). PiD Loader fetches the file the first time, once you have read that and "
+    "switched accept_licence on."
+)
+GEMMA_LINE = (
+    f"- `text_encoders`: {GEMMA} (5.2 GB), PiD's own text encoder, from "
+    f"[Comfy-Org/PixelDiT]({HUB}/Comfy-Org/PixelDiT), or with the node PiD Download"
+)
+MEMORY = (
+    "- Short of memory, or above 4096 pixels: Context Window is on auto and cuts the picture into windows where they "
+    "are cheaper. mode manual with size 2048 needs the least."
+)
+
+
+def note(title: str, models: list[str], change: list[str], about: str) -> str:
+    """The text on the canvas. models, change: lines of lists."""
+    parts = [
+        f"## {title}",
+        about,
+        "**Models**, in ComfyUI's `models` folder:\n\n" + "\n".join(models),
+        LICENCE,
+        "**To change:**\n\n" + "\n".join(change),
+        "`python -m pid_core doctor`, run in this pack's folder, says what is missing.",
+    ]
+    return "\n\n".join(parts)
+
+
+def pid_line(name: str) -> str:
+    return f"- `diffusion_models`: {name} (PiD Loader fetches it)"
+
+
+def prompt_node(graph: Graph, column: int = 0) -> Node:
+    return graph.add(
+        "PrimitiveStringMultiline", column, MAKE, title="What the picture shows", value=PROMPT, height_=160
+    )
+
+
+def decode(graph: Graph, latent: Out, prompt: Out, pid: str, column: int, **options) -> None:
+    """PiD Loader, Context Window, the text encoder, PiD Decode, SaveImage."""
+    model = graph.add("PiDKitLoader", column, PID, model_name=f"fetch: {pid}", width_=420)
+    clip = graph.add("CLIPLoader", column, PID, clip_name=GEMMA, type="pixeldit", width_=420)
+    windows = graph.add("PiDKitContextWindow", column, PID, model=model[0], width_=420)
+    image = graph.add(
+        *("PiDKitDecode", column + 1, PID), model=windows[0], latent=latent, clip=clip[0], text=prompt, **options
+    )
+    graph.add("SaveImage", column + 2, PID, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=480)
+
+
+def flux_models(graph: Graph) -> tuple[Out, Out, Out]:
+    """FLUX.1 dev, its text with guidance, and the prompt."""
+    prompt = prompt_node(graph)
+    unet = graph.add("UNETLoader", 0, MAKE, unet_name="flux1-dev.safetensors")
+    clip = graph.add(
+        *("DualCLIPLoader", 0, MAKE), clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors", type="flux"
+    )
+    text = graph.add("CLIPTextEncode", 1, MAKE, clip=clip[0], text=prompt[0])
+    guided = graph.add("FluxGuidance", 1, MAKE, conditioning=text[0], guidance=3.5)
+    return unet[0], guided[0], prompt[0]
+
+
+FLUX_MODELS = [
+    f"- `diffusion_models`: flux1-dev.safetensors, from [Comfy-Org/flux1-dev]({HUB}/Comfy-Org/flux1-dev)",
+    "- `text_encoders`: clip_l.safetensors and t5xxl_fp16.safetensors, from "
+    f"[comfyanonymous/flux_text_encoders]({HUB}/comfyanonymous/flux_text_encoders)",
+    pid_line(FLUX_PID),
+    GEMMA_LINE,
+]
+
+
+def flux_to_4k() -> Graph:
+    graph = Graph(
+        "flux_to_4k",
+        note(
+            "FLUX.1 to 4096 x 4096",
+            FLUX_MODELS,
+            [
+                "- Size: set it on the empty latent. PiD's picture is four times as large each way: 1024 gives 4096, "
+                "512 gives 2048.",
+                MEMORY,
+                "- Less time: the workflow flux_early_stop leaves the generator's last steps to PiD.",
+            ],
+            "FLUX.1 makes a latent of 1024 x 1024 pixels; PiD decodes it to 4096 x 4096 in four. No VAE is needed.",
+        ),
+    )
+    unet, text, prompt = flux_models(graph)
+    none = graph.add("ConditioningZeroOut", 1, MAKE, conditioning=text)
+    empty = graph.add("EmptySD3LatentImage", 1, MAKE, width=1024, height=1024)
+    latent = graph.add(
+        *("KSampler", 2, MAKE),
+        **{"model": unet, "positive": text, "negative": none[0], "latent_image": empty[0]},
+        **{"steps": 28, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"},
+    )
+    decode(graph, latent[0], prompt, FLUX_PID, 3)
+    return graph
+
+
+def flux_early_stop() -> Graph:
+    graph = Graph(
+        "flux_early_stop",
+        note(
+            "FLUX.1, stopped early",
+            FLUX_MODELS,
+            [
+                "- Where to stop: stop `at step` and stop_step on PiD Early Stop. Fewer steps save more time and leave "
+                "more to PiD.",
+                "- Another generator: choose it on PiD Early Stop, and its latent_format on PiD Latent From Noisy.",
+                "- latent_noise on PiD Decode stays on keep: the latent carries its noise already.",
+                MEMORY,
+            ],
+            "PiD was trained on latents that still carry noise. So FLUX.1 runs 24 of its 28 steps only; PiD takes the "
+            "latent with the noise that is left in it (degrade_sigma) and finishes the picture at 4096 x 4096.",
+        ),
+    )
+    unet, text, prompt = flux_models(graph)
+    empty = graph.add("EmptySD3LatentImage", 1, MAKE, width=1024, height=1024)
+    schedule = graph.add("BasicScheduler", 2, MAKE, model=unet, scheduler="simple", steps=28)
+    stop = graph.add("PiDKitEarlyStop", 2, MAKE, sigmas=schedule[0], generator="flux")
+    sampler = graph.add("KSamplerSelect", 2, MAKE, sampler_name="euler")
+    sampled = graph.add(
+        *("SamplerCustom", 3, MAKE),
+        **{"model": unet, "positive": text, "negative": text, "cfg": 1.0, "latent_image": empty[0]},
+        **{"sampler": sampler[0], "sigmas": stop[0]},
+    )
+    noisy = graph.add("PiDKitLatentFromNoisy", 3, MAKE, latent=sampled[0], latent_format="flux", degrade_sigma=stop[1])
+    decode(graph, noisy[0], prompt, FLUX_PID, 4, degrade_sigma=stop[1], latent_noise="keep")
+    return graph
+
+
+def flux2_klein_to_4k() -> Graph:
+    pid = "pid_1.5_flux2_1024_to_4096_4step_bf16.safetensors"
+    graph = Graph(
+        "flux2_klein_to_4k",
+        note(
+            "FLUX.2 Klein to 4096 x 4096",
+            [
+                f"- `diffusion_models`: flux-2-klein-4b.safetensors, from [Comfy-Org/flux2-klein]({HUB}/Comfy-Org/"
+                "flux2-klein)",
+                "- `text_encoders`: qwen_3_4b.safetensors, from the same place",
+                pid_line(pid),
+                GEMMA_LINE,
+            ],
+            [
+                "- Size: set it on the empty latent and on Flux2Scheduler. PiD's picture is four times as large.",
+                "- FLUX.2 dev: load its files instead, 50 steps, and put PiD Early Stop (flux2) after Flux2Scheduler.",
+                MEMORY,
+            ],
+            "FLUX.2 Klein makes a latent of 1024 x 1024 pixels in four steps, too few to leave any out; PiD decodes it "
+            "to 4096 x 4096 in four more.",
+        ),
+    )
+    prompt = prompt_node(graph)
+    unet = graph.add("UNETLoader", 0, MAKE, unet_name="flux-2-klein-4b.safetensors")
+    clip = graph.add("CLIPLoader", 0, MAKE, clip_name="qwen_3_4b.safetensors", type="flux2")
+    text = graph.add("CLIPTextEncode", 1, MAKE, clip=clip[0], text=prompt[0])
+    none = graph.add("ConditioningZeroOut", 1, MAKE, conditioning=text[0])
+    empty = graph.add("EmptyFlux2LatentImage", 1, MAKE, width=1024, height=1024)
+    schedule = graph.add("Flux2Scheduler", 2, MAKE, steps=4, width=1024, height=1024)
+    sampler = graph.add("KSamplerSelect", 2, MAKE, sampler_name="euler")
+    sampled = graph.add(
+        *("SamplerCustom", 2, MAKE),
+        **{"model": unet[0], "positive": text[0], "negative": none[0], "cfg": 1.0, "latent_image": empty[0]},
+        **{"sampler": sampler[0], "sigmas": schedule[0]},
+    )
+    decode(graph, sampled[0], prompt[0], pid, 3)
+    return graph
+
+
+def z_image_turbo_to_4k() -> Graph:
+    graph = Graph(
+        "z_image_turbo_to_4k",
+        note(
+            "Z-Image-Turbo to 4096 x 4096",
+            [
+                "- `diffusion_models`: z_image_turbo_bf16.safetensors, from "
+                f"[Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/z_image_turbo), or with the node PiD Download",
+                "- `text_encoders`: qwen_3_4b.safetensors, from the same place, or with the node PiD Download",
+                pid_line(FLUX_PID) + ": Z-Image shares FLUX.1's latents",
+                GEMMA_LINE,
+            ],
+            [
+                "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
+                "- Z-Image (not Turbo) runs 50 steps; put PiD Early Stop (zimage) into its schedule as in "
+                "flux_early_stop. Turbo runs to the end.",
+                MEMORY,
+            ],
+            "Z-Image-Turbo makes a latent of 1024 x 1024 pixels in eight steps; PiD decodes it to 4096 x 4096 in four.",
+        ),
+    )
+    prompt = prompt_node(graph)
+    unet = graph.add("UNETLoader", 0, MAKE, unet_name="z_image_turbo_bf16.safetensors")
+    clip = graph.add("CLIPLoader", 0, MAKE, clip_name="qwen_3_4b.safetensors", type="lumina2")
+    shifted = graph.add("ModelSamplingAuraFlow", 1, MAKE, model=unet[0], shift=3.0)
+    text = graph.add("CLIPTextEncode", 1, MAKE, clip=clip[0], text=prompt[0])
+    none = graph.add("ConditioningZeroOut", 1, MAKE, conditioning=text[0])
+    empty = graph.add("EmptySD3LatentImage", 1, MAKE, width=1024, height=1024)
+    latent = graph.add(
+        *("KSampler", 2, MAKE),
+        **{"model": shifted[0], "positive": text[0], "negative": none[0], "latent_image": empty[0]},
+        **{"steps": 8, "cfg": 1.0, "sampler_name": "res_multistep", "scheduler": "simple"},
+    )
+    decode(graph, latent[0], prompt[0], FLUX_PID, 3)
+    return graph
+
+
+def checkpoint_graph(graph: Graph, checkpoint: str, empty: str, **sampling) -> tuple[Out, Out]:
+    """An all-in-one checkpoint with positive and negative text: latent and prompt."""
+    prompt = prompt_node(graph)
+    loaded = graph.add("CheckpointLoaderSimple", 0, MAKE, ckpt_name=checkpoint)
+    text = graph.add("CLIPTextEncode", 1, MAKE, clip=loaded[1], text=prompt[0])
+    negative = graph.add(
+        "CLIPTextEncode", 1, MAKE, title="Negative text", clip=loaded[1], text="blurry, low quality", height_=140
+    )
+    size = graph.add(empty, 1, MAKE, width=1024, height=1024)
+    latent = graph.add(
+        *("KSampler", 2, MAKE),
+        **{"model": loaded[0], "positive": text[0], "negative": negative[0], "latent_image": size[0]},
+        **sampling,
+    )
+    return latent[0], prompt[0]
+
+
+def sd3_to_pid() -> Graph:
+    pid = "pid_sd3_1024_to_4096_4step_bf16.safetensors"
+    graph = Graph(
+        "sd3_to_pid",
+        note(
+            "Stable Diffusion 3.5 to 4096 x 4096",
+            [
+                "- `checkpoints`: sd3.5_large_fp8_scaled.safetensors, from "
+                f"[Comfy-Org/stable-diffusion-3.5-fp8]({HUB}/Comfy-Org/stable-diffusion-3.5-fp8)",
+                pid_line(pid),
+                GEMMA_LINE,
+            ],
+            [
+                "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
+                "- Less time: PiD Early Stop (sd3), as in the workflow flux_early_stop.",
+                MEMORY,
+            ],
+            "SD 3.5 makes a latent of 1024 x 1024 pixels; PiD's v1 checkpoint for SD3 decodes it to 4096 x 4096.",
+        ),
+    )
+    latent, prompt = checkpoint_graph(
+        graph,
+        "sd3.5_large_fp8_scaled.safetensors",
+        "EmptySD3LatentImage",
+        **{"steps": 28, "cfg": 4.0, "sampler_name": "euler", "scheduler": "sgm_uniform"},
+    )
+    decode(graph, latent, prompt, pid, 3, latent_format="sd3")
+    return graph
+
+
+def sdxl_to_pid() -> Graph:
+    pid = "pid_sdxl_1024_to_4096_4step_bf16.safetensors"
+    graph = Graph(
+        "sdxl_to_pid",
+        note(
+            "SDXL to 4096 x 4096",
+            [
+                "- `checkpoints`: sd_xl_base_1.0.safetensors, from [stabilityai/stable-diffusion-xl-base-1.0]"
+                f"({HUB}/stabilityai/stable-diffusion-xl-base-1.0), or any SDXL model",
+                pid_line(pid),
+                GEMMA_LINE,
+            ],
+            [
+                "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
+                "- Less time: PiD Early Stop (sdxl, 26 of 30 steps), as in the workflow flux_early_stop, with "
+                "latent_format sdxl on PiD Latent From Noisy.",
+                MEMORY,
+            ],
+            "SDXL makes a latent of 1024 x 1024 pixels; PiD's v1 checkpoint for SDXL decodes it to 4096 x 4096.",
+        ),
+    )
+    latent, prompt = checkpoint_graph(
+        graph,
+        "sd_xl_base_1.0.safetensors",
+        "EmptyLatentImage",
+        **{"steps": 30, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal"},
+    )
+    decode(graph, latent, prompt, pid, 3)
+    return graph
+
+
+def qwen_image_to_pid() -> Graph:
+    pid = "pid_1.5_qwenimage_1024_to_4096_4step_bf16.safetensors"
+    graph = Graph(
+        "qwen_image_to_pid",
+        note(
+            "Qwen-Image to 4096 x 4096",
+            [
+                "- `diffusion_models`: qwen_image_fp8_e4m3fn.safetensors, from "
+                f"[Comfy-Org/Qwen-Image_ComfyUI]({HUB}/Comfy-Org/Qwen-Image_ComfyUI)",
+                "- `text_encoders`: qwen_2.5_vl_7b_fp8_scaled.safetensors, from the same place",
+                pid_line(pid),
+                GEMMA_LINE,
+            ],
+            [
+                "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
+                "- Krea 2 and Anima share Qwen-Image's latents: put them in its place.",
+                "- Less time: PiD Early Stop (qwenimage), as in the workflow flux_early_stop.",
+                MEMORY,
+            ],
+            "Qwen-Image makes a latent of 1024 x 1024 pixels; PiD decodes it to 4096 x 4096 in four steps.",
+        ),
+    )
+    prompt = prompt_node(graph)
+    unet = graph.add("UNETLoader", 0, MAKE, unet_name="qwen_image_fp8_e4m3fn.safetensors")
+    clip = graph.add("CLIPLoader", 0, MAKE, clip_name="qwen_2.5_vl_7b_fp8_scaled.safetensors", type="qwen_image")
+    shifted = graph.add("ModelSamplingAuraFlow", 1, MAKE, model=unet[0], shift=3.1)
+    text = graph.add("CLIPTextEncode", 1, MAKE, clip=clip[0], text=prompt[0])
+    negative = graph.add("CLIPTextEncode", 1, MAKE, title="Negative text", clip=clip[0], text="", height_=100)
+    empty = graph.add("EmptySD3LatentImage", 1, MAKE, width=1024, height=1024)
+    latent = graph.add(
+        *("KSampler", 2, MAKE),
+        **{"model": shifted[0], "positive": text[0], "negative": negative[0], "latent_image": empty[0]},
+        **{"steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple"},
+    )
+    decode(graph, latent[0], prompt[0], pid, 3, latent_format="qwenimage")
+    return graph
+
+
+def undistilled() -> Graph:
+    pid = "PiD_v1pt5_res2kto4k_sr4x_official_flux_undistilled.pth"
+    graph = Graph(
+        "undistilled",
+        note(
+            "The undistilled PiD: 25 steps with guidance",
+            [
+                f"- `vae`: ae.safetensors, FLUX.1's, from [Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/z_image_turbo), "
+                "or with the node PiD Download",
+                pid_line(pid),
+                GEMMA_LINE,
+            ],
+            [
+                "- The picture: 512 to 1024 pixels a side is what PiD was trained for. Describe it in the first text.",
+                "- degrade_sigma on PiD Conditioning: 0 keeps to the picture, 0.1 to 0.4 draws small flaws anew.",
+                "- cfg: 5 is NVIDIA's; lower is calmer, 1 is fastest and ignores the negative text.",
+                "- The sampler is NVIDIA's own solver: SamplerDPMPP_2M_SDE with eta 0. KSampler with dpmpp_2m, simple, "
+                "25 steps and cfg 5 is nearly the same.",
+            ],
+            "The checkpoint that the four-step ones were taught by. It takes six times as many steps, twice, and can "
+            "be steered: by cfg, by a negative text, by any of ComfyUI's samplers. Its noise levels fit the canvas by "
+            "themselves.",
+        ),
+    )
+    picture, teacher = "1. The picture as a latent", "2. The teacher draws it at four times the size"
+    image = graph.add("LoadImage", 0, picture, image="photo.png", height_=380)
+    vae = graph.add("VAELoader", 0, picture, vae_name="ae.safetensors")
+    latent = graph.add("VAEEncode", 0, picture, pixels=image[0], vae=vae[0])
+    model = graph.add("PiDKitLoader", 1, teacher, model_name=f"fetch: {pid}", width_=460)
+    clip = graph.add("CLIPLoader", 1, teacher, clip_name=GEMMA, type="pixeldit", width_=460)
+    captions = [
+        graph.add(*("PiDKitCaption", 1, teacher), title=title, text=text, clip=clip[0], width_=460, height_=190)
+        for title, text in (("What the picture shows", "A photo, sharp and detailed."), ("Negative text", NEGATIVE))
+    ]
+    pid_conditioning = graph.add(
+        *("PiDKitConditioning", 2, teacher),
+        **{"latent": latent[0], "latent_format": "flux", "model": model[0]},
+        **{"positive": captions[0][0], "negative": captions[1][0]},
+    )
+    sigmas = graph.add("PiDKitSigmas", 2, teacher, model=model[0], steps=25)
+    solver = graph.add(
+        *("SamplerDPMPP_2M_SDE", 2, teacher), solver_type="midpoint", eta=0.0, s_noise=0.0, noise_device="cpu"
+    )
+    sampled = graph.add(
+        *("SamplerCustom", 3, teacher),
+        **{"model": model[0], "positive": pid_conditioning[0], "negative": pid_conditioning[1], "cfg": 5.0},
+        **{"sampler": solver[0], "sigmas": sigmas[0], "latent_image": pid_conditioning[2]},
+    )
+    pixels = graph.add("PiDKitPixelVAE", 3, teacher)
+    decoded = graph.add("VAEDecode", 3, teacher, samples=sampled[0], vae=pixels[0])
+    graph.add("SaveImage", 4, teacher, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=480)
+    return graph
+
+
+def pixeldit_text_to_image() -> Graph:
+    name = "pixeldit_1300m_1024px_bf16.safetensors"
+    graph = Graph(
+        "pixeldit_text_to_image",
+        note(
+            "PixelDiT: text straight to pixels",
+            [f"- `diffusion_models`: {name} (PiD Loader fetches it)", GEMMA_LINE],
+            [
+                "- Size: 1024 x 1024 is what it was trained for. For 512 x 512 put ModelSamplingSD3 with shift 2 after "
+                "PiD Loader.",
+                "- cfg 4 and 30 steps of er_sde are usual; fewer steps are softer.",
+                "- Larger: send the picture through the workflow undistilled, or VAE Encode and PiD Decode.",
+            ],
+            "The text-to-image model that PiD grew out of: the same network without a latent, and no VAE at all. It "
+            "draws 1024 x 1024 pixels directly.",
+        ),
+    )
+    read, drawn = "1. Model and text", "2. Draw"
+    model = graph.add("PiDKitLoader", 0, read, model_name=f"fetch: {name}", width_=420)
+    clip = graph.add("CLIPLoader", 0, read, clip_name=GEMMA, type="pixeldit", width_=420)
+    texts = [
+        graph.add("PiDKitCaption", 1, read, title=title, text=text, clip=clip[0], width_=400, height_=190)
+        for title, text in (("What the picture shows", PROMPT), ("Negative text", NEGATIVE))
+    ]
+    canvas = graph.add("EmptyChromaRadianceLatentImage", 2, drawn, width=1024, height=1024)
+    sampled = graph.add(
+        *("KSampler", 2, drawn),
+        **{"model": model[0], "positive": texts[0][0], "negative": texts[1][0], "latent_image": canvas[0]},
+        **{"steps": 30, "cfg": 4.0, "sampler_name": "er_sde", "scheduler": "simple"},
+    )
+    pixels = graph.add("PiDKitPixelVAE", 3, drawn)
+    decoded = graph.add("VAEDecode", 3, drawn, samples=sampled[0], vae=pixels[0])
+    graph.add("SaveImage", 3, drawn, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=480)
+    return graph
+
+
+GRAPHS = {
+    make.__name__: make
+    for make in (
+        flux_to_4k,
+        flux2_klein_to_4k,
+        z_image_turbo_to_4k,
+        sd3_to_pid,
+        sdxl_to_pid,
+        qwen_image_to_pid,
+        flux_early_stop,
+        undistilled,
+        pixeldit_text_to_image,
+    )
+}

@@ -1,0 +1,196 @@
+"""The example workflows: both formats from one description, no node missing, and every one runs on small stand-ins."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from inside import load
+from PIL import Image
+from safetensors.torch import save_file
+from tiny import save_tiny, tiny_state_dict
+from tiny_gemma import save_encoder
+
+import make_workflows
+from comfy_server import PromptError
+from make_workflows import FOLDER
+from pid_core.hub import get_file
+from workflow_graphs import GEMMA, GRAPHS
+
+ALL = sorted(path.stem for path in FOLDER.glob("*.json"))
+# What stands in: the generator's kind, the width of its text, and of its pooled text.
+STAND_INS = {
+    "flux_to_4k": ("flux", 16, 8),
+    "flux_early_stop": ("flux", 16, 8),
+    "flux2_klein_to_4k": ("flux2", 16, 8),
+    "z_image_turbo_to_4k": ("zimage", 16, 8),
+    "sd3_to_pid": ("sd3", 16, 8),
+    "sdxl_to_pid": ("sdxl", 16, 1280),
+    "qwen_image_to_pid": ("qwenimage", 16, 8),
+    "undistilled": (None, 0, 0),
+    "pixeldit_text_to_image": (None, 0, 0),
+}
+SMALL = {"width": 64, "height": 64}  # a generator's picture; PiD's is 256 x 256
+
+
+def api(name: str) -> dict:
+    return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def ui(name: str) -> dict:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_files_are_what_the_descriptions_make(comfy):
+    for path, text in make_workflows.files(comfy.object_info()).items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make workflows`"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_both_formats_have_a_note_and_a_picture(comfy, name):
+    known = comfy.object_info()
+    graph, drawn = api(name), ui(name)
+    assert {node["class_type"] for node in graph.values()} <= known.keys()
+    notes = [n for n in drawn["nodes"] if n["type"] in ("Note", "MarkdownNote")]
+    assert notes and notes[0]["widgets_values"][0]
+    assert {str(n["id"]): n["type"] for n in drawn["nodes"] if n not in notes} == {
+        key: node["class_type"] for key, node in graph.items()
+    }
+    with Image.open(FOLDER / f"{name}.jpg") as picture:
+        assert picture.format == "JPEG" and min(picture.size) >= 256
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_note_names_every_file_and_nvidias_licence(name):
+    (note,) = (n["widgets_values"][0] for n in ui(name)["nodes"] if n["type"] == "MarkdownNote")
+    files = {v.removeprefix("fetch: ") for node in api(name).values() for v in node["inputs"].values() if is_model(v)}
+    assert files
+    for file in files:
+        assert file in note, file
+    assert "NSCLv1" in note and "non-commercial" in note
+
+
+def is_model(value) -> bool:
+    return isinstance(value, str) and value.endswith((".safetensors", ".pth"))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_all_it_lacks_on_a_new_machine_is_model_files(comfy, name):
+    graph = api(name)
+    for node in graph.values():
+        if node["class_type"] == "LoadImage":
+            node["inputs"]["image"] = comfy.upload(np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(PromptError) as caught:
+        comfy.queue(graph)
+    report = caught.value.details["node_errors"]
+    assert report
+    for node_id, entry in report.items():
+        for error in entry["errors"]:
+            assert error["type"] == "value_not_in_list", error
+            assert is_model(graph[node_id]["inputs"][error["extra_info"]["input_name"]]), error
+
+
+@pytest.fixture
+def models(comfy, tmp_path):
+    """Puts small files of the real names into ComfyUI's folders; they are gone afterwards."""
+    put = []
+
+    def folder(name, file):
+        put.append(comfy.models / name / file)
+        return put[-1]
+
+    def add(graph: dict) -> None:
+        for node in graph.values():
+            inputs = node["inputs"]
+            if node["class_type"] == "PiDKitLoader":
+                save_pid(folder("diffusion_models", inputs["model_name"].removeprefix("fetch: ")))
+            elif node["class_type"] == "CLIPLoader" and inputs["type"] == "pixeldit":
+                save_encoder(folder("text_encoders", inputs["clip_name"]))
+            elif node["class_type"] == "UNETLoader":
+                save_flux(folder("diffusion_models", inputs["unet_name"]))
+
+    yield add
+    for path in put:
+        path.unlink(missing_ok=True)
+
+
+def save_pid(path) -> None:
+    file = get_file(path.name)
+    version = file.version or "v1"
+    if path.suffix == ".pth":
+        torch.save(tiny_state_dict(file.family, version), path)
+    else:
+        prefix = "core." if file.family == "pixeldit" else "net."
+        save_tiny(path, file.family, version, prefix=prefix, metadata=False)
+
+
+def save_flux(path) -> None:
+    """A FLUX.1 of two blocks, which ComfyUI's own loader takes for what it is."""
+    load()
+    module = importlib.import_module("comfy.ldm.flux.model")
+    sizes = {
+        **{"in_channels": 16, "out_channels": 16, "vec_in_dim": 8, "context_in_dim": 16, "hidden_size": 128},
+        **{"mlp_ratio": 4.0, "num_heads": 1, "depth": 1, "depth_single_blocks": 1, "axes_dim": [16, 56, 56]},
+        **{"theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []},
+    }
+    sizes = {k: v for k, v in sizes.items() if k in module.FluxParams.__dataclass_fields__}  # v0.25.0 has fewer
+    flux = module.Flux(**sizes, operations=importlib.import_module("comfy.ops").manual_cast, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    state = {k: torch.randn(v.shape, generator=generator) for k, v in flux.state_dict().items()}
+    save_file({k: v / v[0].numel() ** 0.5 if v.ndim > 1 else 0.1 * v for k, v in state.items()}, path)
+
+
+def with_stand_ins(graph: dict, name: str, comfy) -> dict:
+    kind, width, pooled = STAND_INS[name]
+    for key, node in list(graph.items()):
+        inputs, class_type = node["inputs"], node["class_type"]
+        if class_type in ("UNETLoader", "CheckpointLoaderSimple") and kind != "flux":
+            graph[key] = {"class_type": "TestGenerator", "inputs": {"kind": kind}}
+        elif class_type == "CLIPTextEncode":
+            graph[key] = {"class_type": "TestText", "inputs": {"width": width, "pooled": pooled, "seed": int(key)}}
+        elif class_type == "VAEEncode":
+            graph[key] = {"class_type": "TestEncode", "inputs": {"pixels": inputs["pixels"]}}
+        elif class_type in ("DualCLIPLoader", "VAELoader") or (
+            class_type == "CLIPLoader" and inputs["type"] != "pixeldit"
+        ):
+            del graph[key]
+        elif class_type == "LoadImage":
+            inputs["image"] = comfy.upload(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+        elif "steps" in inputs and inputs["steps"] > 20 and name != "flux_early_stop":
+            inputs["steps"] = 4
+        if "width" in inputs and "height" in inputs:
+            inputs |= SMALL
+    return graph
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_runs_on_small_stand_ins(comfy, models, name):
+    graph = with_stand_ins(api(name), name, comfy)
+    models(graph)
+    counts = {}
+
+    def watch(kind, data):
+        if kind == "progress":
+            counts[data["node"]] = data["max"]
+
+    done = comfy.queue(graph, on_event=watch)
+    (image,) = comfy.images(done)
+    side = 64 if name == "pixeldit_text_to_image" else 256
+    assert image.shape == (side, side, 3) and image.std() > 1
+    if name == "flux_early_stop":
+        (sampler,) = (key for key, node in graph.items() if node["class_type"] == "SamplerCustom")
+        assert counts[sampler] == 24  # of 28
+
+
+def test_the_text_encoder_is_the_one_the_pack_can_fetch():
+    assert get_file(GEMMA).folder == "text_encoders"
+    loaders = [
+        node["inputs"]["model_name"]
+        for name in GRAPHS
+        for node in api(name).values()
+        if node["class_type"] == "PiDKitLoader"
+    ]
+    assert len(loaders) == len(GRAPHS) and all(get_file(n.removeprefix("fetch: ")).listed for n in loaders)
