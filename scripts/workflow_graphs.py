@@ -25,8 +25,8 @@ GEMMA_LINE = (
     f"[Comfy-Org/PixelDiT]({HUB}/Comfy-Org/PixelDiT), or with the node PiD Download"
 )
 MEMORY = (
-    "- Short of memory, or above 4096 pixels: Context Window is on auto and cuts the picture into windows where they "
-    "are cheaper. mode manual with size 2048 needs the least."
+    "- Short of memory, or above 4096 pixels: window_mode on PiD Decode is on auto and cuts the picture into windows "
+    "where they are needed. manual with window_size 2048 needs the least."
 )
 
 
@@ -54,12 +54,11 @@ def prompt_node(graph: Graph, column: int = 0) -> Node:
 
 
 def decode(graph: Graph, latent: Out, prompt: Out, pid: str, column: int, **options) -> None:
-    """PiD Loader, Context Window, the text encoder, PiD Decode, SaveImage."""
+    """PiD Loader, the text encoder, PiD Decode, SaveImage."""
     model = graph.add("PiDKitLoader", column, PID, model_name=f"fetch: {pid}", width_=420)
     clip = graph.add("CLIPLoader", column, PID, clip_name=GEMMA, type="pixeldit", width_=420)
-    windows = graph.add("PiDKitContextWindow", column, PID, model=model[0], width_=420)
     image = graph.add(
-        *("PiDKitDecode", column + 1, PID), model=windows[0], latent=latent, clip=clip[0], text=prompt, **options
+        *("PiDKitDecode", column + 1, PID), model=model[0], latent=latent, clip=clip[0], text=prompt, **options
     )
     graph.add("SaveImage", column + 2, PID, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=480)
 
@@ -83,6 +82,99 @@ FLUX_MODELS = [
     pid_line(FLUX_PID),
     GEMMA_LINE,
 ]
+
+
+def bundled(graph: Graph, *, windows: bool) -> Graph:
+    """The bundled model on a picture, node by node; with windows, through Context Window."""
+    read, drawn = "1. The picture", "2. Enlarge"
+    image = graph.add("LoadImage", 0, read, title="Picture to enlarge", image="photo.png", height_=380)
+    model = graph.add("PiDKitLoader", 0, read)[0]
+    latent = graph.add("PiDKitRGBLatent", 1, drawn, image=image[0])
+    pid = graph.add("PiDKitConditioning", 1, drawn, latent=latent[0], model=model)
+    if windows:
+        model = graph.add("PiDKitContextWindow", 1, drawn, model=model, canvas=pid[2], height_=240)[0]
+    sampled = graph.add(
+        *("KSampler", 2, drawn),
+        **{"model": model, "positive": pid[0], "negative": pid[1], "latent_image": pid[2]},
+        **{"steps": 4, "cfg": 1.0, "sampler_name": "lcm", "scheduler": "simple"},
+    )
+    vae = graph.add("PiDKitPixelVAE", 2, drawn)
+    decoded = graph.add("VAEDecode", 3, drawn, samples=sampled[0], vae=vae[0])
+    graph.add(
+        *("SaveImage", 3, drawn),
+        title="Four times as large",
+        **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 470},
+    )
+    return graph
+
+
+CHOOSE = "Choose a picture. Both sides must be even, or set odd_size to crop."
+
+
+def upscale_demo() -> Graph:
+    text = (
+        "## Enlarge a picture four times\n\n"
+        "With the model that comes with this pack. Nothing to download.\n\n"
+        f"1. {CHOOSE}\n2. Press Run.\n\n"
+        "Leave the sampler as it is: lcm, simple, 4 steps, cfg 1 are the noise levels the model was trained at. 1 step "
+        "gives a smoother picture.\n\nA noisy or compressed picture: raise degrade_sigma a little (0.1 to 0.4)."
+    )
+    return bundled(Graph("upscale_demo", text), windows=False)
+
+
+def context_window_demo() -> Graph:
+    text = (
+        "## Enlarge a picture in windows\n\n"
+        "Overlapping windows need far less memory than the whole frame. The model that comes with this pack was "
+        "trained on small pictures, so its windows are small and this runs anywhere, also on a large picture. Nothing "
+        "to download.\n\n"
+        f"1. {CHOOSE}\n2. Press Run. Context Window (PiD) shows the windows, their memory and their work.\n\n"
+        "NVIDIA's models: take this node into your own graph, between PiD Loader and the sampler. PiD Decode has "
+        "windows of its own (window_mode)."
+    )
+    return bundled(Graph("context_window_demo", text), windows=True)
+
+
+def upscale_picture() -> Graph:
+    graph = Graph(
+        "upscale_picture",
+        note(
+            "Upscale any picture to about 2048 x 2048",
+            [
+                pid_line(FLUX_PID),
+                GEMMA_LINE,
+                f"- `vae`: ae.safetensors (0.3 GB), FLUX.1's, from [Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/"
+                "z_image_turbo), or with the node PiD Download",
+            ],
+            [
+                "- target: 4K, or factor for a multiple of the picture. A sharp picture: factor 4.",
+                "- text: what the picture shows.",
+                "- degrade_sigma: 0 stays with the picture; 0.3 to 0.7 repairs a blurred or damaged one and invents "
+                "more.",
+                "- colour_hold and fidelity: colours and detail of the picture, where PiD drifts from it.",
+            ],
+            "In its own shape, with NVIDIA's PiD for FLUX.1's VAE. PiD Prepare Image shows the sizes. Parts that had "
+            "to be added to fit are cut off again by PiD Decode.",
+        ),
+    )
+    read, drawn = "1. The picture as a latent", PID
+    image = graph.add("LoadImage", 0, read, title="Picture to upscale", image="photo.png", height_=380)
+    prepared = graph.add("PiDKitPrepareImage", 1, read, image=image[0], height_=220)
+    vae = graph.add("VAELoader", 1, read, title="FLUX.1's VAE", vae_name="ae.safetensors")
+    latent = graph.add("VAEEncode", 1, read, pixels=prepared[0], vae=vae[0])
+    model = graph.add("PiDKitLoader", 2, drawn, model_name=f"fetch: {FLUX_PID}", family="flux", width_=420)
+    clip = graph.add("CLIPLoader", 2, drawn, title="PiD's text encoder", clip_name=GEMMA, type="pixeldit", width_=420)
+    decoded = graph.add(
+        *("PiDKitDecode", 3, drawn),
+        **{"model": model[0], "latent": latent[0], "clip": clip[0], "framing": prepared[1]},
+        colour_hold="low_frequencies",
+    )
+    graph.add(
+        *("SaveImage", 4, drawn),
+        title="The picture, about 2048 x 2048",
+        **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 470},
+    )
+    return graph
 
 
 def flux_to_4k() -> Graph:
@@ -429,6 +521,9 @@ def pixeldit_text_to_image() -> Graph:
 GRAPHS = {
     make.__name__: make
     for make in (
+        upscale_demo,
+        context_window_demo,
+        upscale_picture,
         flux_to_4k,
         flux2_klein_to_4k,
         z_image_turbo_to_4k,

@@ -1,6 +1,5 @@
 """Our nodes in the real ComfyUI give what pid_core.decode gives on the same noise."""
 
-import json
 import urllib.request
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from graphs import decode_graph, image_nodes, link, put_latent, saved_pixels
 from tiny import save_tiny
 
-import comfy_env
 from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES, decode, degrade, load_network
 from pid_core.comfy_noise import comfy_noise, comfy_step_noise
@@ -259,32 +257,3 @@ def test_pixel_vae_is_exact(comfy, encoder, decoder):
     graph["image"]["class_type"] = decoder
     graph["image"]["inputs"] |= tiles if "Tiled" in decoder else {}
     assert np.array_equal(comfy.images(comfy.queue(graph), "png")[0], picture)
-
-
-WORKFLOWS = sorted(path.stem for path in (comfy_env.ROOT / "example_workflows").glob("*.json"))
-
-
-def test_template_browser_shows_every_workflow_once(comfy, root):
-    (names,) = comfy.get("/workflow_templates").values()  # of our pack, the only one
-    assert sorted(names) == WORKFLOWS
-    for name in names:
-        assert (root / "example_workflows" / f"{name}.jpg").is_file()
-
-
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_workflow_files_are_one_graph(root, name):
-    api = json.loads((root / "example_workflows" / "api" / f"{name}.json").read_text())
-    ui = json.loads((root / "example_workflows" / f"{name}.json").read_text())
-    nodes = {str(node["id"]): node for node in ui["nodes"] if node["type"] != "Note"}
-    assert {k: v["class_type"] for k, v in api.items()} == {k: v["type"] for k, v in nodes.items()}
-    wires = {
-        (str(target), nodes[str(target)]["inputs"][slot]["name"], str(source), out)
-        for _, source, out, target, slot, _ in ui["links"]
-    }
-    assert wires == {
-        (k, name, *value) for k, v in api.items() for name, value in v["inputs"].items() if isinstance(value, list)
-    }
-    for key, entry in api.items():
-        settings = [value for value in entry["inputs"].values() if not isinstance(value, list)]
-        extra = ("image", "fixed")  # widgets that only the front end has: upload, control after generate
-        assert [v for v in nodes[key]["widgets_values"] if v not in extra] == settings

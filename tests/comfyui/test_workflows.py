@@ -18,7 +18,7 @@ import make_workflows
 from comfy_server import PromptError
 from make_workflows import FOLDER
 from pid_core.hub import get_file
-from workflow_graphs import GEMMA, GRAPHS
+from workflow_graphs import GEMMA
 
 ALL = sorted(path.stem for path in FOLDER.glob("*.json"))
 # What stands in: the generator's kind, the width of its text, and of its pooled text.
@@ -44,6 +44,9 @@ def ui(name: str) -> dict:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
+NEEDS_MODELS = [name for name in ALL if "fetch: " in json.dumps(api(name))]
+
+
 def test_files_are_what_the_descriptions_make(comfy):
     for path, text in make_workflows.files(comfy.object_info()).items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make workflows`"
@@ -56,14 +59,28 @@ def test_both_formats_have_a_note_and_a_picture(comfy, name):
     assert {node["class_type"] for node in graph.values()} <= known.keys()
     notes = [n for n in drawn["nodes"] if n["type"] in ("Note", "MarkdownNote")]
     assert notes and notes[0]["widgets_values"][0]
-    assert {str(n["id"]): n["type"] for n in drawn["nodes"] if n not in notes} == {
-        key: node["class_type"] for key, node in graph.items()
+    nodes = {str(n["id"]): n for n in drawn["nodes"] if n not in notes}
+    assert {key: n["type"] for key, n in nodes.items()} == {key: node["class_type"] for key, node in graph.items()}
+    wires = {
+        (str(target), nodes[str(target)]["inputs"][slot]["name"], str(source), out)
+        for _, source, out, target, slot, _ in drawn["links"]
+    }
+    assert wires == {
+        (key, name, *value)
+        for key, node in graph.items()
+        for name, value in node["inputs"].items()
+        if isinstance(value, list)
     }
     with Image.open(FOLDER / f"{name}.jpg") as picture:
         assert picture.format == "JPEG" and min(picture.size) >= 256
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+def test_template_browser_shows_every_workflow_once(comfy):
+    (names,) = comfy.get("/workflow_templates").values()  # of our pack, the only one
+    assert sorted(names) == ALL
+
+
+@pytest.mark.parametrize("name", NEEDS_MODELS)
 def test_the_note_names_every_file_and_nvidias_licence(name):
     (note,) = (n["widgets_values"][0] for n in ui(name)["nodes"] if n["type"] == "MarkdownNote")
     files = {v.removeprefix("fetch: ") for node in api(name).values() for v in node["inputs"].values() if is_model(v)}
@@ -77,7 +94,7 @@ def is_model(value) -> bool:
     return isinstance(value, str) and value.endswith((".safetensors", ".pth"))
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", NEEDS_MODELS)
 def test_all_it_lacks_on_a_new_machine_is_model_files(comfy, name):
     graph = api(name)
     for node in graph.values():
@@ -166,7 +183,16 @@ def with_stand_ins(graph: dict, name: str, comfy) -> dict:
     return graph
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", sorted({*ALL} - {*NEEDS_MODELS}))
+def test_runs_with_what_comes_with_the_pack(comfy, name):
+    graph = api(name)
+    assert graph["1"]["class_type"] == "LoadImage"
+    graph["1"]["inputs"]["image"] = comfy.upload(np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8))
+    (image,) = comfy.images(comfy.queue(graph))
+    assert image.shape == (96, 128, 3) and image.std() > 1
+
+
+@pytest.mark.parametrize("name", STAND_INS)  # upscale_picture: in test_upscale_picture.py
 def test_runs_on_small_stand_ins(comfy, models, name):
     graph = with_stand_ins(api(name), name, comfy)
     models(graph)
@@ -185,12 +211,8 @@ def test_runs_on_small_stand_ins(comfy, models, name):
         assert counts[sampler] == 24  # of 28
 
 
-def test_the_text_encoder_is_the_one_the_pack_can_fetch():
+def test_the_pack_can_fetch_what_its_loaders_name():
     assert get_file(GEMMA).folder == "text_encoders"
-    loaders = [
-        node["inputs"]["model_name"]
-        for name in GRAPHS
-        for node in api(name).values()
-        if node["class_type"] == "PiDKitLoader"
-    ]
-    assert len(loaders) == len(GRAPHS) and all(get_file(n.removeprefix("fetch: ")).listed for n in loaders)
+    for name in NEEDS_MODELS:
+        inputs = {node["class_type"]: node["inputs"] for node in api(name).values()}
+        assert get_file(inputs["PiDKitLoader"]["model_name"].removeprefix("fetch: ")).listed, name
