@@ -49,10 +49,12 @@ def needed_inputs(hidden, clip, text: str, use_cache: bool = True) -> list[str]:
 
 def linked_caption(hidden, clip, text: str, use_cache: bool = True) -> tuple[list, str]:
     """CONDITIONING of a text where clip is connected, from the cache or encoded and kept; and a line for the node."""
-    kept = kept_caption(hidden, text) if use_cache else None
+    encoder = _encoder_of(hidden)
+    cache = caption_cache() if use_cache else None
+    kept = cache.get(encoder, text) if cache and encoder else None
     if kept is not None:
         return as_conditioning(kept), "caption from the cache"
-    conditioning, cut = encode_caption(clip, text, _encoder_of(hidden), caption_cache() if use_cache else None)
+    conditioning, cut = encode_caption(clip, text, encoder, cache)
     return conditioning, warn_of_cut(cut) or "caption encoded"
 
 

@@ -164,6 +164,19 @@ def test_a_patched_encoder_is_not_kept(comfyui, tmp_path):
     assert not torch.allclose(changed, reference_caption("a hare"), atol=1e-2)
 
 
+def test_a_clip_at_hand_is_not_replaced_by_another_encoders_text(comfyui, tmp_path, monkeypatch):
+    """Called from Python there is no graph to tell the encoder's file: then the clip encodes, whatever is kept."""
+    module = comfyui.module("nodes.text_encoder")
+    clip = comfyui.load_clip(save_encoder(tmp_path / "gemma.safetensors"))
+    cache = CaptionCache(tmp_path / "cache", limit=10**9)
+    monkeypatch.setattr(module, "caption_cache", lambda: cache)
+    cache.put(Caption(torch.zeros(1, 300, 24), "a fox", "another"))
+    with torch.inference_mode():
+        (((states, about),),) = comfyui.nodes.PiDKitCaption.execute("a fox", True, clip).args
+    assert torch.allclose(states, reference_caption("a fox"), atol=1e-4)
+    assert about["pidkit_caption"] == {"text": "a fox", "encoder": ""}
+
+
 def test_a_saved_caption_decodes_without_an_encoder(comfy, encoder):
     model = save_tiny(comfy.models / "diffusion_models" / "for_captions.safetensors", "sdxl").name
     latent = put_latent(comfy, "for_captions", torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(2)))
