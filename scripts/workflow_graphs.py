@@ -76,7 +76,8 @@ def flux_models(graph: Graph) -> tuple[Out, Out, Out]:
 
 
 FLUX_MODELS = [
-    f"- `diffusion_models`: flux1-dev.safetensors, from [Comfy-Org/flux1-dev]({HUB}/Comfy-Org/flux1-dev)",
+    f"- `diffusion_models`: flux1-dev.safetensors, from [black-forest-labs/FLUX.1-dev]({HUB}/black-forest-labs/"
+    "FLUX.1-dev)",
     "- `text_encoders`: clip_l.safetensors and t5xxl_fp16.safetensors, from "
     f"[comfyanonymous/flux_text_encoders]({HUB}/comfyanonymous/flux_text_encoders)",
     pid_line(FLUX_PID),
@@ -243,8 +244,8 @@ def flux2_klein_to_4k() -> Graph:
         note(
             "FLUX.2 Klein to 4096 x 4096",
             [
-                f"- `diffusion_models`: flux-2-klein-4b.safetensors, from [Comfy-Org/flux2-klein]({HUB}/Comfy-Org/"
-                "flux2-klein)",
+                f"- `diffusion_models`: flux-2-klein-4b.safetensors, from [Comfy-Org/Flux-2-Klein-4B]({HUB}/Comfy-Org/"
+                "Flux-2-Klein-4B)",
                 "- `text_encoders`: qwen_3_4b.safetensors, from the same place",
                 pid_line(pid),
                 GEMMA_LINE,
