@@ -16,6 +16,8 @@ from .pixel_vae import PiDKitPixelVAE
 from .prepare import PiDKitFinishImage, PiDKitPrepareImage
 from .regional_caption import PiDKitRegionalCaption
 from .rgb_latent import PiDKitRGBLatent
+from .sigma_sweep import PiDKitSigmaSweep
+from .sigma_tuner import PiDKitSigmaTuner
 from .sigmas import PiDKitSigmas
 
 NODES: list[type[io.ComfyNode]] = [
@@ -29,6 +31,8 @@ NODES: list[type[io.ComfyNode]] = [
     PiDKitPrepareImage,
     PiDKitFinishImage,
     PiDKitColourHold,
+    PiDKitSigmaTuner,
+    PiDKitSigmaSweep,
     PiDKitRGBLatent,
     PiDKitEarlyStop,
     PiDKitLatentFromNoisy,

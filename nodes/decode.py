@@ -26,6 +26,7 @@ from .conditioning import (
     sigma_input,
     sigma_list_input,
 )
+from .each import Job, Shared, decode_each, digest, row_of
 from .prepare import Framed, framing_input
 from .sampling import UndistilledSampling
 from .show import show_on_node
@@ -158,7 +159,9 @@ class PiDKitDecode(io.ComfyNode):
         reference: Tensor | None = None,
         framing: Framed | None = None,
     ) -> io.NodeOutput:
-        _check_student(model)
+        check_student(model)
+        each = _is_list(sigma_list, latent)
+        caption = _caption(cls.hidden, positive, clip, text)
         made = condition(
             latent,
             model,
@@ -166,7 +169,7 @@ class PiDKitDecode(io.ComfyNode):
             sigma=degrade_sigma if sigma_list is None else sigma_list,
             add_noise=latent_noise == "add",
             seed=seed,
-            positive=_caption(cls.hidden, positive, clip, text),
+            positive=caption,
         )
         lines = describe(made.lq)
         # all that can be wrong is found before the decode, which may take minutes
@@ -181,20 +184,52 @@ class PiDKitDecode(io.ComfyNode):
         show_on_node(cls, *lines)
 
         node_id = cls.hidden.unique_id if cls.hidden else None
-        model, windows = _windowed(model, WindowSettings(window_size, window_overlap), window_mode, node_id)
-        pixels = sample(model, made, steps, seed)
+        settings = WindowSettings(window_size, window_overlap)
+        windowed, windows = with_windows(model, settings, window_mode, node_id)
+
+        def draw(index: int | None, made: Conditioned, callback=None) -> Tensor:
+            pixels = sample(windowed, made, steps, seed, callback)
+            if wanted is not None:
+                hold_colour_(pixels, row_of(wanted, index), colour_hold, fidelity)
+            image = to_image(pixels)
+            return image if framing is None else finish_image(image, framing.framing, row_of(framing.source, index))
+
+        if each:
+            rest = (colour_hold, fidelity, window_mode, settings, framing and framing.framing)
+            shared = Shared(model, caption, steps, latent_format, latent_noise == "add", rest)
+            others = [batch for batch in (wanted, framing and framing.source) if batch is not None]
+            jobs = [
+                Job(latent["samples"][i : i + 1], float(sigma), seed, i, tuple(digest(row_of(b, i)) for b in others))
+                for i, sigma in enumerate(sigma_list)
+            ]
+            done = decode_each(node_id, shared, jobs, draw)
+            image = done.images
+            lines.append(done.news)
+        else:
+            image = draw(None, made)
         lines += [] if windows is None else windows.lines
         repeated = getattr(model.model.diffusion_model, "repeated", [])
         if repeated:
             lines.append(f"repeated in float32, because it gave NaN: {'; '.join(repeated)}")
         show_on_node(cls, *lines)
-        if wanted is not None:
-            hold_colour_(pixels, wanted, colour_hold, fidelity)
-        image = to_image(pixels)
-        return io.NodeOutput(image if framing is None else finish_image(image, framing.framing, framing.source))
+        return io.NodeOutput(image)
 
 
-def _check_student(model) -> None:
+def _is_list(sigma_list: list | float | None, latent: dict) -> bool:
+    """Whether every image has a sigma of its own; one value serves all, as a number does."""
+    images = latent["samples"].shape[0]
+    if not isinstance(sigma_list, list | tuple) or (len(sigma_list) == 1 and images > 1):
+        return False
+    if len(sigma_list) != images:
+        raise ValueError(
+            f"sigma_list has {len(sigma_list)} values, latent holds {images} images: "
+            "give PiD Sigma Tuner the images that the latent was made from"
+        )
+    return True
+
+
+def check_student(model) -> None:
+    """Raises ValueError for a checkpoint that this loop is not made for."""
     if isinstance(model.get_model_object("model_sampling"), UndistilledSampling):
         raise ValueError(
             "this checkpoint is undistilled, and PiD Decode runs the distilled ones' 4 steps: use PiD Conditioning and "
@@ -202,7 +237,7 @@ def _check_student(model) -> None:
         )
 
 
-def _windowed(
+def with_windows(
     model, settings: WindowSettings, mode: str, node_id: str | None
 ) -> tuple[ModelPatcher, WindowHandler | None]:
     """The model with this node's windows on it, and what runs them; None where there are none, or the model's own."""
@@ -212,10 +247,10 @@ def _windowed(
     return add_windows(model, replace(settings, auto=mode == "auto"), (), node_id)
 
 
-def sample(model, made: Conditioned, steps: int, seed: int) -> Tensor:
+def sample(model, made: Conditioned, steps: int, seed: int, callback=None) -> Tensor:
     """Run the distilled student on the canvas, as KSampler with lcm, simple and cfg 1 does: [B, 3, H, W], not clamped.
 
-    Progress, previews and interruption are ComfyUI's own.
+    Progress, previews (callback None) and interruption are ComfyUI's own.
     """
     canvas = made.canvas["samples"]
     return comfy.sample.sample_custom(
@@ -227,7 +262,7 @@ def sample(model, made: Conditioned, steps: int, seed: int) -> Tensor:
         made.positive,
         made.negative,
         canvas,
-        callback=latent_preview.prepare_callback(model, steps),
+        callback=callback or latent_preview.prepare_callback(model, steps),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Sequence
@@ -68,6 +69,7 @@ class PiDKitModel(BaseModel):
         self.model_sampling = sampling_for(self.config)
         self.default_caption = default_caption
         self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
+        self._is_held = False
         self._planned = Planned()
 
     def extra_conds(self, **kwargs) -> dict:
@@ -183,11 +185,24 @@ class PiDKitModel(BaseModel):
         return tensors
 
     def begin_run(self) -> None:
-        self.forget_lq()
-        self.diffusion_model.repeated.clear()
+        if not self._is_held:
+            self.forget_lq()
+            self.diffusion_model.repeated.clear()
 
     def forget_lq(self) -> None:
-        self._trunk = []
+        if not self._is_held:
+            self._trunk = []
+
+    @contextlib.contextmanager
+    def held(self):
+        """Makes one run of several: features that fit again are not worked out again. Patches must stay the same."""
+        self.begin_run()
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            self.forget_lq()
 
     def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
         """Cut the latent to a context window's part of the canvas."""

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..pid_core.rgb import to_rgb_latent
+from .show import show_on_node
 
 
 class PiDKitRGBLatent(io.ComfyNode):
@@ -30,8 +31,14 @@ class PiDKitRGBLatent(io.ComfyNode):
                     tooltip="12 channels at half size, family rgb. For PiD Conditioning.",
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, image, odd_size: str) -> io.NodeOutput:
-        return io.NodeOutput({"samples": to_rgb_latent(image, crop=odd_size == "crop")})
+        latent = to_rgb_latent(image, crop=odd_size == "crop")
+        height, width = (2 * side for side in latent.shape[-2:])
+        given = f"{image.shape[2]} x {image.shape[1]}"
+        size = f"{width} x {height}"
+        show_on_node(cls, f"{size} pixels" if given == size else f"{given} cropped to {size} pixels")
+        return io.NodeOutput({"samples": latent})

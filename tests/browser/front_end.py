@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Response
 
 import comfy_env
@@ -21,10 +23,13 @@ SETTINGS = {
     "Comfy.InstalledVersion": "1.0.0",
     "Comfy.Minimap.Visible": False,
     "Comfy.Workflow.Persist": False,
+    "Comfy.Window.UnloadConfirmation": False,
     "Comfy.Workflow.WarnUnsavedChanges": False,
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.ColorPalette": "dark",
     "Comfy.Locale": "en",
+    "Comfy.Extension.Disabled": [],
+    "Comfy.RightSidePanel.IsOpen": False,
     "Comfy.VueNodes.Enabled": False,
 }
 # What the front end itself says on a clean start: its default workflow asks the network for model files.
@@ -57,6 +62,7 @@ class FrontEnd:
     def __init__(self, browser: Browser, comfy):
         self.comfy = comfy
         self.errors: list[str] = []
+        self._settings: dict | None = None
         self._prepare_user()
         self.context = browser.new_context(viewport=SIZE, permissions=["clipboard-read", "clipboard-write"])
         self.context.set_default_timeout(120_000)
@@ -83,14 +89,19 @@ class FrontEnd:
             self.errors.append(f"{response.status} for {response.request.method} {response.url}")
 
     def open(self, **settings: Any) -> None:
-        """(Re)load the page with these settings of the user, by their last name, e.g. Locale="zh"."""
-        known = {name.split(".", 1)[1]: name for name in SETTINGS}
-        body = SETTINGS | {known.get(name.replace("_", "."), f"Comfy.{name}"): v for name, v in settings.items()}
+        """An empty canvas, with these settings of the user: Locale="zh" for Comfy.Locale, _ for a further dot."""
+        body = SETTINGS | {f"Comfy.{name.replace('_', '.')}": value for name, value in settings.items()}
+        if body != self._settings:
+            self._load(body)
+        self.js("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+        self.wait("() => app.graph.nodes.length === 0")
+
+    def _load(self, body: dict) -> None:
+        self._settings = body
         self.context.request.post(f"http://{self.comfy.address}/api/settings", data=json.dumps(body))
         self.page.goto(f"http://{self.comfy.address}/")
         self.page.wait_for_function("() => window.app?.vueAppReady && window.app?.canvas?.graph")
         self.page.locator(".p-blockui-mask, .comfyui-blockui").wait_for(state="hidden")
-        self.js("() => app.graph.clear()")
 
     def js(self, code: str, argument: Any = None) -> Any:
         """The value of a JavaScript function called in the page."""
@@ -102,9 +113,22 @@ class FrontEnd:
 
     def drop(self, file: Path) -> None:
         """Drops a workflow file onto the canvas and waits until its nodes are there."""
-        text = file.read_text()
-        self.js(DROP, [text, file.name])
+        self.drop_text(file.read_text(), file.name)
+
+    def drop_text(self, text: str, name: str) -> None:
+        """`drop`, for a file that exists only here. It opens in a tab of its own."""
+        self.js("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+        self.js(DROP, [text, name])
         self.wait("count => app.graph.nodes.length === count", len(json.loads(text)["nodes"]))
+
+    def add_node(self, node_type: str) -> int:
+        """Puts a node on the canvas; returns its id."""
+        return self.js(
+            "type => { const node = LiteGraph.createNode(type); app.graph.add(node); return node.id; }", node_type
+        )
+
+    def select_all(self) -> None:
+        self.js("() => app.canvas.selectItems()")
 
     def missing(self) -> list[str]:
         """Types of nodes on the canvas that nobody provides."""
@@ -127,6 +151,22 @@ class FrontEnd:
         if ended["kind"] != "execution_success":
             raise RuntimeError(f"{ended['kind']}: {ended.get('exception_message', '')}")
         return prompt_id
+
+    def history(self, prompt_id: str) -> dict:
+        """The server's record of a run."""
+        return self.context.request.get(f"http://{self.comfy.address}/history/{prompt_id}").json()[prompt_id]
+
+    def picture_url(self, prompt_id: str, node: int, index: int) -> str:
+        """The address under which the front end shows an image of a run."""
+        image = self.history(prompt_id)["outputs"][str(node)]["images"][index]
+        return self.js("image => app.api.apiURL('/view?' + new URLSearchParams(image))", image)
+
+    def pictures(self, prompt_id: str, node: int) -> list[Image.Image]:
+        """The images of a node in a run."""
+        count = len(self.history(prompt_id)["outputs"][str(node)]["images"])
+        urls = [f"http://{self.comfy.address}{self.picture_url(prompt_id, node, i)}" for i in range(count)]
+        files = [self.context.request.get(url).body() for url in urls]
+        return [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
 
     def wait_for_pictures(self, node_type: str) -> None:
         """Waits until the one node of this type shows the images of its last run."""

@@ -93,12 +93,15 @@ def decode(comfyui, patcher, latent, **options):
         return comfyui.nodes.PiDKitDecode.execute(model=patcher, latent={"samples": latent}, **settings).args[0]
 
 
-def test_a_sigma_per_image_equals_core(comfyui):
+def test_a_sigma_per_image_equals_each_alone(comfyui):
     patcher, net = comfyui.load()
     latent, sigmas = torch.randn(3, 16, 2, 1), [0.0, 0.35, 0.7]
-    image = decode(comfyui, patcher, latent, sigma_list=sigmas)
-    lq = prepare_lq(latent, "flux", sigmas, seed=SEED)
-    assert torch.allclose(image, to_image(by_core(net, lq.latent, lq.sigma)), atol=2e-5)
+    images = decode(comfyui, patcher, latent, sigma_list=sigmas)
+    for i, sigma in enumerate(sigmas):
+        alone = latent[i : i + 1]
+        assert torch.equal(images[i : i + 1], decode(comfyui, patcher, alone, degrade_sigma=sigma))
+        lq = prepare_lq(alone, "flux", sigma, seed=SEED)
+        assert torch.allclose(images[i : i + 1], to_image(by_core(net, lq.latent, lq.sigma)), atol=2e-5)
 
 
 @pytest.mark.parametrize("value", [0.35, [0.35], torch.tensor([0.35])])
@@ -191,5 +194,5 @@ def test_a_model_without_a_caption(comfy):
 
 def test_a_sigma_list_of_the_wrong_length(comfyui):
     patcher, _ = comfyui.load()
-    with pytest.raises(ValueError, match="3 values for 2 images"):
+    with pytest.raises(ValueError, match="3 values, latent holds 2 images"):
         decode(comfyui, patcher, torch.zeros(2, 16, 1, 1), sigma_list=[0.1, 0.2, 0.3])

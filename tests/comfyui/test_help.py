@@ -96,3 +96,12 @@ def test_the_bundled_model_is_listed_first(comfy):
     options = comfy.object_info("PiDKitLoader")["input"]["required"]["model_name"]
     names = options[0] if isinstance(options[0], list) else options[1]["options"]
     assert names[0] == "pid_nano (bundled)"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_pictures_in_help_pages_exist(root, language):
+    docs = root / "js" / "docs"
+    for page in docs.glob(f"*/{language}.md"):
+        # the front end looks for them from js/docs, not from the page's own folder
+        for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+            assert (docs / picture).is_file(), f"{page}: {picture}"

@@ -1,0 +1,282 @@
+// The strip of PiD Sigma Tuner: a picture, a slider and a suggestion per image of the batch.
+
+import { app } from "../../scripts/app.js";
+import { Compare } from "./compare.js";
+import { button, element, pictureUrl } from "./elements.js";
+import { resultOf } from "./results.js";
+import { word } from "./words.js";
+
+const PRESETS = { faithful: 0.1, repair: 0.5, rebuild: 0.75 };
+const TRAINED = 0.8;
+const LONGEST = 1000;
+
+// Picture id -> what the server said of it. Undo and tabs build nodes anew; the pictures stay the same.
+const known = new Map();
+
+function remember(entry) {
+  known.set(entry.id, entry);
+  if (known.size > LONGEST) known.delete(known.keys().next().value);
+}
+
+// What the server names a picture's file, so that a workflow opened again finds its pictures while they exist.
+function file(id, size) {
+  return { filename: `${id}_${size}.jpg`, subfolder: "pidkit", type: "temp" };
+}
+
+function rounded(value) {
+  const number = Number(value);
+  return Number.isFinite(number) ? Math.round(Math.min(1, Math.max(0, number)) * 100) / 100 : 0;
+}
+
+function listOf(value, pattern) {
+  return Array.isArray(value) ? [...value] : (String(value ?? "").match(pattern) ?? []);
+}
+
+export class SigmaStrip {
+  constructor(node) {
+    this.node = node;
+    this.sigmas = [];
+    this.cards = [];
+    this.chosen = 0;
+    this.compare = new Compare();
+    this.list = element("div", { className: "pidkit-list", role: "list" });
+    this.tools = element("div", { className: "pidkit-tools", role: "toolbar" });
+    this.root = element("div", { className: "pidkit-tuner" }, this.tools, this.list, this.compare.root);
+    this.root.addEventListener("keydown", (event) => this.onKey(event));
+    this.drawTools();
+    this.draw();
+  }
+
+  // The widget's value: a plain list of numbers.
+  get value() {
+    return [...this.sigmas];
+  }
+
+  set value(value) {
+    this.sigmas = listOf(value, /[\d.]+/g).map(rounded);
+    this.drawSoon();
+  }
+
+  // Ids of the pictures the values belong to: the value of the hidden widget beside this one.
+  get ids() {
+    return listOf(this.widget("pictures")?.value, /[0-9a-f]{16}/g);
+  }
+
+  widget(name) {
+    return this.node.widgets?.find((widget) => widget.name === name);
+  }
+
+  get defaultSigma() {
+    return rounded(this.widget("default_sigma")?.value);
+  }
+
+  // ------------------------------------------------------------------------------------------- changes
+
+  // One step for undo.
+  change(action) {
+    app.canvas.emitBeforeChange();
+    action();
+    app.canvas.emitAfterChange();
+  }
+
+  setSigma(index, value) {
+    this.choose(index);
+    this.change(() => this.write(index, value));
+  }
+
+  write(index, value) {
+    this.sigmas[index] = rounded(value);
+    this.update(index);
+  }
+
+  writeAll(value) {
+    this.change(() => {
+      this.sigmas = this.sigmas.map(() => rounded(value));
+      this.cards.forEach((_, i) => this.update(i));
+    });
+  }
+
+  suggestion(index) {
+    return known.get(this.ids[index])?.suggestion;
+  }
+
+  // What the server found in a run: its pictures in their order. Values changed here since then stay.
+  received(pictures) {
+    pictures.forEach(remember);
+    const waiting = new Map();
+    this.ids.forEach((id, i) => waiting.set(id, [...(waiting.get(id) ?? []), this.sigmas[i]]));
+    const sigmas = pictures.map(({ id, sigma }) => waiting.get(id)?.shift() ?? sigma);
+    const ids = pictures.map(({ id }) => id);
+    const same = ids.join() === this.ids.join() && sigmas.join() === this.sigmas.join();
+    if (!same) {
+      this.change(() => {
+        this.sigmas = sigmas.map(rounded);
+        this.widget("pictures").value = ids;
+      });
+    }
+    this.draw();
+  }
+
+  load() {
+    const targets = this.node.graph === app.rootGraph ? [String(this.node.id)] : undefined;
+    app.queuePrompt(0, 1, targets);
+  }
+
+  onKey(event) {
+    const card = event.target.closest?.(".pidkit-card");
+    const typing = event.target.type === "number";
+    const key = event.key.toLowerCase();
+    if (event.ctrlKey || event.metaKey) {
+      const redo = key === "y" || (key === "z" && event.shiftKey);
+      if ((key !== "z" && key !== "y") || typing) return;
+      app.extensionManager.command.execute(redo ? "Comfy.Redo" : "Comfy.Undo");
+    } else if (event.key === "Delete" || event.key === "Backspace") {
+      // Would remove the node.
+      event.stopPropagation();
+      return;
+    } else if (!card || typing) {
+      return;
+    } else {
+      const index = this.cards.findIndex((one) => one.root === card);
+      const value = { 0: this.defaultSigma, 1: PRESETS.faithful, 2: PRESETS.repair, 3: PRESETS.rebuild }[key];
+      if (key === "s" && this.suggestion(index) !== undefined) this.setSigma(index, this.suggestion(index));
+      else if (key === "=") this.writeAll(this.sigmas[index]);
+      else if (value !== undefined) this.setSigma(index, value);
+      else return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  // ------------------------------------------------------------------------------------------- drawing
+
+  drawTools() {
+    this.tools.append(button(word("load"), word("loadHint"), () => this.load()));
+    Object.entries(PRESETS).forEach(([name, value], i) => {
+      const hint = word("presetHint", value, i + 1);
+      this.tools.append(button(`${word(name)} ${value}`, hint, () => this.setSigma(this.chosen, value)));
+    });
+    this.tools.append(
+      button(word("same"), word("sameHint"), () => this.writeAll(this.sigmas[this.chosen])),
+      button(word("reset"), word("resetHint"), () => this.writeAll(this.defaultSigma)),
+    );
+  }
+
+  // Once for both widgets, when a workflow sets one after the other.
+  drawSoon() {
+    if (this.waiting) return;
+    this.waiting = true;
+    queueMicrotask(() => {
+      this.waiting = false;
+      this.draw();
+    });
+  }
+
+  draw() {
+    const { ids } = this;
+    const count = Math.min(ids.length, this.sigmas.length);
+    this.chosen = Math.min(this.chosen, Math.max(0, count - 1));
+    if (ids.slice(0, count).join() !== this.cards.map((card) => card.id).join()) {
+      this.cards = ids.slice(0, count).map((id, i) => this.card(id, i));
+      this.list.replaceChildren(...this.cards.map((card) => card.root));
+    }
+    this.list.classList.toggle("pidkit-none", count === 0);
+    this.list.dataset.empty = word("empty");
+    for (const tool of [...this.tools.children].slice(1)) tool.disabled = count === 0;
+    this.cards.forEach((_, i) => this.update(i));
+    this.drawCompare();
+  }
+
+  card(id, index) {
+    const number = index + 1;
+    const image = element("img", { alt: word("picture", number), draggable: false, decoding: "async", loading: "lazy" });
+    image.onerror = () => image.classList.add("pidkit-gone");
+    image.src = pictureUrl(known.get(id)?.thumbnail ?? file(id, 192));
+    const card = { id };
+    card.thumb = element(
+      "button",
+      { type: "button", className: "pidkit-thumb", title: word("choose", number), onclick: () => this.choose(index) },
+      image,
+      element("span", { className: "pidkit-number", textContent: number }),
+    );
+    card.range = element("input", {
+      type: "range",
+      min: 0,
+      max: 1,
+      step: 0.01,
+      "aria-label": word("sigma", number),
+      oninput: () => this.write(index, card.range.value),
+      onchange: () => this.setSigma(index, card.range.value),
+      onfocus: () => this.choose(index),
+    });
+    card.number = element("input", {
+      type: "number",
+      min: 0,
+      max: 1,
+      step: 0.01,
+      "aria-label": word("sigma", number),
+      onchange: () => this.setSigma(index, card.number.value),
+      onfocus: () => this.choose(index),
+    });
+    card.mark = element("span", { className: "pidkit-mark", "aria-hidden": "true" });
+    card.take = button("", "", () => this.setSigma(index, this.suggestion(index)));
+    card.take.className = "pidkit-take";
+    card.root = element(
+      "div",
+      { className: "pidkit-card", role: "listitem" },
+      card.thumb,
+      element("div", { className: "pidkit-slider" }, card.range, card.mark),
+      element("div", { className: "pidkit-values" }, card.number, card.take),
+    );
+    return card;
+  }
+
+  update(index) {
+    const card = this.cards[index];
+    if (!card) return;
+    const value = this.sigmas[index];
+    const suggestion = this.suggestion(index);
+    card.range.value = value;
+    card.number.value = value.toFixed(2);
+    card.root.classList.toggle("pidkit-chosen", index === this.chosen);
+    card.root.classList.toggle("pidkit-untrained", value > TRAINED);
+    card.number.title = value > TRAINED ? word("untrained") : "";
+    card.mark.hidden = card.take.hidden = suggestion === undefined;
+    if (suggestion !== undefined) {
+      card.mark.style.setProperty("--pidkit-at", suggestion);
+      card.take.textContent = `≈ ${suggestion.toFixed(2)}`;
+      card.take.title = word("suggested", index + 1, suggestion.toFixed(2));
+    }
+  }
+
+  choose(index) {
+    if (index >= this.sigmas.length) return;
+    const before = this.chosen;
+    this.chosen = index;
+    this.update(before);
+    this.update(index);
+    this.drawCompare();
+  }
+
+  drawCompare() {
+    const id = this.cards[this.chosen]?.id;
+    if (id) {
+      const before = pictureUrl(known.get(id)?.large ?? file(id, 1024));
+      this.compare.show(this.chosen + 1, before, resultOf(this.node, this.chosen, this.sigmas.length));
+    } else {
+      this.compare.hide();
+    }
+    const grew = this.root.classList.toggle("pidkit-comparing", this.comparing) && !this.grown;
+    this.grown = this.comparing;
+    if (grew) this.node.expandToFitContent?.();
+  }
+
+  get comparing() {
+    return !this.compare.stage.hidden;
+  }
+
+  // Of the widget: buttons, a row of pictures, and the comparison or a line in its place.
+  get minHeight() {
+    return this.comparing ? 490 : 300;
+  }
+}

@@ -1,0 +1,83 @@
+// PiD Sigma Sweep in the front end: its results as tiles; a click sets the picture's value in PiD Sigma Tuner.
+
+import { app } from "../../scripts/app.js";
+import { addWidget, element, followNode, pictureUrl } from "./elements.js";
+import { nodeBefore, outputsOf } from "./results.js";
+import { word } from "./words.js";
+
+const NODE = "PiDKitSigmaSweep";
+
+class Tiles {
+  constructor(node) {
+    this.node = node;
+    this.list = element("div", { className: "pidkit-tiles pidkit-none" });
+    this.list.dataset.empty = word("noTiles");
+    this.line = element("p", { className: "pidkit-note", role: "status" });
+    this.root = element("div", { className: "pidkit-sweep" }, this.list, this.line);
+  }
+
+  get strip() {
+    const tuner = nodeBefore(this.node, "sigma_list");
+    return tuner?.widgets?.find((widget) => widget.name === "sigmas")?.strip;
+  }
+
+  // What the server sent: {pidkit_tiles, pidkit_picture, pidkit_columns}.
+  show({ pidkit_tiles: tiles, pidkit_picture: [picture], pidkit_columns: [columns] }) {
+    const severalSeeds = columns < tiles.length;
+    this.list.style.setProperty("--pidkit-columns", columns);
+    this.list.classList.toggle("pidkit-none", tiles.length === 0);
+    this.list.replaceChildren(
+      ...tiles.map(({ sigma, seed, image }) => {
+        const label = severalSeeds ? `${sigma} · ${word("seed", seed)}` : `${sigma}`;
+        return element(
+          "button",
+          {
+            type: "button",
+            className: "pidkit-tile",
+            title: word("tileHint", picture, sigma),
+            "aria-pressed": String(this.strip?.sigmas[picture - 1] === sigma),
+            onclick: (event) => this.take(event.currentTarget, picture, sigma),
+          },
+          element("img", { src: pictureUrl(image), alt: label, draggable: false, decoding: "async" }),
+          element("span", { textContent: label }),
+        );
+      }),
+    );
+    this.line.textContent = this.strip ? "" : word("noTuner");
+  }
+
+  take(tile, picture, sigma) {
+    const { strip } = this;
+    if (!strip) this.line.textContent = word("noTuner");
+    else if (picture > strip.sigmas.length) this.line.textContent = word("notLoaded", picture);
+    else {
+      strip.setSigma(picture - 1, sigma);
+      for (const other of this.list.children) other.setAttribute("aria-pressed", String(other === tile));
+      this.line.textContent = word("taken", picture, sigma);
+    }
+  }
+}
+
+app.registerExtension({
+  name: "PiDKit.SigmaSweep",
+
+  nodeCreated(node) {
+    if (node.comfyClass !== NODE) return;
+    const tiles = new Tiles(node);
+    const options = { serialize: false, getMinHeight: () => 190 };
+    const widget = addWidget(node, "results", "PIDKIT_TILES", tiles.root, tiles.list, options);
+    widget.serialize = false;
+    node.setSize([Math.max(node.size[0], 440), Math.max(node.size[1], 460)]);
+
+    const shown = () => {
+      const output = outputsOf(node);
+      if (output?.pidkit_tiles) tiles.show(output);
+    };
+    followNode(node, tiles.root, () => queueMicrotask(shown));
+    const { onExecuted } = node;
+    node.onExecuted = function (output) {
+      onExecuted?.call(this, output);
+      if (output?.pidkit_tiles) tiles.show(output);
+    };
+  },
+});

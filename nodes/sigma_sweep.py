@@ -1,0 +1,164 @@
+"""PiD Sigma Sweep: one picture at many values of degrade_sigma, side by side."""
+
+from __future__ import annotations
+
+import itertools
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pid_core.rgb import to_image
+from ..pid_core.tuning import parse_sigmas
+from .conditioning import Conditioned, SigmaList, describe, latent_format_input, latent_noise_input
+from .contact_sheet import contact_sheet
+from .decode import check_student, sample, with_windows
+from .each import Job, Shared, conditioned, decode_each, digest
+from .pictures import save_picture
+from .show import show_on_node
+from .window_handler import WindowSettings
+
+MOST = 64  # results in one sweep
+LARGE = 768  # longest side of a tile on the node, in pixels
+SEEDS = 2**64
+
+
+class PiDKitSigmaSweep(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitSigmaSweep",
+            display_name="PiD Sigma Sweep",
+            category="PiD",
+            description="Decodes one picture at several values of degrade_sigma (and with several seeds), to choose "
+            "by eye. Click a result to set that picture's value in the PiD Sigma Tuner it is connected to.",
+            search_aliases=["pid", "degrade sigma", "grid", "xy plot", "contact sheet", "compare"],
+            is_input_list=True,
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="A PiD model, from PiD Loader."),
+                io.Latent.Input("latent", tooltip="The latent that is decoded, with the picture to try out in it."),
+                io.Int.Input(
+                    "picture",
+                    default=1,
+                    min=1,
+                    max=4096,
+                    tooltip="Which picture of the batch, counted from 1 as in PiD Sigma Tuner. 1 by default.",
+                ),
+                io.String.Input(
+                    "sigmas",
+                    default="0, 0.2, 0.4, 0.6, 0.8",
+                    tooltip="Values of degrade_sigma to try, 0 to 1 each, with commas between. Trained up to 0.8.",
+                ),
+                io.String.Input(
+                    "seeds",
+                    default="0",
+                    tooltip="Seeds to try, with commas between: every sigma with every seed. 0 by default. Use the "
+                    "seed of PiD Decode to see what it will draw.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=4,
+                    min=1,
+                    max=4,
+                    tooltip="1 to 4 steps, 4 by default. Fewer are faster, and show the difference less.",
+                ),
+                latent_format_input(optional=True),
+                latent_noise_input(optional=True),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="The text: CLIP Text Encode with PiD's encoder (CLIPLoader, type pixeldit). Not needed "
+                    "with a model that brings its own caption, such as pid_nano.",
+                ),
+                SigmaList.Input(
+                    "sigma_list",
+                    optional=True,
+                    tooltip="From PiD Sigma Tuner: a click on a result sets the picture's value there. Nothing else "
+                    "comes of it.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="One result per sigma and seed, in the order tried."),
+                io.Image.Output(
+                    display_name="contact_sheet",
+                    tooltip="All results in one labelled picture, a row per seed, scaled down to fit.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: list,
+        latent: list[dict],
+        picture: list[int],
+        sigmas: list[str],
+        seeds: list[str],
+        steps: list[int],
+        latent_format: list[str] | tuple = ("auto",),
+        latent_noise: list[str] | tuple = ("add",),
+        positive: list | tuple = (None,),
+        sigma_list: list | None = None,
+    ) -> io.NodeOutput:
+        check_student(model[0])
+        tried = _tried(sigmas[0], seeds[0])
+        samples, row = _picture(latent, picture[0])
+        shared = Shared(model[0], positive[0], steps[0], latent_format[0], latent_noise[0] == "add")
+        jobs = [Job(samples, sigma, seed, row) for seed, sigma in tried]
+        lines = describe(conditioned(shared, max(jobs, key=lambda job: job.sigma)).lq)
+        node_id = cls.hidden.unique_id if cls.hidden else None
+        windowed, windows = with_windows(model[0], WindowSettings(), "auto", node_id)
+
+        def draw(index: int, made: Conditioned, callback) -> Tensor:
+            return to_image(sample(windowed, made, steps[0], jobs[index].seed, callback))
+
+        done = decode_each(node_id, shared, jobs, draw)
+        tiles = [
+            {"sigma": sigma, "seed": str(seed), "image": save_picture(image, f"sweep_{digest(image)}", LARGE)}
+            for (seed, sigma), image in zip(tried, done.images, strict=True)
+        ]
+        seeds_tried = len({seed for seed, _ in tried})
+        labels = [_label(sigma, seed if seeds_tried > 1 else None) for seed, sigma in tried]
+        sheet = contact_sheet(done.images, labels, columns=len(tried) // seeds_tried)
+        show_on_node(cls, *lines, *([] if windows is None else windows.lines), done.news)
+        return io.NodeOutput(
+            done.images,
+            sheet,
+            ui={"pidkit_tiles": tiles, "pidkit_picture": [picture[0]], "pidkit_columns": [len(tried) // seeds_tried]},
+        )
+
+
+def _tried(sigmas: str, seeds: str) -> list[tuple[int, float]]:
+    """(seed, sigma) of every result, row by row. Raises ValueError naming the input."""
+    levels = list(dict.fromkeys(parse_sigmas(sigmas)))
+    numbers = list(dict.fromkeys(_seed(text) for text in seeds.replace(";", ",").replace(" ", ",").split(",") if text))
+    if not levels or not numbers:
+        raise ValueError(f"{'seeds' if levels else 'sigmas'} is empty: give at least one number")
+    if len(levels) * len(numbers) > MOST:
+        raise ValueError(
+            f"{len(levels)} sigmas with {len(numbers)} seeds are {len(levels) * len(numbers)} results, at most {MOST} "
+            "are possible: take some away from sigmas or seeds"
+        )
+    return list(itertools.product(numbers, levels))
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= SEEDS:
+        raise ValueError(f"seeds must be whole numbers from 0 to 2^64 - 1, got {text!r}")
+    return int(text)
+
+
+def _picture(latent: list[dict], number: int) -> tuple[Tensor, int]:
+    """The latent [1, ...] of a picture counted from 1 through all batches, and its place in its own batch."""
+    place = number - 1
+    for one in latent:
+        count = one["samples"].shape[0]
+        if place < count:
+            return one["samples"][place : place + 1], place
+        place -= count
+    raise ValueError(f"picture is {number}, latent holds {number - 1 - place}: choose one of them")
+
+
+def _label(sigma: float, seed: int | None) -> str:
+    return f"{sigma:g}" if seed is None else f"{sigma:g}, seed {seed}"

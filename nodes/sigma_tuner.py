@@ -1,0 +1,123 @@
+"""PiD Sigma Tuner: a degrade_sigma for every picture of a batch, set by eye."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..pid_core.estimate import estimate_quality, suggest_sigma
+from ..pid_core.tuning import match_values, parse_ids, parse_sigmas, picture_id
+from .conditioning import SigmaList
+from .pictures import save_picture
+from .show import show_on_node
+
+THUMBNAIL, LARGE = 192, 1024  # longest sides in pixels
+
+
+class PiDKitSigmaTuner(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitSigmaTuner",
+            display_name="PiD Sigma Tuner",
+            category="PiD",
+            description="Shows every picture of a batch with a slider for its degrade_sigma: 0 keeps to the picture, "
+            "higher values trust it less and invent more. Trained up to 0.8. The mark on a slider is a suggestion.",
+            search_aliases=["pid", "degrade sigma", "per image", "strength", "restoration"],
+            is_input_list=True,
+            is_output_node=True,
+            inputs=[
+                io.Image.Input(
+                    "image",
+                    tooltip="The pictures before decoding, at their own size: a batch, or a list of any sizes.",
+                ),
+                io.Float.Input(
+                    "default_sigma",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="degrade_sigma of a picture that has no value yet, 0 to 1, 0 by default. Raise it for a "
+                    "batch of damaged pictures.",
+                ),
+                io.String.Input(
+                    "sigmas",
+                    default="",
+                    socketless=True,
+                    tooltip="One degrade_sigma per picture, 0 to 1, with commas between. The sliders write it. Empty: "
+                    "the default for all.",
+                ),
+                io.String.Input(
+                    "pictures",
+                    default="",
+                    socketless=True,
+                    tooltip="Which picture each value belongs to. The node writes it, so that values stay with their "
+                    "pictures. Empty: values go by position.",
+                ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="The latent made from the pictures. Its count is checked, and a list of latents gets a "
+                    "list of values.",
+                ),
+            ],
+            outputs=[
+                SigmaList.Output(
+                    display_name="sigma_list",
+                    is_output_list=True,
+                    tooltip="One degrade_sigma per picture, for sigma_list of PiD Decode or PiD Conditioning.",
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: list,
+        default_sigma: list[float],
+        sigmas: list,
+        pictures: list,
+        latent: list[dict] | None = None,
+    ) -> io.NodeOutput:
+        counts = _counts(image, latent)
+        single = [picture for batch in image for picture in batch]
+        ids = [picture_id(picture) for picture in single]
+        known = parse_ids(pictures[0])
+        values = match_values(parse_sigmas(sigmas[0]), known, ids, default_sigma[0])
+        shown = [
+            {
+                "id": name,
+                "sigma": value,
+                "suggestion": suggest_sigma(estimate_quality(picture)),
+                "thumbnail": save_picture(picture, f"{name}_{THUMBNAIL}", THUMBNAIL),
+                "large": save_picture(picture, f"{name}_{LARGE}", LARGE),
+            }
+            for name, value, picture in zip(ids, values, single, strict=True)
+        ]
+        show_on_node(cls, _news(known, ids, default_sigma[0]))
+        lists = [list(part.tolist()) for part in torch.tensor(values, dtype=torch.float64).split(counts)]
+        return io.NodeOutput(lists, ui={"pidkit_pictures": shown})
+
+
+def _counts(image: list, latent: list[dict] | None) -> list[int]:
+    """Pictures per element of what is decoded. Raises ValueError where image and latent differ in number."""
+    of_images = [batch.shape[0] for batch in image]
+    if latent is None:
+        return of_images
+    of_latents = [one["samples"].shape[0] for one in latent]
+    if sum(of_images) != sum(of_latents):
+        raise ValueError(
+            f"image holds {sum(of_images)} pictures, latent {sum(of_latents)}: "
+            "give the latent that was made from these pictures, or leave latent open"
+        )
+    return of_latents
+
+
+def _news(known: list[str], ids: list[str], default: float) -> str:
+    """What became of the values when the pictures changed."""
+    text = f"{len(ids)} pictures" if len(ids) != 1 else "1 picture"
+    new, gone = len(set(ids) - set(known)), len(set(known) - set(ids))
+    if known and (new or gone):
+        text += f": {new} new at {default:g}, {gone} gone, the others keep their value"
+    return text

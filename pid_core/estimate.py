@@ -1,0 +1,114 @@
+"""How noisy and how blurred an image is, and the degrade_sigma that follows from it: a suggestion, nothing more.
+
+Both are estimates from one image without a reference. Noise: the response of Immerkaer's mask (Fast Noise Variance
+Estimation, CVIU 64, 1996), which straight edges and gradients do not excite, in the quietest blocks of the image,
+because texture does excite it. Blur: how much steeper the strongest edges are than after blurring the image a little
+more (Zhuo and Sim, Defocus map estimation from a single image, Pattern Recognition 44, 2011).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LARGEST = 1024  # pixels a side that are looked at, from the middle
+SMALLEST = 16  # pixels a side; below it there is nothing to measure
+BLOCK = 16
+QUIET = 0.1  # share of the blocks that is taken to show noise only
+EDGES = 0.02  # share of the pixels that is taken for edges
+FAINT = 0.01  # steepness below which nothing is an edge
+SMOOTH = 30.0  # pixels of smoothing per noise before edges are looked for
+REBLUR = 1.0  # Gaussian the image is blurred with for comparison, in pixels
+SHARP = 0.9  # edges of a good photo at its own size; no more blur than this is no flaw
+MOST = 0.8  # PiD was not trained above it
+
+
+class Quality(NamedTuple):
+    """noise: standard deviation of its grain, in a range of 0 to 1. blur: standard deviation of its blur, in pixels."""
+
+    noise: float
+    blur: float
+
+
+def estimate_quality(image: Tensor) -> Quality:
+    """Noise and blur of one image [H, W, C], C of 1 to 4, values in [0, 1]. An image too small to tell is a good one.
+
+    Raises ValueError for any other shape.
+    """
+    if image.ndim != 3 or not 1 <= image.shape[-1] <= 4:
+        raise ValueError(f"one image is [H, W, 3], this one has shape {list(image.shape)}")
+    if min(image.shape[:2]) < SMALLEST:
+        return Quality(0.0, SHARP)
+    top, left = ((side - LARGEST) // 2 if side > LARGEST else 0 for side in image.shape[:2])
+    channels = 3 if image.shape[-1] >= 3 else 1
+    middle = image[top : top + LARGEST, left : left + LARGEST, :channels].detach().float()
+    pixels = torch.nan_to_num(middle).clamp(0, 1).movedim(-1, 0)
+    noise = _noise(pixels)
+    return Quality(noise, _blur(pixels.mean(0), noise))
+
+
+def suggest_sigma(quality: Quality) -> float:
+    """degrade_sigma for an image of this quality: 0 for a clean and sharp one, at most 0.8, in steps of 0.05.
+
+    Noise: the latent's own noise of level sigma must drown the grain, sigma / (1 - sigma) = 4 * noise. Blur: a Gaussian
+    of b pixels leaves about SHARP / b of the resolution, and the rest is to be invented.
+    """
+    drown = 4 * quality.noise
+    for_noise = drown / (1 + drown)
+    for_blur = 0.8 * (1 - SHARP / max(quality.blur, SHARP))
+    sigma = 1 - (1 - for_noise) * (1 - for_blur)
+    return min(MOST, math.floor(sigma * 20 + 0.5) / 20)
+
+
+def _noise(pixels: Tensor) -> float:
+    """Standard deviation of the grain of [C, H, W]."""
+    mask = pixels.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])[None, None]
+    power = F.conv2d(pixels[:, None], mask).square().mean((0, 1))
+    level = pixels.mean(0)[1:-1, 1:-1]
+    blocks, level = (F.avg_pool2d(x[None], BLOCK, ceil_mode=True).flatten() for x in (power, level))
+    # Where highlights and shadows are cut off there is no grain to see.
+    seen = blocks[(level > 0.02) & (level < 0.98)]
+    if seen.numel() == 0:
+        return 0.0
+    return math.sqrt(float(seen.quantile(QUIET))) / 6  # the mask's squares add up to 36
+
+
+def _blur(grey: Tensor, noise: float) -> float:
+    """Standard deviation of the blur of the strongest edges of [H, W]; where there is no edge, SHARP."""
+    # Grain would pass for the sharpest of edges. What is smoothed here is taken off the result.
+    smoothed = min(SMOOTH * noise, 3.0)
+    if smoothed >= 0.25:
+        grey = _gaussian(grey, smoothed)
+    else:
+        smoothed = 0.0
+    before, after = _steepness(grey), _steepness(_gaussian(grey, REBLUR))
+    edges = before >= before.flatten().kthvalue(int(before.numel() * (1 - EDGES))).values.clamp_min(FAINT)
+    if not bool(edges.any()):
+        return SHARP
+    ratio = float((before[edges] / after[edges].clamp_min(1e-6)).median())
+    found = REBLUR**2 / max(ratio * ratio - 1, 1e-3)
+    return math.sqrt(max(found - smoothed**2, 0.1))
+
+
+def _steepness(grey: Tensor) -> Tensor:
+    """Length of Sobel's gradient at every pixel of [H, W]."""
+    mask = grey.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
+    both = F.conv2d(_padded(grey, 1), torch.stack([mask, mask.T])[:, None])
+    return both[0].square().sum(0).sqrt()
+
+
+def _gaussian(grey: Tensor, sigma: float) -> Tensor:
+    """[H, W], blurred."""
+    radius = math.ceil(3 * sigma)
+    x = torch.arange(-radius, radius + 1, dtype=grey.dtype, device=grey.device)
+    kernel = torch.exp(-x.square() / (2 * sigma * sigma))
+    kernel = (kernel / kernel.sum())[None, None, None]
+    return F.conv2d(F.conv2d(_padded(grey, radius), kernel), kernel.transpose(2, 3))[0, 0]
+
+
+def _padded(grey: Tensor, by: int) -> Tensor:
+    return F.pad(grey[None, None], (by,) * 4, mode="replicate")

@@ -1,0 +1,100 @@
+"""More noise and more blur give a higher estimate, and so a higher suggestion."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pid_core.estimate import SHARP, Quality, _gaussian, estimate_quality, suggest_sigma
+
+
+@pytest.fixture(scope="module")
+def photos(root) -> list[torch.Tensor]:
+    """The bundled photo and parts of it, [H, W, 3] in [0, 1]."""
+    with Image.open(root / "example_workflows" / "photo.png") as file:
+        photo = torch.from_numpy(np.array(file.convert("RGB"))).float() / 255
+    return [photo, photo[:96], photo[:, 60:], photo.flip(1)[24:, :150]]
+
+
+def blurred(photo, sigma):
+    return torch.stack([_gaussian(photo[..., c], sigma) for c in range(3)], -1)
+
+
+def noisy(photo, sigma, seed=0):
+    return (photo + sigma * torch.randn(photo.shape, generator=torch.Generator().manual_seed(seed))).clamp(0, 1)
+
+
+def rises(values, by=0.0):
+    return all(b >= a + by for a, b in itertools.pairwise(values))
+
+
+def test_a_good_photo_needs_nothing(photos):
+    for photo in photos:
+        assert suggest_sigma(estimate_quality(photo)) <= 0.05
+
+
+def test_blur_is_measured_in_pixels(photos):
+    for photo in photos:
+        found = [estimate_quality(blurred(photo, sigma)) for sigma in (0.5, 1, 1.5, 2, 3)]
+        assert rises([q.blur for q in found], by=0.1)
+        assert rises([suggest_sigma(q) for q in found])
+        # the photo has some blur of its own
+        assert found[3].blur == pytest.approx((2**2 + 0.8**2) ** 0.5, abs=0.25)
+
+
+def test_noise_is_measured_in_levels(photos):
+    for photo in photos:
+        found = [estimate_quality(noisy(photo, sigma)) for sigma in (0, 0.01, 0.02, 0.05, 0.1, 0.2)]
+        assert rises([q.noise for q in found], by=0.005)
+        assert rises([suggest_sigma(q) for q in found], by=-0.06)
+        assert found[3].noise == pytest.approx(0.05, rel=0.15)
+
+
+def test_noise_does_not_hide_blur(photos):
+    for photo in photos:
+        soft = blurred(photo, 2)
+        found = [suggest_sigma(estimate_quality(noisy(soft, sigma))) for sigma in (0, 0.01, 0.02, 0.05)]
+        assert rises(found, by=-0.06) and min(found) >= 0.4
+
+
+@given(st.floats(0.01, 0.15), st.floats(1.3, 2.0), st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_more_noise_is_seen_at_every_level(photos, sigma, factor, seed):
+    less, more = (estimate_quality(noisy(photos[0], s, seed)) for s in (sigma, sigma * factor))
+    assert more.noise > less.noise
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_a_flat_image_is_a_good_one(value):
+    assert estimate_quality(torch.full((64, 64, 3), value)) == Quality(0.0, SHARP)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (15, 15), (16, 16), (17, 2000), (1100, 1300)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_any_size(size, channels):
+    image = torch.rand(*size, channels, generator=torch.Generator().manual_seed(1))
+    quality = estimate_quality(image)
+    assert 0 <= quality.noise < 1 and 0 < quality.blur < 40
+    assert 0 <= suggest_sigma(quality) <= 0.8
+
+
+def test_what_is_not_finite_is_left_out():
+    image = torch.rand(32, 32, 3)
+    image[3, 4] = float("nan")
+    assert 0 <= suggest_sigma(estimate_quality(image)) <= 0.8
+
+
+def test_a_wrong_shape():
+    with pytest.raises(ValueError, match=r"one image is \[H, W, 3\], this one has shape \[1, 32, 32, 3\]"):
+        estimate_quality(torch.zeros(1, 32, 32, 3))
+
+
+@given(st.floats(0, 1), st.floats(0.1, 40))
+def test_a_suggestion_is_in_range_and_round(noise, blur):
+    sigma = suggest_sigma(Quality(noise, blur))
+    assert 0 <= sigma <= 0.8 and sigma == round(sigma, 2) and round(sigma * 20, 6) % 1 == 0
+    assert suggest_sigma(Quality(noise + 0.1, blur)) >= sigma <= suggest_sigma(Quality(noise, blur + 0.5))
