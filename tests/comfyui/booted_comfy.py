@@ -55,6 +55,10 @@ class TestServer(ComfyServer):
         picture.save(file, "PNG")
         return self.upload_image(file.getvalue(), name)
 
+    def network_calls(self) -> int:
+        """How often PiD's network has run in this server."""
+        return self.get("/pidkit_tests/network_calls")["calls"]
+
     def images(self, finished: Finished, node_id: str | None = None) -> list[np.ndarray]:
         """The images of a run as [H, W, 3] uint8, fetched through /view."""
         files = self.image_files(finished, node_id)

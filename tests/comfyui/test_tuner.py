@@ -61,9 +61,9 @@ def alone(comfy, model: str, photo: str, sigma: float) -> np.ndarray:
 
 def run(comfy, graph: dict):
     """What the graph gives, and how often the network ran."""
-    calls = []
-    done = comfy.queue(graph, on_event=lambda kind, data: calls.append(data) if kind == "progress" else None)
-    return done, sum(data["node"] in ("decode", "sweep") for data in calls)
+    before = comfy.network_calls()
+    done = comfy.queue(graph)
+    return done, comfy.network_calls() - before
 
 
 def shown(done) -> list[dict]:
@@ -229,7 +229,7 @@ def test_a_sweep_encodes_one_latent_once(comfyui, monkeypatch):
         done = comfyui.nodes.PiDKitSigmaSweep.execute(model=[patcher], latent=[latent], **options)
     assert len(encoded) == 1
     assert done.args[0].shape == (6, *net.config.output_size(4, 4), 3)
-    assert patcher.model._lq is None
+    assert patcher.model._trunk == []
 
 
 def test_one_caption_per_image(comfyui):
