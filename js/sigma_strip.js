@@ -47,9 +47,9 @@ export class SigmaStrip {
     this.draw();
   }
 
-  // The widget's value: a plain list of numbers.
+  // The widget's value: a plain list of numbers; without pictures empty, as the node has it by itself.
   get value() {
-    return [...this.sigmas];
+    return this.sigmas.length ? [...this.sigmas] : "";
   }
 
   set value(value) {

@@ -146,17 +146,21 @@ class PiDKitConditioning(io.ComfyNode):
             positive=positive,
             negative=negative,
         )
-        show_on_node(cls, *describe(made.lq))
+        show_on_node(cls, *describe(made))
         return io.NodeOutput(made.positive, made.negative, made.canvas)
 
 
 class Conditioned(NamedTuple):
-    """Both conditionings with the latent in them, the canvas (an empty LATENT of pixels), and the latent itself."""
+    """Both conditionings with the latent in them, the canvas (an empty LATENT of pixels), and the latent itself.
+
+    notes: what was not done as asked.
+    """
 
     positive: list
     negative: list
     canvas: dict
     lq: LQ
+    notes: tuple[str, ...] = ()
 
 
 def condition(
@@ -179,6 +183,7 @@ def condition(
     if latent_format == "auto" and carried is None:
         latent_format = _saved_family(latent, decoder)
     lq = prepare_lq(samples, latent_format, sigma, add_noise=add_noise, seed=seed, decoder=decoder, carried=carried)
+    notes = _ignored_text(model, [*(positive or ()), *(negative or ())])
     positive = positive or _own_caption(model)
     tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
     device = comfy.model_management.intermediate_device()
@@ -188,12 +193,14 @@ def condition(
         node_helpers.conditioning_set_values(negative or positive, tags),
         {"samples": canvas},
         lq,
+        notes,
     )
 
 
-def describe(lq: LQ) -> list[str]:
+def describe(made: Conditioned) -> list[str]:
     """Lines for the node: family and size, and warnings (logged too), such as a sigma above the trained range."""
-    warnings, sigma = list(lq.warnings), float(lq.sigma.max())
+    lq = made.lq
+    warnings, sigma = [*lq.warnings, *made.notes], float(lq.sigma.max())
     if sigma > TRAINED_SIGMA:
         warnings.append(f"degrade_sigma {sigma:g} is above {TRAINED_SIGMA:g}, the most PiD was trained with")
     for line in warnings:
@@ -222,6 +229,18 @@ def _saved_family(latent: dict, decoder: Decoder | None) -> str:
             "set latent_format if the file is wrong"
         )
     return family
+
+
+def _ignored_text(model, texts: list) -> tuple[str, ...]:
+    """A line where the model will read its own caption instead of these texts (PiDKitModel.extra_conds)."""
+    caption = getattr(model.model, "default_caption", None) if model is not None else None
+    if caption is None:
+        return ()
+    others = {text.shape[-1] for text, _ in texts} - {caption.shape[-1]}
+    return tuple(
+        f"the text is {width} wide, this checkpoint takes {caption.shape[-1]}: its own caption is used instead"
+        for width in sorted(others)
+    )
 
 
 def _own_caption(model) -> list:

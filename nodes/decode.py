@@ -161,7 +161,7 @@ class PiDKitDecode(io.ComfyNode):
     ) -> io.NodeOutput:
         check_student(model)
         each = _is_list(sigma_list, latent)
-        caption = _caption(cls.hidden, positive, clip, text)
+        caption, captioned = _caption(cls.hidden, positive, clip, text)
         made = condition(
             latent,
             model,
@@ -171,7 +171,7 @@ class PiDKitDecode(io.ComfyNode):
             seed=seed,
             positive=caption,
         )
-        lines = describe(made.lq)
+        lines = [*describe(made), *captioned]
         # all that can be wrong is found before the decode, which may take minutes
         canvas = made.canvas["samples"]
         if framing is not None:
@@ -268,15 +268,16 @@ def sample(model, made: Conditioned, steps: int, seed: int, callback=None) -> Te
     )
 
 
-def _caption(hidden, positive: list | None, clip, text: str) -> list | None:
-    """The conditioning of the text, or None where nothing is connected."""
+def _caption(hidden, positive: list | None, clip, text: str) -> tuple[list | None, list[str]]:
+    """The conditioning of the text, or None where nothing is connected; and lines for the node."""
     if not clip_is_linked(hidden, clip):
         if text.strip() and positive is None:
             raise ValueError("text is set, but clip is not connected: connect CLIPLoader (type pixeldit), or empty it")
-        return positive
+        return positive, []
     if positive is not None:
         raise ValueError("both positive and clip are connected: positive is a text already, take one of them away")
-    return linked_caption(hidden, clip, text)[0]
+    conditioning, line = linked_caption(hidden, clip, text)
+    return conditioning, [line]
 
 
 def _reference(reference: Tensor | None, framed: Framed | None, latent: dict, family: str) -> Tensor:

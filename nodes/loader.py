@@ -11,7 +11,8 @@ from comfy_api.latest import io
 from ..pid_core import NANO_PATH
 from ..pid_core.schedule import SCHEDULES
 from .download import fetch_options, licence_input, local_choice, marked_file, obtain
-from .model import load_model
+from .model import PiDKitModel, load_model
+from .show import show_on_node
 
 BUNDLED = "pid_nano (bundled)"
 FOLDER = "diffusion_models"
@@ -87,7 +88,9 @@ class PiDKitLoader(io.ComfyNode):
             raise FileNotFoundError(f"no such file: {model_name}; {help_}")
         told = {"family": family, "schedule": schedule}
         told = {name: choice for name, choice in told.items() if choice != "auto"}
-        return io.NodeOutput(load_model(str(path), DTYPES[dtype], **told))
+        model = load_model(str(path), DTYPES[dtype], **told)
+        show_on_node(cls, *_describe(model.model))
+        return io.NodeOutput(model)
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str, **_) -> tuple | None:
@@ -95,6 +98,19 @@ class PiDKitLoader(io.ComfyNode):
         file = marked_file(model_name)
         path = _path(model_name if file is None else local_choice(file))
         return path and (path.stat().st_mtime_ns, path.stat().st_size)
+
+
+def _describe(model: PiDKitModel) -> list[str]:
+    """What was loaded, and what was decided because the file does not tell."""
+    config, dtype = model.config, str(model.get_dtype_inference()).removeprefix("torch.")
+    if not config.has_latent:
+        return [f"PixelDiT, computes in {dtype}"]
+    lines = [f"{config.family or f'{config.latent_channels}-channel'} latents, {config.schedule}, computes in {dtype}"]
+    if config.family is None:
+        lines.append("the file does not tell whose latents it takes: set family, and PiD Conditioning checks them")
+    if model.unpacked:
+        lines.append(f"{model.unpacked} quantised layers were unpacked, because ComfyUI cannot run them as they are")
+    return lines
 
 
 def _path(model_name: str | None) -> Path | None:

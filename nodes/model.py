@@ -68,6 +68,7 @@ class PiDKitModel(BaseModel):
         self.config: PiDConfig = model_config.unet_config["config"]
         self.model_sampling = sampling_for(self.config)
         self.default_caption = default_caption
+        self.unpacked = 0  # quantised layers of the file that ComfyUI cannot run so
         self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
         self._is_held = False
         self._planned = Planned()
@@ -299,6 +300,7 @@ def wrap(
     network = model.diffusion_model
     for layer in list(quantised):
         if not hasattr(network.get_submodule(layer), "factory_kwargs"):  # no layer that ComfyUI runs quantised
+            model.unpacked += 1
             weights[f"{layer}.weight"] = dequantise(weights[f"{layer}.weight"], quantised.pop(layer))
     # the dynamic patcher converts on the way to the device; elsewhere it is done now, one tensor at a time
     for name in [] if patcher.is_dynamic() else list(weights):

@@ -106,7 +106,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
         samples, row = _picture(latent, picture[0])
         shared = Shared(model[0], positive[0], steps[0], latent_format[0], latent_noise[0] == "add")
         jobs = [Job(samples, sigma, seed, row) for seed, sigma in tried]
-        lines = describe(conditioned(shared, max(jobs, key=lambda job: job.sigma)).lq)
+        lines = describe(conditioned(shared, max(jobs, key=lambda job: job.sigma)))
         node_id = cls.hidden.unique_id if cls.hidden else None
         windowed, windows = with_windows(model[0], WindowSettings(), "auto", node_id)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 GAP, TITLE, ROW, WIDTH = 60, 34, 24, 320  # of the canvas, in its own units
+AUTOGROW = "COMFY_AUTOGROW_V3"
 NOTE = "MarkdownNote"  # drawn by the front end; no node of the server's
 COLOURS = ("#3f789e", "#8a6d1d", "#3f6e46")
 
@@ -61,13 +62,13 @@ def api_format(graph: Graph, object_info: dict) -> dict:
     for node in graph.nodes:
         info = object_info[node.class_type]
         inputs = {}
-        for name, kind, settings in _definitions(info):
+        for name, kind, settings in _definitions(info, node):
             value = node.inputs.get(name)
             if isinstance(value, Out):
                 inputs[name] = [str(value.node.id), value.index]
             elif _is_widget(kind, settings):
                 inputs[name] = _widget_value(node, name, kind, settings)
-        unknown = node.inputs.keys() - {name for name, *_ in _definitions(info)}
+        unknown = node.inputs.keys() - {name for name, *_ in _definitions(info, node)}
         if unknown:
             raise ValueError(f"{graph.name}: {node.class_type} has no input {', '.join(sorted(unknown))}")
         title = node.title or info.get("display_name") or node.class_type
@@ -99,13 +100,24 @@ def ui_format(graph: Graph, object_info: dict) -> dict:
     }
 
 
-def _definitions(info: dict) -> list[tuple[str, object, dict]]:
+def _definitions(info: dict, node: Node) -> list[tuple[str, object, dict]]:
     """(name, type, settings) of every input, required ones first."""
     found = []
     for kind in ("required", "optional"):
         for name, entry in info["input"].get(kind, {}).items():
-            found.append((name, entry[0], entry[1] if len(entry) > 1 else {}))
+            settings = entry[1] if len(entry) > 1 else {}
+            if entry[0] == AUTOGROW:
+                found += _growing(name, settings["template"], node)
+            else:
+                found.append((name, entry[0], settings))
     return found
+
+
+def _growing(name: str, template: dict, node: Node) -> list[tuple[str, object, dict]]:
+    """The inputs of which there is always one more than wires: those given, and an empty one."""
+    ((kind, *_),) = template["input"]["required"].values()
+    given = sum(key.startswith(f"{name}.") for key in node.inputs)
+    return [(f"{name}.{template['prefix']}{i}", kind, {"grows_from": template["min"]}) for i in range(given + 1)]
 
 
 def _is_widget(kind, settings: dict) -> bool:
@@ -128,7 +140,7 @@ def _widget_value(node: Node, name: str, kind, settings: dict):
 def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
     info = object_info[node.class_type]
     inputs, values = [], []
-    for name, kind, settings in _definitions(info):
+    for name, kind, settings in _definitions(info, node):
         given = node.inputs.get(name)
         widget = _is_widget(kind, settings)
         if not widget or isinstance(given, Out):
@@ -137,8 +149,10 @@ def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
                 entry["link"] = len(links) + 1
                 made = object_info[given.node.class_type]["output"][given.index]
                 links.append([entry["link"], given.node.id, given.index, node.id, len(inputs), made])
-            if name in info["input"].get("optional", {}):
+            if name in info["input"].get("optional", {}) or len(inputs) >= settings.get("grows_from", len(inputs) + 1):
                 entry["shape"] = 7
+            if "grows_from" in settings:
+                entry["label"] = name.rpartition(".")[2]
             if widget:
                 entry["widget"] = {"name": name}
             inputs.append(entry)

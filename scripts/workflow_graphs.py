@@ -29,6 +29,16 @@ MEMORY = (
     "where they are needed. manual with window_size 2048 needs the least."
 )
 
+SIGMA = (
+    "**degrade_sigma**: 0 keeps to the picture, flaws and all. Higher values trust it less and invent more. PiD was "
+    "trained up to 0.8. The bundled model is small: it draws noise away (0.1 to 0.3), but cannot invent what a blur "
+    "took. The suggestions are meant for NVIDIA's networks."
+)
+OTHER_PID = (
+    "NVIDIA's PiD: choose it in PiD Loader, and put VAE Encode in the place of PiD RGB Latent. Its weights are for "
+    "non-commercial use only (NSCLv1)."
+)
+
 
 def note(title: str, models: list[str], change: list[str], about: str) -> str:
     """The text on the canvas. models, change: lines of lists."""
@@ -519,6 +529,69 @@ def pixeldit_text_to_image() -> Graph:
     return graph
 
 
+def tune_per_image() -> Graph:
+    graph = Graph(
+        "tune_per_image",
+        "## Restore several pictures, each as much as it needs\n\n"
+        "With the model that comes with this pack. Nothing to download.\n\n"
+        "1. Choose three pictures of one size. `photo.png`, `photo_blurred.png` and `photo_noisy.png` lie in this "
+        "pack's folder `example_workflows`.\n"
+        "2. In PiD Sigma Tuner press **Load pictures**. The orange mark on a slider is a suggestion, from how blurred "
+        "and noisy the picture is. Click its number to take it, or move the slider.\n"
+        "3. Press Run. Click a picture in the tuner to see it before and after.\n"
+        "4. Move one slider and run again: only that picture is decoded.\n\n"
+        f"{SIGMA}\n\n**To change:**\n\n"
+        "- More pictures: Batch Images has room for 50.\n"
+        f"- {OTHER_PID}",
+    )
+    read, tuned, drawn = "1. The pictures", "2. How much to restore each", "3. Four times as large"
+    photos = ("photo.png", "photo_blurred.png", "photo_noisy.png")
+    images = [graph.add("LoadImage", 0, read, image=name, width_=270, height_=330) for name in photos]
+    inputs = {f"images.image{i}": image[0] for i, image in enumerate(images)}
+    batch = graph.add("BatchImagesNode", 1, read, width_=240, **inputs)
+    model = graph.add("PiDKitLoader", 1, read)
+    latent = graph.add("PiDKitRGBLatent", 1, read, image=batch[0])
+    tuner = graph.add("PiDKitSigmaTuner", 2, tuned, image=batch[0], width_=520, height_=660)
+    image = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=460)
+    graph.add("SaveImage", 3, drawn, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
+    return graph
+
+
+def sigma_sweep() -> Graph:
+    graph = Graph(
+        "sigma_sweep",
+        "## Try several strengths on one picture, keep the best\n\n"
+        "With the model that comes with this pack. Nothing to download.\n\n"
+        "1. Choose a picture. `photo_noisy.png` lies in this pack's folder `example_workflows`.\n"
+        "2. Press Run. PiD Sigma Sweep shows the picture decoded at each of its sigmas.\n"
+        "3. Click the one you like: PiD Sigma Tuner takes its value.\n"
+        "4. Press Run again. PiD Decode saves that one; the sweep is not drawn again.\n\n"
+        f"{SIGMA}\n\n**To change:**\n\n"
+        "- sigmas: any values from 0 to 1, for a closer look around the best one.\n"
+        "- seeds: several make a row each.\n"
+        "- The contact sheet is saved too; press Ctrl+B on its node to leave it out.\n"
+        f"- {OTHER_PID}",
+    )
+    read, tried, drawn = "1. The picture", "2. Try and choose", "3. The one you chose"
+    image = graph.add("LoadImage", 0, read, title="Picture to restore", image="photo_noisy.png", height_=380)
+    model = graph.add("PiDKitLoader", 0, read)
+    latent = graph.add("PiDKitRGBLatent", 0, read, image=image[0])
+    tuner = graph.add("PiDKitSigmaTuner", 1, tried, image=image[0], width_=500, height_=660)
+    sweep = graph.add(
+        *("PiDKitSigmaSweep", 2, tried),
+        **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "sigmas": "0, 0.1, 0.2, 0.3, 0.5"},
+        **{"width_": 720, "height_": 460},
+    )
+    graph.add(
+        *("SaveImage", 2, tried),
+        title="Contact sheet",
+        **{"images": sweep[1], "filename_prefix": f"PiDKit/{graph.name}_sheet", "width_": 720, "height_": 260},
+    )
+    decoded = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=460)
+    graph.add("SaveImage", 3, drawn, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
+    return graph
+
+
 GRAPHS = {
     make.__name__: make
     for make in (
@@ -534,5 +607,7 @@ GRAPHS = {
         flux_early_stop,
         undistilled,
         pixeldit_text_to_image,
+        tune_per_image,
+        sigma_sweep,
     )
 }

@@ -32,7 +32,8 @@ def browser():
 def session_front_end(browser, comfy):
     from front_end import FrontEnd
 
-    shutil.copy(comfy_env.ROOT / "example_workflows" / "photo.png", comfy.input)
+    for photo in (comfy_env.ROOT / "example_workflows").glob("*.png"):
+        shutil.copy(photo, comfy.input)
     return FrontEnd(browser, comfy)
 
 

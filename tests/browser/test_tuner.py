@@ -6,23 +6,32 @@ import pytest
 from front_end import SCREENSHOTS
 from PIL import Image
 
-WORKFLOW = "example_workflows/tune_per_image.json"
+import workflow_graphs
+from workflow_format import ui_format
+
 MODES = pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
 DISABLED = {"Extension_Disabled": ["PiDKit.SigmaTuner", "PiDKit.SigmaSweep"]}
 
 
 class Tuner:
-    """The example workflow with a small photo and one step, as a user sees it."""
+    """The example workflow with small photos, a step and a sweep of the second picture, as a user sees it."""
 
     def __init__(self, front_end, root, **settings):
         self.page, self.fe = front_end.page, front_end
-        with Image.open(root / "example_workflows" / "photo.png") as photo:
-            photo.convert("RGB").resize((48, 36)).save(front_end.comfy.input / "small.png")
+        graph = workflow_graphs.tune_per_image()
+        nodes = {node.class_type: node for node in graph.nodes}
+        for node in graph.nodes:
+            if node.class_type == "LoadImage":
+                name = node.inputs["image"]
+                node.inputs["image"] = f"small_{name}"
+                with Image.open(root / "example_workflows" / name) as photo:
+                    photo.convert("RGB").crop((72, 54, 120, 90)).save(front_end.comfy.input / f"small_{name}")
+        decode = nodes["PiDKitDecode"]
+        decode.inputs["steps"] = 1
+        wires = {name: decode.inputs[name] for name in ("model", "latent", "sigma_list")}
+        graph.add("PiDKitSigmaSweep", 4, "Sweep", picture=2, sigmas="0, 0.5", steps=1, height_=460, **wires)
         front_end.open(**settings)
-        front_end.drop(root / WORKFLOW)
-        self.set("LoadImage", image="small.png")
-        self.set("PiDKitDecode", steps=1)
-        self.set("PiDKitSigmaSweep", steps=1, sigmas="0, 0.5")
+        front_end.drop_text(json.dumps(ui_format(graph, front_end.comfy.object_info())), "tuner.json")
         self.node = self.id_of("PiDKitSigmaTuner")
 
     def id_of(self, node_type: str) -> int:

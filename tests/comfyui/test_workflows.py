@@ -186,10 +186,17 @@ def with_stand_ins(graph: dict, name: str, comfy) -> dict:
 @pytest.mark.parametrize("name", sorted({*ALL} - {*NEEDS_MODELS}))
 def test_runs_with_what_comes_with_the_pack(comfy, name):
     graph = api(name)
-    assert graph["1"]["class_type"] == "LoadImage"
-    graph["1"]["inputs"]["image"] = comfy.upload(np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8))
-    (image,) = comfy.images(comfy.queue(graph))
-    assert image.shape == (96, 128, 3) and image.std() > 1
+    pictures = [node for node in graph.values() if node["class_type"] == "LoadImage"]
+    assert pictures
+    for seed, node in enumerate(pictures):
+        assert (FOLDER / node["inputs"]["image"]).is_file()
+        node["inputs"]["image"] = comfy.upload(np.random.default_rng(seed).integers(0, 255, (24, 32, 3), np.uint8))
+    done = comfy.queue(graph)
+    (result,) = (key for key, node in graph.items() if node["inputs"].get("filename_prefix") == f"PiDKit/{name}")
+    images = comfy.images(done, result)
+    assert len(images) == len(pictures)
+    for image in images:
+        assert image.shape == (96, 128, 3) and image.std() > 1
 
 
 @pytest.mark.parametrize("name", STAND_INS)  # upscale_picture: in test_upscale_picture.py
