@@ -5,6 +5,7 @@ A node's inputs, their order and defaults come from ComfyUI itself (`object_info
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass, field
 
@@ -225,12 +226,13 @@ def _by_dependency(nodes: list[Node]) -> list[Node]:
 
 
 def _note(number: int, text: str, left: int) -> dict:
-    lines = sum(1 + len(line) // 62 for line in text.splitlines())
+    shown = re.sub(r"\]\([^)]*\)|[*\[]", "", text)  # links without their addresses
+    lines = sum(1 + len(line) // 76 for line in shown.splitlines() if line)
     return {
         "id": number,
         "type": NOTE,
         "pos": [left, -56],
-        "size": [480, 80 + 21 * lines],
+        "size": [480, 60 + 20 * lines],
         "flags": {},
         "order": number - 1,
         "mode": 0,
@@ -239,6 +241,4 @@ def _note(number: int, text: str, left: int) -> dict:
         "title": "How to use this",
         "properties": {},
         "widgets_values": [text],
-        "color": "#432",
-        "bgcolor": "#653",
     }

@@ -21,7 +21,7 @@ LICENCE = (
     "switched accept_licence on."
 )
 GEMMA_LINE = (
-    f"- `text_encoders`: {GEMMA} (5.2 GB), PiD's own text encoder, from "
+    f"- **text_encoders**: {GEMMA} (5.2 GB), PiD's own text encoder, from "
     f"[Comfy-Org/PixelDiT]({HUB}/Comfy-Org/PixelDiT), or with the node PiD Download"
 )
 MEMORY = (
@@ -45,16 +45,16 @@ def note(title: str, models: list[str], change: list[str], about: str) -> str:
     parts = [
         f"## {title}",
         about,
-        "**Models**, in ComfyUI's `models` folder:\n\n" + "\n".join(models),
+        "**Models**, in ComfyUI's **models** folder:\n\n" + "\n".join(models),
         LICENCE,
         "**To change:**\n\n" + "\n".join(change),
-        "`python -m pid_core doctor`, run in this pack's folder, says what is missing.",
+        "**python -m pid_core doctor**, run in this pack's folder, says what is missing.",
     ]
     return "\n\n".join(parts)
 
 
 def pid_line(name: str) -> str:
-    return f"- `diffusion_models`: {name} (PiD Loader fetches it)"
+    return f"- **diffusion_models**: {name} (PiD Loader fetches it)"
 
 
 def prompt_node(graph: Graph, column: int = 0) -> Node:
@@ -86,9 +86,9 @@ def flux_models(graph: Graph) -> tuple[Out, Out, Out]:
 
 
 FLUX_MODELS = [
-    f"- `diffusion_models`: flux1-dev.safetensors, from [black-forest-labs/FLUX.1-dev]({HUB}/black-forest-labs/"
+    f"- **diffusion_models**: flux1-dev.safetensors, from [black-forest-labs/FLUX.1-dev]({HUB}/black-forest-labs/"
     "FLUX.1-dev)",
-    "- `text_encoders`: clip_l.safetensors and t5xxl_fp16.safetensors, from "
+    "- **text_encoders**: clip_l.safetensors and t5xxl_fp16.safetensors, from "
     f"[comfyanonymous/flux_text_encoders]({HUB}/comfyanonymous/flux_text_encoders)",
     pid_line(FLUX_PID),
     GEMMA_LINE,
@@ -154,7 +154,7 @@ def upscale_picture() -> Graph:
             [
                 pid_line(FLUX_PID),
                 GEMMA_LINE,
-                f"- `vae`: ae.safetensors (0.3 GB), FLUX.1's, from [Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/"
+                f"- **vae**: ae.safetensors (0.3 GB), FLUX.1's, from [Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/"
                 "z_image_turbo), or with the node PiD Download",
             ],
             [
@@ -222,8 +222,8 @@ def flux_early_stop() -> Graph:
             "FLUX.1, stopped early",
             FLUX_MODELS,
             [
-                "- Where to stop: stop `at step` and stop_step on PiD Early Stop. Fewer steps save more time and leave "
-                "more to PiD.",
+                "- Where to stop: stop **at step** and stop_step on PiD Early Stop. Fewer steps save more time and "
+                "leave more to PiD.",
                 "- Another generator: choose it on PiD Early Stop, and its latent_format on PiD Latent From Noisy.",
                 "- latent_noise on PiD Decode stays on keep: the latent carries its noise already.",
                 MEMORY,
@@ -254,9 +254,9 @@ def flux2_klein_to_4k() -> Graph:
         note(
             "FLUX.2 Klein to 4096 x 4096",
             [
-                f"- `diffusion_models`: flux-2-klein-4b.safetensors, from [Comfy-Org/Flux-2-Klein-4B]({HUB}/Comfy-Org/"
-                "Flux-2-Klein-4B)",
-                "- `text_encoders`: qwen_3_4b.safetensors, from the same place",
+                f"- **diffusion_models**: flux-2-klein-4b.safetensors, from [Comfy-Org/Flux-2-Klein-4B]({HUB}/"
+                "Comfy-Org/Flux-2-Klein-4B)",
+                "- **text_encoders**: qwen_3_4b.safetensors, from the same place",
                 pid_line(pid),
                 GEMMA_LINE,
             ],
@@ -292,9 +292,9 @@ def z_image_turbo_to_4k() -> Graph:
         note(
             "Z-Image-Turbo to 4096 x 4096",
             [
-                "- `diffusion_models`: z_image_turbo_bf16.safetensors, from "
+                "- **diffusion_models**: z_image_turbo_bf16.safetensors, from "
                 f"[Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/z_image_turbo), or with the node PiD Download",
-                "- `text_encoders`: qwen_3_4b.safetensors, from the same place, or with the node PiD Download",
+                "- **text_encoders**: qwen_3_4b.safetensors, from the same place, or with the node PiD Download",
                 pid_line(FLUX_PID) + ": Z-Image shares FLUX.1's latents",
                 GEMMA_LINE,
             ],
@@ -347,7 +347,7 @@ def sd3_to_pid() -> Graph:
         note(
             "Stable Diffusion 3.5 to 4096 x 4096",
             [
-                "- `checkpoints`: sd3.5_large_fp8_scaled.safetensors, from "
+                "- **checkpoints**: sd3.5_large_fp8_scaled.safetensors, from "
                 f"[Comfy-Org/stable-diffusion-3.5-fp8]({HUB}/Comfy-Org/stable-diffusion-3.5-fp8)",
                 pid_line(pid),
                 GEMMA_LINE,
@@ -377,7 +377,7 @@ def sdxl_to_pid() -> Graph:
         note(
             "SDXL to 4096 x 4096",
             [
-                "- `checkpoints`: sd_xl_base_1.0.safetensors, from [stabilityai/stable-diffusion-xl-base-1.0]"
+                "- **checkpoints**: sd_xl_base_1.0.safetensors, from [stabilityai/stable-diffusion-xl-base-1.0]"
                 f"({HUB}/stabilityai/stable-diffusion-xl-base-1.0), or any SDXL model",
                 pid_line(pid),
                 GEMMA_LINE,
@@ -408,9 +408,9 @@ def qwen_image_to_pid() -> Graph:
         note(
             "Qwen-Image to 4096 x 4096",
             [
-                "- `diffusion_models`: qwen_image_fp8_e4m3fn.safetensors, from "
+                "- **diffusion_models**: qwen_image_fp8_e4m3fn.safetensors, from "
                 f"[Comfy-Org/Qwen-Image_ComfyUI]({HUB}/Comfy-Org/Qwen-Image_ComfyUI)",
-                "- `text_encoders`: qwen_2.5_vl_7b_fp8_scaled.safetensors, from the same place",
+                "- **text_encoders**: qwen_2.5_vl_7b_fp8_scaled.safetensors, from the same place",
                 pid_line(pid),
                 GEMMA_LINE,
             ],
@@ -446,7 +446,7 @@ def undistilled() -> Graph:
         note(
             "The undistilled PiD: 25 steps with guidance",
             [
-                f"- `vae`: ae.safetensors, FLUX.1's, from [Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/z_image_turbo), "
+                f"- **vae**: ae.safetensors, FLUX.1's, from [Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/z_image_turbo), "
                 "or with the node PiD Download",
                 pid_line(pid),
                 GEMMA_LINE,
@@ -499,7 +499,7 @@ def pixeldit_text_to_image() -> Graph:
         "pixeldit_text_to_image",
         note(
             "PixelDiT: text straight to pixels",
-            [f"- `diffusion_models`: {name} (PiD Loader fetches it)", GEMMA_LINE],
+            [f"- **diffusion_models**: {name} (PiD Loader fetches it)", GEMMA_LINE],
             [
                 "- Size: 1024 x 1024 is what it was trained for. For 512 x 512 put ModelSamplingSD3 with shift 2 after "
                 "PiD Loader.",
@@ -534,8 +534,8 @@ def tune_per_image() -> Graph:
         "tune_per_image",
         "## Restore several pictures, each as much as it needs\n\n"
         "With the model that comes with this pack. Nothing to download.\n\n"
-        "1. Choose three pictures of one size. `photo.png`, `photo_blurred.png` and `photo_noisy.png` lie in this "
-        "pack's folder `example_workflows`.\n"
+        "1. Choose three pictures of one size. **photo.png**, **photo_blurred.png** and **photo_noisy.png** lie in "
+        "this pack's folder **example_workflows**.\n"
         "2. In PiD Sigma Tuner press **Load pictures**. The orange mark on a slider is a suggestion, from how blurred "
         "and noisy the picture is. Click its number to take it, or move the slider.\n"
         "3. Press Run. Click a picture in the tuner to see it before and after.\n"
@@ -562,7 +562,7 @@ def sigma_sweep() -> Graph:
         "sigma_sweep",
         "## Try several strengths on one picture, keep the best\n\n"
         "With the model that comes with this pack. Nothing to download.\n\n"
-        "1. Choose a picture. `photo_noisy.png` lies in this pack's folder `example_workflows`.\n"
+        "1. Choose a picture. **photo_noisy.png** lies in this pack's folder **example_workflows**.\n"
         "2. Press Run. PiD Sigma Sweep shows the picture decoded at each of its sigmas.\n"
         "3. Click the one you like: PiD Sigma Tuner takes its value.\n"
         "4. Press Run again. PiD Decode saves that one; the sweep is not drawn again.\n\n"
