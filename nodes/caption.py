@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .show import show_on_node
-from .text_encoder import as_conditioning, clip_is_linked, kept_caption, linked_caption, needed_inputs
+from .text_encoder import as_conditioning, clip_is_linked, describe_kept, kept_caption, linked_caption, needed_inputs
 
 
 class PiDKitCaption(io.ComfyNode):
@@ -65,5 +65,5 @@ class PiDKitCaption(io.ComfyNode):
                 "this text is not in the cache and clip is not connected: connect CLIPLoader with type pixeldit, or "
                 "use PiD Load Caption"
             )
-        show_on_node(cls, "caption from the cache")
+        show_on_node(cls, describe_kept(kept))
         return io.NodeOutput(as_conditioning(kept))

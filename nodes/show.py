@@ -14,4 +14,5 @@ def show_on_node(node: type[io.ComfyNode], *lines: str) -> None:
 def send_text(node_id: str | None, *lines: str) -> None:
     """Write lines on a node, also while another one runs; without an id nothing happens."""
     if node_id:
-        PromptServer.instance.send_progress_text("\n".join(lines), node_id)
+        # the Vue rendering of nodes takes a line's end for a space
+        PromptServer.instance.send_progress_text(";\n".join(line for line in lines if line), node_id)

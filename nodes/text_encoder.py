@@ -53,7 +53,7 @@ def linked_caption(hidden, clip, text: str, use_cache: bool = True) -> tuple[lis
     cache = caption_cache() if use_cache else None
     kept = cache.get(encoder, text) if cache and encoder else None
     if kept is not None:
-        return as_conditioning(kept), "caption from the cache"
+        return as_conditioning(kept), describe_kept(kept)
     conditioning, cut = encode_caption(clip, text, encoder, cache)
     return conditioning, warn_of_cut(cut) or "caption encoded"
 
@@ -116,13 +116,18 @@ def encode_caption(clip, text: str, encoder: str = "", cache: CaptionCache | Non
         extra = {key: value for key, value in extra.items() if key != "attention_mask"}
         conditioning.append([states, extra | {"pidkit_caption": {"text": text, "encoder": encoder}}])
     if cache is not None and len(conditioning) == 1:
-        cache.put(Caption(conditioning[0][0], text, encoder))
+        cache.put(Caption(conditioning[0][0], text, encoder, cut))
     return conditioning, cut
 
 
 def as_conditioning(caption: Caption) -> list:
     about = {"text": caption.text, "encoder": caption.encoder}
     return [[caption.states, {"pooled_output": None, "pidkit_caption": about}]]
+
+
+def describe_kept(kept: Caption) -> str:
+    """The line for a node whose caption came from the cache."""
+    return "; ".join(line for line in ("caption from the cache", warn_of_cut(kept.cut)) if line)
 
 
 def warn_of_cut(cut: int) -> str:

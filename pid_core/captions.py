@@ -50,11 +50,15 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Caption:
-    """An encoded caption: states [B, T, W] float32, its text, and what encoded it (fingerprint.py; "" not known)."""
+    """An encoded caption: states [B, T, W] float32, its text, and what encoded it (fingerprint.py; "" not known).
+
+    cut: how many tokens of the text were left out because they did not fit.
+    """
 
     states: Tensor
     text: str = ""
     encoder: str = ""
+    cut: int = 0
 
 
 def caption_tokens(encode: Callable[[str], list[int]], caption: str) -> tuple[list[int], int]:
@@ -87,7 +91,7 @@ def write_caption(path: Path, caption: Caption, dtype: str = "float32") -> None:
         raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(_DTYPES)}")
     check_states(caption.states)
     tensors = {_TENSOR: caption.states.detach().to("cpu", _DTYPES[dtype]).contiguous()}
-    about = {"text": caption.text, "encoder": caption.encoder, "dtype": dtype}
+    about = {"text": caption.text, "encoder": caption.encoder, "dtype": dtype, "cut": str(caption.cut)}
     replace_file(path, save(tensors, {"format": _FORMAT, "version": _VERSION} | about))
 
 
@@ -105,7 +109,8 @@ def read_caption(path: Path) -> Caption:
         check_states(states)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    return Caption(states, about.get("text", ""), about.get("encoder", ""))
+    cut = about.get("cut", "")
+    return Caption(states, about.get("text", ""), about.get("encoder", ""), int(cut) if cut.isdecimal() else 0)
 
 
 def read_caption_about(path: Path) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from PIL import Image
 
@@ -11,35 +10,33 @@ import comfy_env
 from comfy_env import ROOT
 
 TAKEN = ROOT / "output" / "screenshots" / comfy_env.commit()[:8]
-WIDEST = 1000
-# Screenshot -> file of the docs. Other nodes show themselves as they are when added.
+TOUR, NODE = 1200, 480  # longest side in pixels: of the tour's pictures, of a plain node
+# File of the docs -> screenshot. Other nodes show themselves as they are when added.
 CHOSEN = {
-    "compare_vue": "js/docs/PiDKitSigmaTuner/node.jpg",
-    "sweep_vue": "js/docs/PiDKitSigmaSweep/node.jpg",
-    "tour_1_open": "docs/tour_1_open.jpg",
-    "tour_2_tune": "docs/tour_2_tune.jpg",
-    "tour_3_compare": "docs/tour_3_compare.jpg",
+    "docs/tour_1_open.jpg": "tour_1_open",
+    "docs/tour_2_tune.jpg": "tour_2_tune",
+    "docs/tour_3_compare.jpg": "tour_3_compare",
+    "js/docs/PiDKitSigmaTuner/node.jpg": "tour_3_compare",
+    "js/docs/PiDKitSigmaSweep/node.jpg": "tour_4_sweep",
 }
 
 
-def destinations() -> dict[Path, Path]:
-    found = {TAKEN / f"{name}.png": ROOT / target for name, target in CHOSEN.items()}
-    for page in sorted((ROOT / "js" / "docs").glob("*/en.md")):
-        target = page.parent / "node.jpg"
-        if target not in found.values():
-            found[TAKEN / f"node_{page.parent.name}.png"] = target
-    return found
+def pictures() -> dict[str, str]:
+    """File of the docs -> screenshot."""
+    nodes = {f"js/docs/{page.parent.name}/node.jpg": page.parent.name for page in (ROOT / "js/docs").glob("*/en.md")}
+    return {file: f"node_{node}" for file, node in sorted(nodes.items())} | CHOSEN
 
 
 def main() -> int:
-    missing = [str(source) for source in destinations() if not source.exists()]
+    missing = sorted({name for name in pictures().values() if not (TAKEN / f"{name}.png").exists()})
     if missing:
         print(f"not taken yet, run the browser tests: {', '.join(missing)}")
         return 1
-    for source, target in destinations().items():
-        with Image.open(source) as picture:
-            picture.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
-            picture.convert("RGB").save(target, quality=85, optimize=True)
+    for file, name in pictures().items():
+        longest = TOUR if file in CHOSEN else NODE
+        with Image.open(TAKEN / f"{name}.png") as picture:
+            picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+            picture.convert("RGB").save(ROOT / file, quality=85, optimize=True)
     return 0
 
 

@@ -551,8 +551,8 @@ def tune_per_image() -> Graph:
     batch = graph.add("BatchImagesNode", 1, read, width_=240, **inputs)
     model = graph.add("PiDKitLoader", 1, read)
     latent = graph.add("PiDKitRGBLatent", 1, read, image=batch[0])
-    tuner = graph.add("PiDKitSigmaTuner", 2, tuned, image=batch[0], width_=520, height_=660)
-    image = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=460)
+    tuner = graph.add("PiDKitSigmaTuner", 2, tuned, image=batch[0], width_=520, height_=600)
+    image = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=520)
     graph.add("SaveImage", 3, drawn, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
     return graph
 
@@ -576,18 +576,18 @@ def sigma_sweep() -> Graph:
     image = graph.add("LoadImage", 0, read, title="Picture to restore", image="photo_noisy.png", height_=380)
     model = graph.add("PiDKitLoader", 0, read)
     latent = graph.add("PiDKitRGBLatent", 0, read, image=image[0])
-    tuner = graph.add("PiDKitSigmaTuner", 1, tried, image=image[0], width_=500, height_=660)
+    tuner = graph.add("PiDKitSigmaTuner", 1, tried, image=image[0], width_=500, height_=600)
     sweep = graph.add(
         *("PiDKitSigmaSweep", 2, tried),
         **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "sigmas": "0, 0.1, 0.2, 0.3, 0.5"},
-        **{"width_": 720, "height_": 460},
+        **{"width_": 720, "height_": 520},
     )
     graph.add(
         *("SaveImage", 2, tried),
         title="Contact sheet",
         **{"images": sweep[1], "filename_prefix": f"PiDKit/{graph.name}_sheet", "width_": 720, "height_": 260},
     )
-    decoded = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=460)
+    decoded = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=520)
     graph.add("SaveImage", 3, drawn, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
     return graph
 

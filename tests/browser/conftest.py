@@ -37,6 +37,12 @@ def session_front_end(browser, comfy):
     return FrontEnd(browser, comfy)
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["classic", "vue"])
+def vue(request) -> bool:
+    """Both renderings of nodes; all tests of a file in the one, then in the other: between them the page loads anew."""
+    return request.param
+
+
 @pytest.fixture
 def front_end(session_front_end):
     """The page, not loaded yet: call open() first. Afterwards nothing may be red in the console."""

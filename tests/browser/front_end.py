@@ -206,7 +206,7 @@ class FrontEnd:
               const bottom = Math.max(...boxes.map(b => b[1] + b[3]));
               const view = app.canvas.canvas.getBoundingClientRect();
               const ds = app.canvas.ds;
-              ds.scale = Math.min(1.5, (view.width - 360) / (right - left), (view.height - 160) / (bottom - top));
+              ds.scale = Math.min(1.5, (view.width - 360) / (right - left), (view.height - 240) / (bottom - top));
               ds.offset[0] = view.width / 2 / ds.scale - (left + right) / 2;
               ds.offset[1] = view.height / 2 / ds.scale - (top + bottom) / 2;
               app.canvas.setDirty(true, true);
@@ -214,14 +214,35 @@ class FrontEnd:
             list(nodes),
         )
 
+    def id_of(self, node_type: str, number: int = 0) -> int:
+        """The id of the first, or a later, node of this type."""
+        return self.js(
+            "([type, number]) => app.graph.nodes.filter(n => n.type === type)[number].id", [node_type, number]
+        )
+
+    def wait_for_images(self, selector: str, count: int) -> None:
+        """Waits until so many pictures are there, and loaded."""
+        self.wait(
+            """([selector, count]) => [...document.querySelectorAll(selector)]
+              .filter(i => i.complete && i.naturalWidth > 0).length === count""",
+            [selector, count],
+        )
+
     def settle(self) -> None:
         """Waits until what is on the canvas has been drawn."""
         self.js("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
-    def screenshot(self, name: str, node: int | None = None) -> Path:
-        """The page, or one node of it, as output/screenshots/<commit>/<name>.png."""
+    def screenshot(self, name: str, *nodes: int, margin: int = 0) -> Path:
+        """The page, or the part of it where these nodes are, as output/screenshots/<commit>/<name>.png."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.settle()
         file = SCREENSHOTS / f"{name}.png"
-        self.page.screenshot(path=file, clip=None if node is None else self.node_box(node))
+        boxes = [self.node_box(node) for node in nodes]
+        clip = None
+        if boxes:
+            left, top = min(b["x"] for b in boxes) - margin, min(b["y"] for b in boxes) - margin
+            right = max(b["x"] + b["width"] for b in boxes) + margin
+            bottom = max(b["y"] + b["height"] for b in boxes) + margin
+            clip = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+        self.page.screenshot(path=file, clip=clip)
         return file

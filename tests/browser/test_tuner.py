@@ -9,7 +9,6 @@ from PIL import Image
 import workflow_graphs
 from workflow_format import ui_format
 
-MODES = pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
 DISABLED = {"Extension_Disabled": ["PiDKit.SigmaTuner", "PiDKit.SigmaSweep"]}
 
 
@@ -32,10 +31,7 @@ class Tuner:
         graph.add("PiDKitSigmaSweep", 4, "Sweep", picture=2, sigmas="0, 0.5", steps=1, height_=460, **wires)
         front_end.open(**settings)
         front_end.drop_text(json.dumps(ui_format(graph, front_end.comfy.object_info())), "tuner.json")
-        self.node = self.id_of("PiDKitSigmaTuner")
-
-    def id_of(self, node_type: str) -> int:
-        return self.fe.js("type => app.graph.nodes.find(n => n.type === type).id", node_type)
+        self.node = self.fe.id_of("PiDKitSigmaTuner")
 
     def set(self, node_type: str, **values) -> None:
         self.fe.js(
@@ -51,14 +47,7 @@ class Tuner:
         self.fe.show(self.node)
         self.page.get_by_role("button", name="Load pictures").click()
         self.page.locator(".pidkit-card").nth(2).wait_for()
-        self.wait_for_images(".pidkit-thumb img", 3)
-
-    def wait_for_images(self, selector: str, count: int) -> None:
-        self.fe.wait(
-            """([selector, count]) => [...document.querySelectorAll(selector)]
-              .filter(i => i.complete && i.naturalWidth > 0).length === count""",
-            [selector, count],
-        )
+        self.fe.wait_for_images(".pidkit-thumb img", 3)
 
     def slider(self, number: int):
         return self.page.get_by_role("slider", name=f"degrade_sigma of picture {number}")
@@ -83,7 +72,6 @@ def tuner(front_end, root, vue) -> Tuner:
     return made
 
 
-@MODES
 def test_sliders_by_mouse_and_keyboard(tuner, vue):
     page = tuner.page
     assert tuner.sigmas == [0, 0, 0]
@@ -124,7 +112,6 @@ def test_sliders_by_mouse_and_keyboard(tuner, vue):
     assert tuner.sigmas == [0, 0, 0]
 
 
-@MODES
 def test_values_are_saved_undone_and_copied(tuner):
     page, fe = tuner.page, tuner.fe
     tuner.slider(1).focus()
@@ -139,7 +126,7 @@ def test_values_are_saved_undone_and_copied(tuner):
     page.keyboard.press("Control+z")
     fe.wait("id => app.graph.getNodeById(id).widgets.find(w => w.name === 'sigmas').value[1] === 0.1", tuner.node)
     assert tuner.sigmas == before
-    tuner.wait_for_images(".pidkit-thumb img", 3)
+    tuner.fe.wait_for_images(".pidkit-thumb img", 3)
 
     saved = fe.js("() => JSON.stringify(app.graph.serialize())")
     fe.drop_text(saved, "saved.json")
@@ -158,15 +145,14 @@ def test_values_are_saved_undone_and_copied(tuner):
     fe.wait("() => document.querySelectorAll('.pidkit').length === 0")
 
 
-@MODES
 def test_sweep_click_tune_run_again(tuner, vue):
     page, fe = tuner.page, tuner.fe
     fe.show()
     first = fe.run()
-    assert len(fe.history(first)["outputs"][str(tuner.id_of("SaveImage"))]["images"]) == 3
-    sweep = tuner.id_of("PiDKitSigmaSweep")
+    assert len(fe.history(first)["outputs"][str(tuner.fe.id_of("SaveImage"))]["images"]) == 3
+    sweep = tuner.fe.id_of("PiDKitSigmaSweep")
     fe.show(sweep)
-    tuner.wait_for_images(".pidkit-tile img", 2)
+    tuner.fe.wait_for_images(".pidkit-tile img", 2)
     page.locator(".pidkit-tile").nth(1).click()
     assert page.locator(".pidkit-sweep .pidkit-note").inner_text() == "Picture 2 is set to 0.5."
     assert page.locator(".pidkit-tile").nth(1).get_attribute("aria-pressed") == "true"
@@ -175,14 +161,14 @@ def test_sweep_click_tune_run_again(tuner, vue):
     assert tuner.sigmas == [0, 0.5, 0]
 
     second = fe.run()
-    pictures = (fe.pictures(run, tuner.id_of("SaveImage")) for run in (first, second))
+    pictures = (fe.pictures(run, tuner.fe.id_of("SaveImage")) for run in (first, second))
     assert [a.tobytes() != b.tobytes() for a, b in zip(*pictures, strict=True)] == [False, True, False]
     decoded = "id => app.graph.getNodeById(id).widgets.find(w => w.name.includes('text-preview')).value"
-    assert "1 decoded, 2 unchanged" in fe.js(decoded, tuner.id_of("PiDKitDecode"))
+    assert "1 decoded, 2 unchanged" in fe.js(decoded, tuner.fe.id_of("PiDKitDecode"))
 
     page.locator(".pidkit-thumb").nth(1).click()
-    tuner.wait_for_images(".pidkit-stage img", 2)
-    assert page.locator(".pidkit-after").get_attribute("src") == fe.picture_url(second, tuner.id_of("SaveImage"), 1)
+    tuner.fe.wait_for_images(".pidkit-stage img", 2)
+    assert page.locator(".pidkit-after").get_attribute("src") == fe.picture_url(second, tuner.fe.id_of("SaveImage"), 1)
     divider = page.get_by_role("slider", name="How much of the result to show")
     divider.focus()
     page.keyboard.press("Home")
@@ -198,7 +184,7 @@ def test_light_and_small_and_chinese(front_end, root):
     front_end.show(tuner.node)
     front_end.page.get_by_role("button", name="载入图像").click()
     front_end.page.locator(".pidkit-card").nth(2).wait_for()
-    tuner.wait_for_images(".pidkit-thumb img", 3)
+    tuner.fe.wait_for_images(".pidkit-thumb img", 3)
     assert front_end.js("id => app.graph.getNodeById(id).inputs[0].localized_name", tuner.node) == "图像"
     front_end.screenshot("tuner_light_chinese", tuner.node)
     front_end.js("() => { app.canvas.ds.scale = 0.35; app.canvas.setDirty(true, true); }")

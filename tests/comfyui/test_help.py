@@ -94,9 +94,11 @@ def test_the_bundled_model_is_listed_first(comfy):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_pictures_in_help_pages_exist(root, language):
+def test_every_help_page_has_a_picture(root, language):
     docs = root / "js" / "docs"
     for page in docs.glob(f"*/{language}.md"):
-        # the front end looks for them from js/docs, not from the page's own folder
-        for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+        assert pictures, page
+        for picture in pictures:
+            # the front end looks for them from js/docs, not from the page's own folder
             assert (docs / picture).is_file(), f"{page}: {picture}"

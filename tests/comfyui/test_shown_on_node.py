@@ -80,7 +80,7 @@ def test_a_checkpoint_that_does_not_tell_its_latents(comfy):
     save_tiny(comfy.models / "diffusion_models" / name, "flux", metadata=False, prefix="net.")
     graph["model"]["inputs"]["model_name"] = name
     first, second = shown(comfy, graph, "model").splitlines()
-    assert first == "16-channel latents, distilled, computes in float32"
+    assert first == "16-channel latents, distilled, computes in float32;"
     assert "set family" in second
 
 
@@ -104,3 +104,6 @@ def test_a_text_that_is_too_long_for_pid_decode(comfy):
     graph = loaded(comfy, "flux") | with_latent(comfy) | {"clip": {"class_type": "CLIPLoader", "inputs": clip}}
     graph |= decode(clip=link("clip"), text="clouds " * 400)
     assert "the caption is too long: its last" in shown(comfy, graph, "decode")
+    graph["decode"]["inputs"]["seed"] = 1
+    line = shown(comfy, graph, "decode")
+    assert "caption from the cache; the caption is too long: its last" in line
