@@ -145,7 +145,7 @@ def test_progress_and_the_plan_on_the_node(comfy):
     graph = windows(comfy, size=72, overlap=20, sampler={"seed": 11})
     comfy.queue(graph, on_event=lambda kind, data: events.append((kind, data)))
     (text,) = {data["text"] for kind, data in events if kind == "text" and data["node"] == "windows"} - {
-        "size 72 rounded down to 64 px\noverlap 20 rounded up to 32 px"
+        "size 72 rounded down to 64 px;\noverlap 20 rounded up to 32 px"
     }
     assert text.startswith("6 windows of 64 x 64 px (3 across, 2 down) on 128 x 96 px, overlap at least 32 px")
     assert "size 72 rounded down to 64 px" in text and "overlap 20 rounded up to 32 px" in text
