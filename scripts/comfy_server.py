@@ -98,6 +98,11 @@ class ComfyServer:
         return self.folder / "output"
 
     @property
+    def pid(self) -> int:
+        """The server's process, while it runs."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
