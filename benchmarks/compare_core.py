@@ -156,12 +156,12 @@ def rate_runs(config: PiDConfig, side: int, dtype: torch.dtype, device: str) -> 
     shape = (1, config.num_heads, tokens + config.caption_length, config.head_dim)
     q, k, v = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
     runs = {
-        "linear": lambda: F.linear(x, w),
-        "sdpa": lambda: F.scaled_dot_product_attention(q, k, v),
-        "ours": lambda: attend(q, k, v),
+        "a linear layer": lambda: F.linear(x, w),
+        "SDPA": lambda: F.scaled_dot_product_attention(q, k, v),
+        "our attention": lambda: attend(q, k, v),
     }
     attention = 4 * q.numel() * q.shape[2]
-    return runs, {"linear": 2 * x.numel() * len(w), "sdpa": attention, "ours": attention}
+    return runs, dict(zip(runs, (2 * x.numel() * len(w), attention, attention), strict=True))
 
 
 class LiveBytes(TorchDispatchMode):
@@ -226,7 +226,9 @@ def report_speed(args, core: Core) -> str:
     times = best_of_turns(runs | rates, args.rounds, device, not args.cold)
     speed = {name: flop[name] / times[name] for name in flop}
     work = forward_work(config, side, side)
-    floors = {name: work.linear / speed["linear"] + work.attention / speed[name] for name in ("sdpa", "ours")}
+    floors = {
+        name: work.linear / speed["a linear layer"] + work.attention / speed[name] for name in ("SDPA", "our attention")
+    }
 
     lq, rows = times.pop("LQ trunk"), []
     steps = {name: times[name] * counts[name] for name in runs if name in times}
@@ -239,13 +241,14 @@ def report_speed(args, core: Core) -> str:
                 "step, s": f"{step:.2f}",
                 "4 steps, s": f"{decodes[name]:.2f}",
                 "speed against core's full frame": f"{fastest / decodes[name]:.2f}",
-                "step / floor": f"{step / floors['sdpa']:.2f}",
+                "step / floor": f"{step / floors['SDPA']:.2f}",
             }
         )
+    rate = {name: f"{value / 1e9:.0f}" for name, value in speed.items()}
     notes = (
-        f"LQ trunk {lq:.2f} s. Linear {speed['linear'] / 1e9:.0f} GFLOP/s, SDPA {speed['sdpa'] / 1e9:.0f}, our "
-        f"attention {speed['ours'] / 1e9:.0f}: floor of the full frame {floors['sdpa']:.2f} s a step with SDPA, "
-        f"{floors['ours']:.2f} s with ours."
+        f"LQ trunk {lq:.2f} s. GFLOP/s: a linear layer {rate['a linear layer']}, SDPA {rate['SDPA']}, our attention "
+        f"{rate['our attention']}. Floor of the full frame: {floors['SDPA']:.2f} s a step with SDPA, "
+        f"{floors['our attention']:.2f} s with our attention."
     )
     return f"{table(rows)}\n\n{notes}"
 
