@@ -16,6 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from pid_core.network import PiDNetwork
+from pid_core.positions import timestep_features
+from pid_core.schedule import DISTILLED_SIGMAS
 
 # Features by the noise they are for: (degrade_sigma they are fitted at, sigma at which their gate is half shut, count).
 # Each group adds what the noisier ones leave out, so the sum is right at 0 and falls back with sigma.
@@ -24,6 +26,10 @@ NEAR = 64  # linear features after the first convolution
 ALPHA = 40.0  # how fast gates shut with sigma
 # Size of a colour of 1, and of the constant beside it, in the pixel stream; the positions there, of size 1, vanish.
 COLOUR, LEVEL = 512.0, 10240.0
+LATE = 16  # features of the pixel blocks' conditioning that only the last two steps have
+OPEN = (-5.0, -5.0, 2.0, 2.0)  # what time puts on them, by step
+SHARPEN = 0.8  # strength of the unsharp mask that they start with
+GRAIN = (0.0, 0.0, 0.005, 0.01)  # share of the noisy image that each of the four steps leaves in the picture, at first
 NOISE = 8.0  # size of the noisy image in the pixel stream
 
 
@@ -87,8 +93,10 @@ def start_trunk(net: PiDNetwork, pictures: Tensor, latents: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def start_pixels(net: PiDNetwork, readout: Tensor) -> None:
-    """Let the pixel blocks draw exactly what `readout` [3 * patch**2, lq_width] makes of the gated features.
+def start_pixels(net: PiDNetwork, readout: Tensor) -> Tensor:
+    """Let the pixel blocks draw what `readout` [3 * patch**2, lq_width] makes of the features, sharper in the end.
+
+    Returns the features that only the last two steps have, for `strengthen`.
 
     `net` needs two or more pixel blocks, a pixel width of 8 or more, the injection before the pixel blocks, x0 output.
     """
@@ -98,7 +106,19 @@ def start_pixels(net: PiDNetwork, readout: Tensor) -> None:
         nn.init.zeros_(block.mlp.fc2.weight)
         nn.init.zeros_(block.mlp.fc2.bias)
     _steady_pixels(net)
+    steps, late = _show_time(net, readout)
+    _sharpen_late(net, readout, steps, late)
     _write_colours(net, readout)
+    _open_grain(net, steps)
+    return late
+
+
+@torch.no_grad()
+def strengthen(net: PiDNetwork, late: Tensor, factor: float) -> None:
+    """Multiply the detail that the last two steps add to what squared error asks for."""
+    head = net.lq_proj.output_heads[-1]
+    head.weight[late] *= factor
+    head.bias[late] *= factor
 
 
 def _quiet_patch_stream(net: PiDNetwork) -> None:
@@ -115,6 +135,57 @@ def _quiet_patch_stream(net: PiDNetwork) -> None:
     nn.init.zeros_(net.pixel_embedder.proj.weight)
     nn.init.zeros_(net.pixel_embedder.proj.bias)
     net.pixel_embedder.proj.weight[4:7] = NOISE * torch.eye(3)
+
+
+def _show_time(net: PiDNetwork, readout: Tensor) -> tuple[Tensor, Tensor]:
+    """Make room in the pixel blocks' conditioning for what depends on time: the features that `readout` uses least.
+
+    Time drawn into all features at random would draw a pattern over the picture; too faint, and four steps look like
+    one. Returns which features: [4] of which each is 1 in one of the student's steps and 0 in the others, and [LATE]
+    that are open to the patch stream in the last two steps only (silu's two sides).
+    """
+    steps, late = readout.square().sum(dim=0).argsort()[: 4 + LATE].split((4, LATE))
+    readout[:, steps], readout[:, late] = 0, 0
+    for parameter in (net.lq_proj.pit_head.weight, net.lq_proj.pit_head.bias):
+        parameter[steps], parameter[late] = 0, 0
+    times = torch.tensor([1.0, *DISTILLED_SIGMAS[:4]])
+    first, activation, second = net.t_embedder.mlp
+    features = activation(first(timestep_features(1000 * times, net.config.time_features)))
+    wanted = torch.eye(4)[[0, 0, 1, 2, 3]]  # 1.0 is the first step of a decode in one
+    each, opening = (
+        torch.linalg.lstsq(features, w).solution.mT for w in (wanted, wanted @ torch.tensor(OPEN)[:, None])
+    )
+    second.weight[steps] = 1.278 * each  # silu(1.278) is 1
+    second.weight[late] = opening
+    return steps, late
+
+
+def _sharpen_late(net: PiDNetwork, readout: Tensor, steps: Tensor, late: Tensor) -> None:
+    """The last two steps start with more fine detail than squared error asks for: an unsharp mask within the patch.
+
+    The patch stream brings it, through the last injection, in the features that are shut before.
+    """
+    head, gate = net.lq_proj.output_heads[-1], net.lq_proj.gate_modules[-1]
+    used = readout * torch.sigmoid(net.pit_lq_gate.content_proj.bias)  # by a clean latent
+    patches = rearrange(used, "(c p q) d -> d c p q", c=3, p=net.config.patch_size)
+    blurred = F.avg_pool2d(F.pad(patches, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    detail = rearrange(patches - blurred, "d c p q -> (c p q) d")
+    outer, size, inner = torch.linalg.svd(detail, full_matrices=False)
+    outer, inner = outer[:, :LATE] * size[:LATE], inner[:LATE]
+    head.weight[late] = 0.5 * inner @ net.lq_proj.pit_head.weight
+    head.bias[late] = 0.5 * inner @ net.lq_proj.pit_head.bias
+    gate.content_proj.bias[late] = 2.0
+    readout[:, late] = 2 * SHARPEN * outer
+    readout[:, steps] = -readout[:, late].sum(dim=1, keepdim=True) * F.silu(torch.tensor(OPEN))
+
+
+def _open_grain(net: PiDNetwork, steps: Tensor) -> None:
+    """Let the noisy image through the last pixel block as grain, by step.
+
+    Training then says where there is texture to draw. From none at all it does not find the way.
+    """
+    linear, width = net.pixel_blocks[-1].adaLN_modulation[0], net.config.pixel_hidden_size
+    linear.weight.view(-1, 6, width, linear.weight.shape[1])[:, 4, 4:7, steps] = torch.tensor(GRAIN)
 
 
 def _modulation(block: nn.Module, width: int) -> tuple[Tensor, Tensor]:
@@ -142,7 +213,7 @@ def _carry_through_mlp(block: nn.Module, pairs: Sequence[tuple[int, int]], facto
 def _steady_pixels(net: PiDNetwork) -> None:
     """The last pixel block's shift is the picture; its MLP scales it up, beside a constant that steadies RMSNorm.
 
-    Its scale is what grain the noisy image leaves in the picture: none at first, but one step away from some.
+    Its scale is what grain the noisy image leaves in the picture.
     """
     block, width = net.pixel_blocks[-1], net.config.pixel_hidden_size
     _, bias = _modulation(block, width)

@@ -2,18 +2,20 @@
 
     python -m training.make_pool pool/part0.npy --count 3000
     python -m training.trunk --pool pool --out trunk.pt --minutes 25
-    python -m training.train --pool pool --trunk trunk.pt --out pid_core/assets/pid_nano.safetensors --minutes 60
+    python -m training.train --pool pool --trunk trunk.pt --out pid_core/assets/pid_nano.safetensors --minutes 25
 
 Pictures are scenes made by code (training/scenes.py). The small picture is their bicubic, antialiased quarter; its
 latent is pixel_unshuffle(2x - 1, 2), to which noise of a random degrade_sigma is added as NVIDIA's training does.
 The latent branch comes trained from the first stage (training/trunk.py), which starts as the best linear upscaler;
 the pixel blocks start by drawing what it says. Each step's x_t is made from the network's own earlier steps, as in
-use. A loss asks the last two for the picture's local gradient energy, so that four steps come out sharper than one.
+use. A loss asks the last two for the picture's local gradient energy, so that four steps come out sharper than one;
+photos hold more of it than these scenes, so what the last two add is made stronger in the saved file (--late).
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
@@ -25,14 +27,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pid_core.checkpoint import config_tensor
 from pid_core.config import PiDConfig
 from pid_core.network import PiDNetwork
 from pid_core.positions import sine_cosine
 from pid_core.schedule import DISTILLED_SIGMAS
-from training.linear_start import start_pixels
+from training.linear_start import start_pixels, strengthen
 from training.optimisers import MuonAndAdamW
 
 NANO = PiDConfig(
@@ -203,14 +204,17 @@ def rollout(net, features: Tensor, sigma: Tensor, times: list[float], shape: tor
     return x0
 
 
-def start_from_trunk(net: TrainedNetwork, trained: dict[str, Tensor]) -> None:
-    """Take over what the first stage learnt (training/trunk.py): trunk, last gate and readout."""
+def start_from_trunk(net: TrainedNetwork, trained: dict[str, Tensor]) -> Tensor:
+    """Take over what the first stage learnt (training/trunk.py): trunk, last gate and readout.
+
+    Returns the features that only the last two steps have.
+    """
     names = {"trunk.": "lq_proj.", "gate.": "pit_lq_gate."}
     own = net.state_dict()
     for old, new in names.items():
         own.update({new + k.removeprefix(old): v for k, v in trained.items() if k.startswith(old)})
     net.load_state_dict(own)
-    start_pixels(net, trained["readout.weight"])
+    return start_pixels(net, trained["readout.weight"])
 
 
 def save_checkpoint(net: TrainedNetwork, path: Path) -> None:
@@ -225,17 +229,15 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     pool, rng = Pool(args.pool, args.seed), np.random.default_rng(args.seed)
     net = TrainedNetwork(NANO)
-    start_from_trunk(net, torch.load(args.trunk, weights_only=True))
+    late = start_from_trunk(net, torch.load(args.trunk, weights_only=True))
     net.compute_dtype = torch.bfloat16
     net.lq_proj.latent_proj.requires_grad_(False)  # has learnt all it can in the first stage
     learnt = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
     optimiser = MuonAndAdamW(learnt, muon=args.lr, adamw=0.5 * args.lr, gates=2 * args.lr)
-    ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.998))
     spent, iteration = 0.0, 0
     if args.resume:
         state = torch.load(args.resume, weights_only=True)
         net.load_state_dict(state["net"])
-        ema.module.load_state_dict(state["ema"])
         spent, iteration = state["spent"] * (not args.restart_clock), state["iteration"]
     print(f"{sum(p.numel() for p in net.parameters()):,} parameters", flush=True)
     run = torch.compile(net, dynamic=False) if args.compile else net
@@ -257,11 +259,12 @@ def train(args: argparse.Namespace) -> None:
             x_t = (1 - t) * known + t * torch.randn_like(x)
             out = run(x_t, torch.full((len(x),), t), features, sigma)
         patch = net.config.patch_size
-        loss = fidelity_loss(out, x, patch) + 0.2 * grid_loss(out, x, patch)
         if step > 1:
-            loss = loss + args.sharpness * energy_loss(out, x)
+            loss = (out - x).square().mean() + args.sharpness * energy_loss(out, x)
+        else:
+            loss = fidelity_loss(out, x, patch)
+        loss = loss + 0.2 * grid_loss(out, x, patch)
         optimiser.step(loss, pace)
-        ema.update_parameters(net)
         iteration += 1
         if bool((sigma == 0).any()):
             with torch.no_grad():
@@ -277,17 +280,15 @@ def train(args: argparse.Namespace) -> None:
             shown, sums = elapsed, {}
         if elapsed - saved > 180:
             saved = elapsed
-            save_state(net, ema, elapsed, iteration, args.out)
-    save_state(net, ema, time.monotonic() - start, iteration, args.out)
+            save_state(net, late, args, elapsed, iteration)
+    save_state(net, late, args, time.monotonic() - start, iteration)
 
 
-def save_state(net, ema, spent: float, iteration: int, out: Path) -> None:
-    save_checkpoint(ema.module, out)
-    state = {
-        "net": net.state_dict(),
-        "ema": ema.module.state_dict(),
-    }
-    torch.save(state | {"spent": spent, "iteration": iteration}, out.with_suffix(".state.pt"))
+def save_state(net, late: Tensor, args: argparse.Namespace, spent: float, iteration: int) -> None:
+    torch.save({"net": net.state_dict(), "spent": spent, "iteration": iteration}, args.out.with_suffix(".state.pt"))
+    stronger = copy.deepcopy(net)
+    strengthen(stronger, late, args.late)
+    save_checkpoint(stronger, args.out)
 
 
 def main() -> None:
@@ -295,9 +296,10 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True, help="folder with part*.npy from training.make_pool")
     parser.add_argument("--trunk", type=Path, required=True, help="what training.trunk wrote")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--minutes", type=float, default=90, help="length of the run; the learning rate follows it")
+    parser.add_argument("--minutes", type=float, default=25, help="length of the run; the learning rate follows it")
     parser.add_argument("--lr", type=float, default=1e-3, help="of Muon; AdamW follows")
-    parser.add_argument("--sharpness", type=float, default=0.1, help="weight of the gradient-energy loss")
+    parser.add_argument("--sharpness", type=float, default=0.3, help="weight of the gradient-energy loss")
+    parser.add_argument("--late", type=float, default=2.25, help="factor on the detail that the last two steps add")
     parser.add_argument("--noised", type=float, default=0.35, help="share of latents that get noise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", type=Path, help="a .state.pt file of an earlier run")
