@@ -2,8 +2,8 @@
 
     python -m benchmarks.large_canvas [--side 8192] [--steps 4] [--out picture.png]
 
-Lays photos side by side, a quarter of the side large, and runs example_workflows/api/context_window_demo.json on them.
-Prints the plan, the seconds, and the most memory the server process ever held (VmHWM: with files mapped into it).
+Lays photos side by side, a quarter of the side large, and runs example_workflows/api/pid_context_window_demo.json on
+them. Prints the plan, the seconds, and the most memory the server process ever held (VmHWM: with files mapped into it).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--out", type=Path, default=None, help="where to write the picture")
     args = parser.parse_args()
-    graph = json.loads((ROOT / "example_workflows" / "api" / "context_window_demo.json").read_text())
+    graph = json.loads((ROOT / "example_workflows" / "api" / "pid_context_window_demo.json").read_text())
     file = io.BytesIO()
     mosaic(args.side // 4).save(file, "PNG")
     comfyui, pack = comfy_env.find_comfyui()

@@ -19,7 +19,7 @@ import comfy_env
 from comfy_env import ROOT
 
 PHOTO = ROOT / "example_workflows" / "photo.png"
-GRAPH = ROOT / "example_workflows" / "api" / "upscale_demo.json"
+GRAPH = ROOT / "example_workflows" / "api" / "pid_upscale_demo.json"
 OUTPUT = ROOT / "output"
 EYE = (0.19, 0.26)  # left and top of the detail in the photo, as fractions of its size
 

@@ -122,7 +122,7 @@ def bundled(graph: Graph, *, windows: bool) -> Graph:
 CHOOSE = "Choose a picture. Both sides must be even, or set odd_size to crop."
 
 
-def upscale_demo() -> Graph:
+def pid_upscale_demo() -> Graph:
     text = (
         "## Enlarge a picture four times\n\n"
         "With the model that comes with this pack. Nothing to download.\n\n"
@@ -130,10 +130,10 @@ def upscale_demo() -> Graph:
         "Leave the sampler as it is: lcm, simple, 4 steps, cfg 1 are the noise levels the model was trained at. 1 step "
         "gives a smoother picture.\n\nA noisy or compressed picture: raise degrade_sigma a little (0.1 to 0.4)."
     )
-    return bundled(Graph("upscale_demo", text), windows=False)
+    return bundled(Graph("pid_upscale_demo", text), windows=False)
 
 
-def context_window_demo() -> Graph:
+def pid_context_window_demo() -> Graph:
     text = (
         "## Enlarge a picture in windows\n\n"
         "Overlapping windows need far less memory than the whole frame. The model that comes with this pack was "
@@ -143,12 +143,12 @@ def context_window_demo() -> Graph:
         "NVIDIA's models: take this node into your own graph, between PiD Loader and the sampler. PiD Decode has "
         "windows of its own (window_mode)."
     )
-    return bundled(Graph("context_window_demo", text), windows=True)
+    return bundled(Graph("pid_context_window_demo", text), windows=True)
 
 
-def upscale_picture() -> Graph:
+def pid_with_flux_upscale_picture() -> Graph:
     graph = Graph(
-        "upscale_picture",
+        "pid_with_flux_upscale_picture",
         note(
             "Upscale any picture to about 2048 x 2048",
             [
@@ -188,9 +188,9 @@ def upscale_picture() -> Graph:
     return graph
 
 
-def flux_to_4k() -> Graph:
+def pid_with_flux_to_4k() -> Graph:
     graph = Graph(
-        "flux_to_4k",
+        "pid_with_flux_to_4k",
         note(
             "FLUX.1 to 4096 x 4096",
             FLUX_MODELS,
@@ -198,7 +198,7 @@ def flux_to_4k() -> Graph:
                 "- Size: set it on the empty latent. PiD's picture is four times as large each way: 1024 gives 4096, "
                 "512 gives 2048.",
                 MEMORY,
-                "- Less time: the workflow flux_early_stop leaves the generator's last steps to PiD.",
+                "- Less time: the workflow pid_with_flux_early_stop leaves the generator's last steps to PiD.",
             ],
             "FLUX.1 makes a latent of 1024 x 1024 pixels; PiD decodes it to 4096 x 4096 in four. No VAE is needed.",
         ),
@@ -215,9 +215,9 @@ def flux_to_4k() -> Graph:
     return graph
 
 
-def flux_early_stop() -> Graph:
+def pid_with_flux_early_stop() -> Graph:
     graph = Graph(
-        "flux_early_stop",
+        "pid_with_flux_early_stop",
         note(
             "FLUX.1, stopped early",
             FLUX_MODELS,
@@ -247,10 +247,10 @@ def flux_early_stop() -> Graph:
     return graph
 
 
-def flux2_klein_to_4k() -> Graph:
+def pid_with_flux2_klein_to_4k() -> Graph:
     pid = "pid_1.5_flux2_1024_to_4096_4step_bf16.safetensors"
     graph = Graph(
-        "flux2_klein_to_4k",
+        "pid_with_flux2_klein_to_4k",
         note(
             "FLUX.2 Klein to 4096 x 4096",
             [
@@ -286,9 +286,9 @@ def flux2_klein_to_4k() -> Graph:
     return graph
 
 
-def z_image_turbo_to_4k() -> Graph:
+def pid_with_z_image_turbo_to_4k() -> Graph:
     graph = Graph(
-        "z_image_turbo_to_4k",
+        "pid_with_z_image_turbo_to_4k",
         note(
             "Z-Image-Turbo to 4096 x 4096",
             [
@@ -301,7 +301,7 @@ def z_image_turbo_to_4k() -> Graph:
             [
                 "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
                 "- Z-Image (not Turbo) runs 50 steps; put PiD Early Stop (zimage) into its schedule as in "
-                "flux_early_stop. Turbo runs to the end.",
+                "pid_with_flux_early_stop. Turbo runs to the end.",
                 MEMORY,
             ],
             "Z-Image-Turbo makes a latent of 1024 x 1024 pixels in eight steps; PiD decodes it to 4096 x 4096 in four.",
@@ -340,10 +340,10 @@ def checkpoint_graph(graph: Graph, checkpoint: str, empty: str, **sampling) -> t
     return latent[0], prompt[0]
 
 
-def sd3_to_pid() -> Graph:
+def pid_with_sd3_to_4k() -> Graph:
     pid = "pid_sd3_1024_to_4096_4step_bf16.safetensors"
     graph = Graph(
-        "sd3_to_pid",
+        "pid_with_sd3_to_4k",
         note(
             "Stable Diffusion 3.5 to 4096 x 4096",
             [
@@ -354,7 +354,7 @@ def sd3_to_pid() -> Graph:
             ],
             [
                 "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
-                "- Less time: PiD Early Stop (sd3), as in the workflow flux_early_stop.",
+                "- Less time: PiD Early Stop (sd3), as in the workflow pid_with_flux_early_stop.",
                 MEMORY,
             ],
             "SD 3.5 makes a latent of 1024 x 1024 pixels; PiD's v1 checkpoint for SD3 decodes it to 4096 x 4096.",
@@ -370,10 +370,10 @@ def sd3_to_pid() -> Graph:
     return graph
 
 
-def sdxl_to_pid() -> Graph:
+def pid_with_sdxl_to_4k() -> Graph:
     pid = "pid_sdxl_1024_to_4096_4step_bf16.safetensors"
     graph = Graph(
-        "sdxl_to_pid",
+        "pid_with_sdxl_to_4k",
         note(
             "SDXL to 4096 x 4096",
             [
@@ -384,7 +384,7 @@ def sdxl_to_pid() -> Graph:
             ],
             [
                 "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
-                "- Less time: PiD Early Stop (sdxl, 26 of 30 steps), as in the workflow flux_early_stop, with "
+                "- Less time: PiD Early Stop (sdxl, 26 of 30 steps), as in the workflow pid_with_flux_early_stop, with "
                 "latent_format sdxl on PiD Latent From Noisy.",
                 MEMORY,
             ],
@@ -401,10 +401,10 @@ def sdxl_to_pid() -> Graph:
     return graph
 
 
-def qwen_image_to_pid() -> Graph:
+def pid_with_qwen_image_to_4k() -> Graph:
     pid = "pid_1.5_qwenimage_1024_to_4096_4step_bf16.safetensors"
     graph = Graph(
-        "qwen_image_to_pid",
+        "pid_with_qwen_image_to_4k",
         note(
             "Qwen-Image to 4096 x 4096",
             [
@@ -417,7 +417,7 @@ def qwen_image_to_pid() -> Graph:
             [
                 "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
                 "- Krea 2 and Anima share Qwen-Image's latents: put them in its place.",
-                "- Less time: PiD Early Stop (qwenimage), as in the workflow flux_early_stop.",
+                "- Less time: PiD Early Stop (qwenimage), as in the workflow pid_with_flux_early_stop.",
                 MEMORY,
             ],
             "Qwen-Image makes a latent of 1024 x 1024 pixels; PiD decodes it to 4096 x 4096 in four steps.",
@@ -439,10 +439,10 @@ def qwen_image_to_pid() -> Graph:
     return graph
 
 
-def undistilled() -> Graph:
+def pid_with_cfg_undistilled_flux() -> Graph:
     pid = "PiD_v1pt5_res2kto4k_sr4x_official_flux_undistilled.pth"
     graph = Graph(
-        "undistilled",
+        "pid_with_cfg_undistilled_flux",
         note(
             "The undistilled PiD: 25 steps with guidance",
             [
@@ -493,10 +493,10 @@ def undistilled() -> Graph:
     return graph
 
 
-def pixeldit_text_to_image() -> Graph:
+def pid_with_pixeldit_text_to_image() -> Graph:
     name = "pixeldit_1300m_1024px_bf16.safetensors"
     graph = Graph(
-        "pixeldit_text_to_image",
+        "pid_with_pixeldit_text_to_image",
         note(
             "PixelDiT: text straight to pixels",
             [f"- **diffusion_models**: {name} (PiD Loader fetches it)", GEMMA_LINE],
@@ -504,7 +504,8 @@ def pixeldit_text_to_image() -> Graph:
                 "- Size: 1024 x 1024 is what it was trained for. For 512 x 512 put ModelSamplingSD3 with shift 2 after "
                 "PiD Loader.",
                 "- cfg 4 and 30 steps of er_sde are usual; fewer steps are softer.",
-                "- Larger: send the picture through the workflow undistilled, or VAE Encode and PiD Decode.",
+                "- Larger: send the picture through the workflow pid_with_cfg_undistilled_flux, or VAE Encode and PiD "
+                "Decode.",
             ],
             "The text-to-image model that PiD grew out of: the same network without a latent, and no VAE at all. It "
             "draws 1024 x 1024 pixels directly.",
@@ -529,9 +530,9 @@ def pixeldit_text_to_image() -> Graph:
     return graph
 
 
-def tune_per_image() -> Graph:
+def pid_tune_per_image() -> Graph:
     graph = Graph(
-        "tune_per_image",
+        "pid_tune_per_image",
         "## Restore several pictures, each as much as it needs\n\n"
         "With the model that comes with this pack. Nothing to download.\n\n"
         "1. Choose three pictures of one size. **photo.png**, **photo_blurred.png** and **photo_noisy.png** lie in "
@@ -557,9 +558,9 @@ def tune_per_image() -> Graph:
     return graph
 
 
-def sigma_sweep() -> Graph:
+def pid_sigma_sweep() -> Graph:
     graph = Graph(
-        "sigma_sweep",
+        "pid_sigma_sweep",
         "## Try several strengths on one picture, keep the best\n\n"
         "With the model that comes with this pack. Nothing to download.\n\n"
         "1. Choose a picture. **photo_noisy.png** lies in this pack's folder **example_workflows**.\n"
@@ -595,19 +596,19 @@ def sigma_sweep() -> Graph:
 GRAPHS = {
     make.__name__: make
     for make in (
-        upscale_demo,
-        context_window_demo,
-        upscale_picture,
-        flux_to_4k,
-        flux2_klein_to_4k,
-        z_image_turbo_to_4k,
-        sd3_to_pid,
-        sdxl_to_pid,
-        qwen_image_to_pid,
-        flux_early_stop,
-        undistilled,
-        pixeldit_text_to_image,
-        tune_per_image,
-        sigma_sweep,
+        pid_upscale_demo,
+        pid_context_window_demo,
+        pid_with_flux_upscale_picture,
+        pid_with_flux_to_4k,
+        pid_with_flux2_klein_to_4k,
+        pid_with_z_image_turbo_to_4k,
+        pid_with_sd3_to_4k,
+        pid_with_sdxl_to_4k,
+        pid_with_qwen_image_to_4k,
+        pid_with_flux_early_stop,
+        pid_with_cfg_undistilled_flux,
+        pid_with_pixeldit_text_to_image,
+        pid_tune_per_image,
+        pid_sigma_sweep,
     )
 }

@@ -8,7 +8,7 @@ ONE_STEP = """() => app.graph.nodes.flatMap(n => n.widgets ?? []).filter(w => w.
 
 def test_three_pictures_tuned_and_compared(front_end, root):
     front_end.open(VueNodes_Enabled=True)
-    front_end.drop(root / "example_workflows" / "tune_per_image.json")
+    front_end.drop(root / "example_workflows" / "pid_tune_per_image.json")
     page, tuner = front_end.page, front_end.id_of("PiDKitSigmaTuner")
     front_end.show(tuner)
     page.get_by_role("button", name="Load pictures").click()
@@ -38,7 +38,7 @@ def test_three_pictures_tuned_and_compared(front_end, root):
 
 def test_a_sweep_and_the_best_of_it(front_end, root):
     front_end.open(VueNodes_Enabled=True)
-    front_end.drop(root / "example_workflows" / "sigma_sweep.json")
+    front_end.drop(root / "example_workflows" / "pid_sigma_sweep.json")
     page, sweep, tuner = front_end.page, front_end.id_of("PiDKitSigmaSweep"), front_end.id_of("PiDKitSigmaTuner")
     front_end.js(ONE_STEP)
     front_end.run()

@@ -17,7 +17,7 @@ class Tuner:
 
     def __init__(self, front_end, root, **settings):
         self.page, self.fe = front_end.page, front_end
-        graph = workflow_graphs.tune_per_image()
+        graph = workflow_graphs.pid_tune_per_image()
         nodes = {node.class_type: node for node in graph.nodes}
         for node in graph.nodes:
             if node.class_type == "LoadImage":

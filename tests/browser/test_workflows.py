@@ -27,7 +27,7 @@ def test_workflow_opens_and_makes_its_api_file(front_end, file):
 
 def test_the_demo_runs_and_shows_its_picture(front_end, root, vue):
     front_end.open(VueNodes_Enabled=vue)
-    front_end.drop(root / "example_workflows" / "upscale_demo.json")
+    front_end.drop(root / "example_workflows" / "pid_upscale_demo.json")
     front_end.show()
     front_end.run()
     front_end.wait_for_pictures("SaveImage")

@@ -172,7 +172,7 @@ def save_vae(path) -> str:
 
 
 def test_the_example_workflow_runs_on_small_stand_ins(comfy, comfyui, root):
-    graph = json.loads((root / "example_workflows" / "api" / "upscale_picture.json").read_text())
+    graph = json.loads((root / "example_workflows" / "api" / "pid_with_flux_upscale_picture.json").read_text())
     assert len(graph) <= 8
     inputs = {entry["class_type"]: entry["inputs"] for entry in graph.values()}
     models = comfy.models

@@ -23,15 +23,15 @@ from workflow_graphs import GEMMA
 ALL = sorted(path.stem for path in FOLDER.glob("*.json"))
 # What stands in: the generator's kind, the width of its text, and of its pooled text.
 STAND_INS = {
-    "flux_to_4k": ("flux", 16, 8),
-    "flux_early_stop": ("flux", 16, 8),
-    "flux2_klein_to_4k": ("flux2", 16, 8),
-    "z_image_turbo_to_4k": ("zimage", 16, 8),
-    "sd3_to_pid": ("sd3", 16, 8),
-    "sdxl_to_pid": ("sdxl", 16, 1280),
-    "qwen_image_to_pid": ("qwenimage", 16, 8),
-    "undistilled": (None, 0, 0),
-    "pixeldit_text_to_image": (None, 0, 0),
+    "pid_with_flux_to_4k": ("flux", 16, 8),
+    "pid_with_flux_early_stop": ("flux", 16, 8),
+    "pid_with_flux2_klein_to_4k": ("flux2", 16, 8),
+    "pid_with_z_image_turbo_to_4k": ("zimage", 16, 8),
+    "pid_with_sd3_to_4k": ("sd3", 16, 8),
+    "pid_with_sdxl_to_4k": ("sdxl", 16, 1280),
+    "pid_with_qwen_image_to_4k": ("qwenimage", 16, 8),
+    "pid_with_cfg_undistilled_flux": (None, 0, 0),
+    "pid_with_pixeldit_text_to_image": (None, 0, 0),
 }
 SMALL = {"width": 64, "height": 64}  # a generator's picture; PiD's is 256 x 256
 
@@ -176,7 +176,7 @@ def with_stand_ins(graph: dict, name: str, comfy) -> dict:
             del graph[key]
         elif class_type == "LoadImage":
             inputs["image"] = comfy.upload(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
-        elif "steps" in inputs and inputs["steps"] > 20 and name != "flux_early_stop":
+        elif "steps" in inputs and inputs["steps"] > 20 and name != "pid_with_flux_early_stop":
             inputs["steps"] = 4
         if "width" in inputs and "height" in inputs:
             inputs |= SMALL
@@ -199,7 +199,7 @@ def test_runs_with_what_comes_with_the_pack(comfy, name):
         assert image.shape == (96, 128, 3) and image.std() > 1
 
 
-@pytest.mark.parametrize("name", STAND_INS)  # upscale_picture: in test_upscale_picture.py
+@pytest.mark.parametrize("name", STAND_INS)  # pid_with_flux_pid_with_flux_upscale_picture: in test_upscale_picture.py
 def test_runs_on_small_stand_ins(comfy, models, name):
     graph = with_stand_ins(api(name), name, comfy)
     models(graph)
@@ -211,9 +211,9 @@ def test_runs_on_small_stand_ins(comfy, models, name):
 
     done = comfy.queue(graph, on_event=watch)
     (image,) = comfy.images(done)
-    side = 64 if name == "pixeldit_text_to_image" else 256
+    side = 64 if name == "pid_with_pixeldit_text_to_image" else 256
     assert image.shape == (side, side, 3) and image.std() > 1
-    if name == "flux_early_stop":
+    if name == "pid_with_flux_early_stop":
         (sampler,) = (key for key, node in graph.items() if node["class_type"] == "SamplerCustom")
         assert counts[sampler] == 24  # of 28
 
