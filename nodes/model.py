@@ -22,6 +22,7 @@ from torch import Tensor
 from ..pid_core import PiDConfig, read_checkpoint
 from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
 from ..pid_core.cost import peak_bytes, trunk_bytes
+from ..pid_core.devices import without_float64
 from ..pid_core.guard import finite_or_repeat
 from ..pid_core.windowed import crop_features
 from .latent_windows import LatentWindows
@@ -80,7 +81,7 @@ class PiDKitModel(BaseModel):
         if caption is not None:
             _check_count("the caption", caption.shape[0], images)
             # CONDCrossAttn would repeat a shorter caption's tokens, and the network counts tokens
-            out["c_crossattn"] = comfy.conds.CONDRegular(caption)
+            out["c_crossattn"] = comfy.conds.CONDRegular(without_float64(caption))
         lq_latent = kwargs.get("lq_latent")
         if lq_latent is not None and not self.config.has_latent:
             raise ValueError(
@@ -92,7 +93,7 @@ class PiDKitModel(BaseModel):
             _check_count("the latent in the conditioning", lq_latent.shape[0], images)
             sigma = torch.as_tensor(kwargs.get("degrade_sigma", 0.0), dtype=torch.float32).reshape(-1)
             _check_count("degrade_sigma", sigma.shape[0], images)
-            out["lq_latent"] = comfy.conds.CONDRegular(lq_latent)
+            out["lq_latent"] = comfy.conds.CONDRegular(without_float64(lq_latent))
             out["degrade_sigma"] = comfy.conds.CONDRegular(sigma)
         return out
 

@@ -6,6 +6,7 @@ import comfy.model_sampling
 import torch
 
 from ..pid_core import PiDConfig
+from ..pid_core.devices import to_device
 from ..pid_core.schedule import (
     PIXELDIT_SHIFT,
     TEACHER_START,
@@ -81,8 +82,9 @@ class UndistilledSampling(FlowSampling):
         return shift_sigmas(super().percent_to_sigma(percent), self.shift)
 
     def adapt(self, sigmas, height, width):
-        wide = sigmas.to(torch.float32 if sigmas.device.type == "mps" else torch.float64)
-        return shift_sigmas(wide, flow_shift(self.version, height, width) / self.shift).to(sigmas)
+        # on the CPU, a handful of numbers: not every device has float64
+        shifted = shift_sigmas(sigmas.cpu().double(), flow_shift(self.version, height, width) / self.shift)
+        return to_device(shifted, sigmas.device, sigmas.dtype)
 
     def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
         # ComfyUI compares the first level with the table's, which is another canvas's

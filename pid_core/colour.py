@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .devices import to_device
 from .guard import all_finite
 
 COLOUR_HOLDS = ("none", "mean_deviation", "low_frequencies")
@@ -46,7 +47,7 @@ def hold_colour_(pixels: Tensor, reference: Tensor, hold: str = "low_frequencies
     low = 1.0 if hold == "low_frequencies" else 0.0
     for i, image in enumerate(pixels):
         for channel, wanted in zip(image, reference[i % reference.shape[0]], strict=True):
-            wanted = wanted.to(channel.device, torch.float32)
+            wanted = to_device(wanted, channel.device)
             if hold == "mean_deviation":
                 gain, offset = match_tone(channel, wanted)
                 channel.mul_(gain).add_(offset)
@@ -97,7 +98,8 @@ def match_tone(channel: Tensor, wanted: Tensor) -> Tone:
 
     Both are measured on their low frequencies, so that detail which only one of them has does not count as contrast.
     """
-    ours, theirs = (_blurred(image).double() for image in _both_coarse(channel, wanted))
+    # on the CPU: not every device has float64, and a coarse grid is small
+    ours, theirs = (_blurred(image).cpu().double() for image in _both_coarse(channel, wanted))
     before, after = float(ours.std(correction=0)), float(theirs.std(correction=0))
     gain = 1.0 if min(before, after) < FLAT else min(max(after / before, 1 / MAX_GAIN), MAX_GAIN)
     return Tone(gain, float(theirs.mean()) - gain * float(ours.mean()))

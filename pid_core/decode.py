@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .config import PiDConfig
+from .devices import to_device
 from .guard import NonFiniteError, finite_or_repeat
 from .latents import check_latent, sigma_per_image
 from .network import PiDNetwork
@@ -57,7 +58,7 @@ def decode(
     _check_student(config)
     net.repeated.clear()
     device = next(net.parameters()).device
-    lq_latent = check_latent(lq_latent, config.latent_channels).to(device)
+    lq_latent = to_device(check_latent(lq_latent, config.latent_channels), device)
     batch = lq_latent.shape[0]
     sigma = sigma_per_image(degrade_sigma, batch, device)
     caption = _caption_for(net, caption, batch, device)
@@ -111,7 +112,7 @@ def _caption_for(net: PiDNetwork, caption: Tensor | None, batch: int, device: to
         )
     if not bool(torch.isfinite(caption).all()):
         raise ValueError("the caption holds NaN or infinite values: the text encoder that made it failed")
-    return caption.to(device, torch.float32).expand(batch, -1, -1)
+    return to_device(caption, device).expand(batch, -1, -1)
 
 
 def _output_size(net: PiDNetwork, lq_latent: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -154,9 +155,10 @@ def _noise_source(shape, steps, seed, noise, step_noise, device):
 
 
 def _draws(given, shape, seed, device):
-    generator = torch.Generator(device=device).manual_seed(seed)
+    missing = any(tensor is None for tensor in given)
+    generator = torch.Generator(device=device).manual_seed(seed) if missing else None
     for i, tensor in enumerate(given):
         if any(t is None for t in given[i:]):
             # also where one is given: a first noise from the same seed would else come again at the next step
             drawn = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
-        yield drawn if tensor is None else tensor.to(device, torch.float32)
+        yield drawn if tensor is None else to_device(tensor, device)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .devices import to_device
+
 # Per-channel statistics of the Wan 2.1 / Qwen-Image VAE.
 _QWEN_MEAN = (
     *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
@@ -114,7 +116,7 @@ def sigma_per_image(sigma: float | Sequence[float] | Tensor, batch: int, device:
     Raises ValueError when the count does not match the batch, or a value is no number or outside 0 to 1.
     """
     try:
-        values = torch.as_tensor(sigma, dtype=torch.float32, device=device).reshape(-1)
+        values = to_device(torch.as_tensor(sigma), device).reshape(-1)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"degrade_sigma must be a number, or one number per image, got {sigma!r}"[:200]) from None
     if values.numel() not in (1, batch):
@@ -129,13 +131,15 @@ def sigma_per_image(sigma: float | Sequence[float] | Tensor, batch: int, device:
 def degrade(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: str, seed: int) -> Tensor:
     """Add noise of level `sigma` (0 to 1, a number or one per image) to a normalised latent in its family's form.
 
-    The noise is drawn in float32 from a generator of its own, so the same seed gives the same pattern at every sigma
-    and never shifts the image's noise. An image whose sigma is 0 comes back untouched. Same shape and dtype.
+    The noise is drawn in float32 on the CPU from a generator of its own, so the same seed gives the same pattern on
+    every device and at every sigma, and never shifts the image's noise. An image whose sigma is 0 comes back untouched.
+    Same shape and dtype.
     """
     noising = get_family(family).noising
     s = sigma_per_image(sigma, latent.shape[0], latent.device).view(-1, *[1] * (latent.ndim - 1))
-    generator = torch.Generator(device=latent.device).manual_seed(seed)
-    eps = torch.randn(latent.shape, generator=generator, device=latent.device, dtype=torch.float32)
+    eps = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(
+        latent.device
+    )
     keep = (1 - s * s).clamp(min=0).sqrt() if noising == "vp" else 1 - s
     return torch.where(s > 0, (keep * latent.float() + s * eps).to(latent.dtype), latent)
 

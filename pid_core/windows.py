@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .config import PiDConfig
 from .cost import ATTENTION_PRICE, forward_work, peak_bytes
+from .devices import to_device, widest_float
 
 FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
 
@@ -142,9 +143,14 @@ def fuse_weights(
     Added up on the canvas the weights of all windows give 1 at every pixel. `indices` picks windows, for canvases
     where all at once would be large. See `fuse_profiles` for the methods.
     """
-    down, across = (p.to(device) for p in fuse_profiles(plan, method))
-    picked = torch.tensor(range(plan.count) if indices is None else list(indices), dtype=torch.long, device=device)
-    rows, cols = down[picked // plan.cols], across[picked % plan.cols]
+    down, across = fuse_profiles(plan, method)
+    picked = torch.tensor(range(plan.count) if indices is None else list(indices), dtype=torch.long)
+    device = torch.device(device or "cpu")
+    # a device without float64 multiplies in float32, one rounding away
+    rows, cols = (
+        to_device(profile, device, widest_float(device))
+        for profile in (down[picked // plan.cols], across[picked % plan.cols])
+    )
     return (rows[:, :, None] * cols[:, None, :]).float()
 
 

@@ -1,0 +1,25 @@
+"""What the devices that the network runs on can and cannot do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Apple's GPUs, Intel's Arc and DirectML have no float64 and raise when a tensor of it reaches them. A device that is
+# not known to have it is taken for one of those.
+FLOAT64_DEVICES = ("cpu", "cuda")
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64 where the device has it, else float32."""
+    return torch.float64 if device.type in FLOAT64_DEVICES else torch.float32
+
+
+def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The tensor in `dtype` on `device`. The dtype is changed first: the device may not have the tensor's own."""
+    return tensor.to(dtype).to(device)
+
+
+def without_float64(tensor: Tensor) -> Tensor:
+    """float32 of a float64 tensor, any other as it is: for what others move to the device later."""
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
