@@ -10,6 +10,7 @@ from .context_window import PiDKitContextWindow
 from .decode import PiDKitDecode
 from .download import PiDKitDownload
 from .early_stop import PiDKitEarlyStop, PiDKitLatentFromNoisy
+from .example_pictures import offer_example_pictures
 from .latent_files import PiDKitLoadLatent, PiDKitSaveLatent
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
@@ -46,6 +47,9 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class PiDKitExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        offer_example_pictures()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 import comfy_env
 from comfy_env import ROOT
 
-PHOTO = ROOT / "example_workflows" / "photo.png"
+PHOTO = ROOT / "example_workflows" / "pidkit_photo.png"
 GRAPH = ROOT / "example_workflows" / "api" / "pid_upscale_demo.json"
 OUTPUT = ROOT / "output"
 EYE = (0.19, 0.26)  # left and top of the detail in the photo, as fractions of its size
@@ -46,7 +46,7 @@ def through_comfyui(graph: dict) -> Image.Image:
 
 
 def through_server(server, graph: dict) -> Image.Image:
-    """Runs the graph on the bundled photo in a running ComfyServer; returns the saved image."""
+    """Runs the graph, which names the bundled photo, in a running ComfyServer; returns the saved image."""
     titles = {key: entry.get("_meta", {}).get("title", entry["class_type"]) for key, entry in graph.items()}
 
     def report(kind: str, data: dict) -> None:
@@ -57,7 +57,6 @@ def through_server(server, graph: dict) -> Image.Image:
             bar = "#" * round(24 * done / whole)
             show(f"  [{bar:<24}] {done}/{whole}", end="\n" if done == whole else "")
 
-    node(graph, "LoadImage")["image"] = server.upload_image(PHOTO)
     files = server.image_files(server.queue(graph, on_event=report, timeout=3600))
     return Image.open(io.BytesIO(files[0])).convert("RGB")
 

@@ -14,6 +14,8 @@ NEGATIVE = (
 GEMMA = "gemma_2_2b_it_elm_bf16.safetensors"
 FLUX_PID = "pid_1.5_flux1_1024_to_4096_4step_bf16.safetensors"
 HUB = "https://huggingface.co"
+# Example pictures of this folder; the server puts them into the input folder when they are asked for.
+PHOTO, BLURRED, NOISY = "pidkit_photo.png", "pidkit_photo_blurred.png", "pidkit_photo_noisy.png"
 
 LICENCE = (
     "**Licence.** NVIDIA's PiD and PixelDiT weights are for non-commercial use only (NSCLv1, see "
@@ -98,7 +100,7 @@ FLUX_MODELS = [
 def bundled(graph: Graph, *, windows: bool) -> Graph:
     """The bundled model on a picture, node by node; with windows, through Context Window."""
     read, drawn = "1. The picture", "2. Enlarge"
-    image = graph.add("LoadImage", 0, read, title="Picture to enlarge", image="photo.png", height_=380)
+    image = graph.add("LoadImage", 0, read, title="Picture to enlarge", image=PHOTO, height_=380)
     model = graph.add("PiDKitLoader", 0, read)[0]
     latent = graph.add("PiDKitRGBLatent", 1, drawn, image=image[0])
     pid = graph.add("PiDKitConditioning", 1, drawn, latent=latent[0], model=model)
@@ -119,14 +121,15 @@ def bundled(graph: Graph, *, windows: bool) -> Graph:
     return graph
 
 
-CHOOSE = "Choose a picture. Both sides must be even, or set odd_size to crop."
+TRY = "Press Run: an example picture is there already."
+CHOOSE = "Choose your own picture. Both sides must be even, or set odd_size to crop."
 
 
 def pid_upscale_demo() -> Graph:
     text = (
         "## Enlarge a picture four times\n\n"
         "With the model that comes with this pack. Nothing to download.\n\n"
-        f"1. {CHOOSE}\n2. Press Run.\n\n"
+        f"1. {TRY}\n2. {CHOOSE}\n\n"
         "Leave the sampler as it is: lcm, simple, 4 steps, cfg 1 are the noise levels the model was trained at. 1 step "
         "gives a smoother picture.\n\nA noisy or compressed picture: raise degrade_sigma a little (0.1 to 0.4)."
     )
@@ -139,7 +142,7 @@ def pid_context_window_demo() -> Graph:
         "Overlapping windows need far less memory than the whole frame. The model that comes with this pack was "
         "trained on small pictures, so its windows are small and this runs anywhere, also on a large picture. Nothing "
         "to download.\n\n"
-        f"1. {CHOOSE}\n2. Press Run. Context Window (PiD) shows the windows, their memory and their work.\n\n"
+        f"1. {TRY} Context Window (PiD) shows the windows, their memory and their work.\n2. {CHOOSE}\n\n"
         "NVIDIA's models: take this node into your own graph, between PiD Loader and the sampler. PiD Decode has "
         "windows of its own (window_mode)."
     )
@@ -169,7 +172,7 @@ def pid_with_flux_upscale_picture() -> Graph:
         ),
     )
     read, drawn = "1. The picture as a latent", PID
-    image = graph.add("LoadImage", 0, read, title="Picture to upscale", image="photo.png", height_=380)
+    image = graph.add("LoadImage", 0, read, title="Picture to upscale", image=PHOTO, height_=380)
     prepared = graph.add("PiDKitPrepareImage", 1, read, image=image[0], height_=220)
     vae = graph.add("VAELoader", 1, read, title="FLUX.1's VAE", vae_name="ae.safetensors")
     latent = graph.add("VAEEncode", 1, read, pixels=prepared[0], vae=vae[0])
@@ -464,7 +467,7 @@ def pid_with_cfg_undistilled_flux() -> Graph:
         ),
     )
     picture, teacher = "1. The picture as a latent", "2. The teacher draws it at four times the size"
-    image = graph.add("LoadImage", 0, picture, image="photo.png", height_=380)
+    image = graph.add("LoadImage", 0, picture, image=PHOTO, height_=380)
     vae = graph.add("VAELoader", 0, picture, vae_name="ae.safetensors")
     latent = graph.add("VAEEncode", 0, picture, pixels=image[0], vae=vae[0])
     model = graph.add("PiDKitLoader", 1, teacher, model_name=f"fetch: {pid}", width_=460)
@@ -535,8 +538,7 @@ def pid_tune_per_image() -> Graph:
         "pid_tune_per_image",
         "## Restore several pictures, each as much as it needs\n\n"
         "With the model that comes with this pack. Nothing to download.\n\n"
-        "1. Choose three pictures of one size. **photo.png**, **photo_blurred.png** and **photo_noisy.png** lie in "
-        "this pack's folder **example_workflows**.\n"
+        "1. Three example pictures are there already. Your own must be of one size.\n"
         "2. In PiD Sigma Tuner press **Load pictures**. The orange mark on a slider is a suggestion, from how blurred "
         "and noisy the picture is. Click its number to take it, or move the slider.\n"
         "3. Press Run. Click a picture in the tuner to see it before and after.\n"
@@ -546,7 +548,7 @@ def pid_tune_per_image() -> Graph:
         f"- {OTHER_PID}",
     )
     read, tuned, drawn = "1. The pictures", "2. How much to restore each", "3. Four times as large"
-    photos = ("photo.png", "photo_blurred.png", "photo_noisy.png")
+    photos = (PHOTO, BLURRED, NOISY)
     images = [graph.add("LoadImage", 0, read, image=name, width_=270, height_=330) for name in photos]
     inputs = {f"images.image{i}": image[0] for i, image in enumerate(images)}
     batch = graph.add("BatchImagesNode", 1, read, width_=240, **inputs)
@@ -563,7 +565,7 @@ def pid_sigma_sweep() -> Graph:
         "pid_sigma_sweep",
         "## Try several strengths on one picture, keep the best\n\n"
         "With the model that comes with this pack. Nothing to download.\n\n"
-        "1. Choose a picture. **photo_noisy.png** lies in this pack's folder **example_workflows**.\n"
+        "1. An example picture is there already. Choose your own when you like.\n"
         "2. Press Run. PiD Sigma Sweep shows the picture decoded at each of its sigmas.\n"
         "3. Click the one you like: PiD Sigma Tuner takes its value.\n"
         "4. Press Run again. PiD Decode saves that one; the sweep is not drawn again.\n\n"
@@ -574,7 +576,7 @@ def pid_sigma_sweep() -> Graph:
         f"- {OTHER_PID}",
     )
     read, tried, drawn = "1. The picture", "2. Try and choose", "3. The one you chose"
-    image = graph.add("LoadImage", 0, read, title="Picture to restore", image="photo_noisy.png", height_=380)
+    image = graph.add("LoadImage", 0, read, title="Picture to restore", image=NOISY, height_=380)
     model = graph.add("PiDKitLoader", 0, read)
     latent = graph.add("PiDKitRGBLatent", 0, read, image=image[0])
     tuner = graph.add("PiDKitSigmaTuner", 1, tried, image=image[0], width_=500, height_=600)

@@ -1,6 +1,7 @@
 """What every test shares: paths, and a ComfyUI that is a server."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,14 @@ def comfy(tmp_path_factory: pytest.TempPathFactory):
 
     with TestServer(tmp_path_factory.mktemp("comfyui")) as server:
         yield server
+
+
+@pytest.fixture
+def empty_input(comfy) -> Path:
+    """The server's input folder, without a file in it, as after an installation."""
+    for entry in comfy.input.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    return comfy.input

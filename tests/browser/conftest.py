@@ -1,11 +1,8 @@
 """The fixture `front_end`: ComfyUI's own page in Debian's Chromium."""
 
 import os
-import shutil
 
 import pytest
-
-import comfy_env
 
 MISSING = "no Chromium: install Debian's package `chromium`, or name a browser in CHROMIUM"
 
@@ -32,8 +29,6 @@ def browser():
 def session_front_end(browser, comfy):
     from front_end import FrontEnd
 
-    for photo in (comfy_env.ROOT / "example_workflows").glob("*.png"):
-        shutil.copy(photo, comfy.input)
     return FrontEnd(browser, comfy)
 
 

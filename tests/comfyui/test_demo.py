@@ -7,7 +7,7 @@ import numpy as np
 import demo
 
 
-def test_core_alone_draws_comfyuis_picture(comfy):
+def test_core_alone_draws_comfyuis_picture(comfy, empty_input):
     graph = json.loads(demo.GRAPH.read_text())
     by_comfyui = np.asarray(demo.through_server(comfy, graph)).astype(int)
     by_core = np.asarray(demo.through_the_core(graph)).astype(int)

@@ -95,11 +95,8 @@ def is_model(value) -> bool:
 
 
 @pytest.mark.parametrize("name", NEEDS_MODELS)
-def test_all_it_lacks_on_a_new_machine_is_model_files(comfy, name):
+def test_all_it_lacks_on_a_new_machine_is_model_files(comfy, empty_input, name):
     graph = api(name)
-    for node in graph.values():
-        if node["class_type"] == "LoadImage":
-            node["inputs"]["image"] = comfy.upload(np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(PromptError) as caught:
         comfy.queue(graph)
     report = caught.value.details["node_errors"]
@@ -184,19 +181,19 @@ def with_stand_ins(graph: dict, name: str, comfy) -> dict:
 
 
 @pytest.mark.parametrize("name", sorted({*ALL} - {*NEEDS_MODELS}))
-def test_runs_with_what_comes_with_the_pack(comfy, name):
+def test_runs_with_what_comes_with_the_pack(comfy, empty_input, name):
     graph = api(name)
     pictures = [node for node in graph.values() if node["class_type"] == "LoadImage"]
     assert pictures
-    for seed, node in enumerate(pictures):
-        assert (FOLDER / node["inputs"]["image"]).is_file()
-        node["inputs"]["image"] = comfy.upload(np.random.default_rng(seed).integers(0, 255, (24, 32, 3), np.uint8))
+    for node in graph.values():
+        if "steps" in node["inputs"]:
+            node["inputs"]["steps"] = 1  # test_demo.py runs all four
     done = comfy.queue(graph)
     (result,) = (key for key, node in graph.items() if node["inputs"].get("filename_prefix") == f"PiDKit/{name}")
     images = comfy.images(done, result)
     assert len(images) == len(pictures)
     for image in images:
-        assert image.shape == (96, 128, 3) and image.std() > 1
+        assert image.shape == (576, 768, 3) and image.std() > 1
 
 
 @pytest.mark.parametrize("name", STAND_INS)  # pid_with_flux_pid_with_flux_upscale_picture: in test_upscale_picture.py

@@ -22,7 +22,7 @@ HOLDS = [hold for hold in COLOUR_HOLDS if hold != "none"]
 @pytest.fixture(scope="module")
 def decoded(root):
     """The bundled model's decode of a piece of the bundled photo, and that piece: [1, 3, 256, 256], [1, 3, 64, 64]."""
-    image = read_image(root / "example_workflows" / "photo.png")[None, 40:104, 60:124]
+    image = read_image(root / "example_workflows" / "pidkit_photo.png")[None, 40:104, 60:124]
     return decode(load_network(NANO_PATH), to_rgb_latent(image)), to_pixels(image)
 
 

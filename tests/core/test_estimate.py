@@ -15,7 +15,7 @@ from pid_core.estimate import SHARP, Quality, _gaussian, estimate_quality, sugge
 @pytest.fixture(scope="module")
 def photos(root) -> list[torch.Tensor]:
     """The bundled photo and parts of it, [H, W, 3] in [0, 1]."""
-    with Image.open(root / "example_workflows" / "photo.png") as file:
+    with Image.open(root / "example_workflows" / "pidkit_photo.png") as file:
         photo = torch.from_numpy(np.array(file.convert("RGB"))).float() / 255
     return [photo, photo[:96], photo[:, 60:], photo.flip(1)[24:, :150]]
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from pid_core import NANO_PATH, decode, degrade, load_network
 from pid_core.rgb import to_image, to_rgb_latent
 
-PHOTO = Path(__file__).parents[2] / "example_workflows" / "photo.png"
+PHOTO = Path(__file__).parents[2] / "example_workflows" / "pidkit_photo.png"
 
 
 @pytest.fixture(scope="module")
