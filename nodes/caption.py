@@ -14,7 +14,7 @@ class PiDKitCaption(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitCaption",
             display_name="PiD Caption",
-            category="PiD",
+            category="PiD/sampling",
             description="Encodes a text as NVIDIA's code does: its template around every text, also an empty one, 300 "
             "tokens, no mask. The result is kept on disk: the same text again does not even load the encoder.",
             search_aliases=["pid prompt", "pid text encode", "clip text encode pixeldit", "caption"],
@@ -29,6 +29,7 @@ class PiDKitCaption(io.ComfyNode):
                 io.Boolean.Input(
                     "cache",
                     default=True,
+                    advanced=True,
                     tooltip="Keep the encoded text on disk and use what is kept. Turn off to encode anew.",
                 ),
                 io.Clip.Input(
@@ -41,7 +42,8 @@ class PiDKitCaption(io.ComfyNode):
             ],
             outputs=[
                 io.Conditioning.Output(
-                    display_name="caption", tooltip="For PiD Conditioning's positive or negative, and PiD Save Caption."
+                    display_name="caption",
+                    tooltip="For PiD Latent Conditioning's positive or negative, and PiD Save Caption.",
                 )
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],

@@ -19,7 +19,7 @@ class PiDKitSaveCaption(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitSaveCaption",
             display_name="PiD Save Caption",
-            category="PiD",
+            category="PiD/files",
             description="Writes an encoded caption to a file. With PiD Load Caption it works without the text encoder, "
             "on another machine too.",
             search_aliases=["save conditioning", "export caption"],
@@ -36,6 +36,7 @@ class PiDKitSaveCaption(io.ComfyNode):
                     "dtype",
                     options=["float32", "bfloat16"],
                     default="float32",
+                    advanced=True,
                     tooltip="float32 gives back exactly what was encoded (2.8 MB). bfloat16 is half that, and the "
                     "precision of NVIDIA's own encoder.",
                 ),
@@ -62,7 +63,7 @@ class PiDKitLoadCaption(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitLoadCaption",
             display_name="PiD Load Caption",
-            category="PiD",
+            category="PiD/files",
             description="Reads a caption that PiD Save Caption wrote. No text encoder is needed.",
             search_aliases=["load conditioning", "import caption"],
             inputs=[
@@ -73,7 +74,9 @@ class PiDKitLoadCaption(io.ComfyNode):
                 )
             ],
             outputs=[
-                io.Conditioning.Output(display_name="caption", tooltip="For PiD Conditioning's positive or negative."),
+                io.Conditioning.Output(
+                    display_name="caption", tooltip="For PiD Latent Conditioning's positive or negative."
+                ),
                 io.String.Output(display_name="text", tooltip="The text it was made from, where the file tells."),
             ],
         )

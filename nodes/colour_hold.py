@@ -39,7 +39,7 @@ class PiDKitColourHold(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitColourHold",
             display_name="PiD Colour Hold",
-            category="PiD",
+            category="PiD/picture",
             description="Gives a decoded image the colours of a reference: the VAE's decode of the same latent, or the "
             "picture it was made from. PiD Decode can do the same before it cuts off values out of range.",
             search_aliases=["color match", "color fix", "colour fix", "whitening", "teal", "fidelity", "wavelet"],

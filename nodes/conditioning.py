@@ -1,4 +1,4 @@
-"""PiD Conditioning: ties a latent and its noise level to the text, and makes the canvas."""
+"""PiD Latent Conditioning: ties a latent and its noise level to the text, and makes the canvas."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class PiDKitConditioning(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="PiDKitConditioning",
-            display_name="PiD Conditioning",
-            category="PiD",
+            display_name="PiD Latent Conditioning",
+            category="PiD/sampling",
             description="Gives PiD the latent to decode, and an empty canvas of the right size. "
             "Both conditionings carry the latent, so cfg other than 1 works too.",
             search_aliases=["pid conditioning", "lq latent", "degrade sigma", "pixel diffusion decoder"],
@@ -82,7 +82,7 @@ class PiDKitConditioning(io.ComfyNode):
                 ),
                 latent_format_input(),
                 sigma_input(),
-                latent_noise_input(),
+                latent_noise_input(advanced=True),
                 io.Int.Input(
                     "noise_seed",
                     default=0,
@@ -174,7 +174,7 @@ def condition(
     positive: list | None = None,
     negative: list | None = None,
 ) -> Conditioned:
-    """What PiD Conditioning does, for every node that needs it. Raises ValueError in one line."""
+    """What PiD Latent Conditioning does, for every node that needs it. Raises ValueError in one line."""
     samples = latent["samples"]
     if samples.is_nested:
         raise ValueError("the latent holds several streams (audio and video); PiD decodes one image latent")
@@ -214,7 +214,7 @@ def _decoder(model) -> Decoder:
     if not config.has_latent:
         raise ValueError(
             "the model is PixelDiT, which draws from text alone and takes no latent: load a PiD checkpoint with "
-            "PiD Loader, or connect the text and an empty canvas to the sampler without PiD Conditioning"
+            "PiD Loader, or connect the text and an empty canvas to the sampler without PiD Latent Conditioning"
         )
     return Decoder(config.latent_channels, config.latent_cell, config.family)
 

@@ -16,7 +16,7 @@ class PiDKitContextWindow(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitContextWindow",
             display_name="Context Window (PiD)",
-            category="PiD",
+            category="PiD/sampling",
             description="Decodes a large picture in overlapping windows, which need far less memory and, from about "
             "3000 pixels a side, less time than the whole frame. Works with every sampler.",
             search_aliases=["tile", "tiled", "windows", "4k", "8k", "low vram", "pixel diffusion decoder"],
@@ -51,14 +51,15 @@ class PiDKitContextWindow(io.ComfyNode):
                     "fuse",
                     options=list(FUSE_METHODS),
                     default="pyramid",
+                    advanced=True,
                     tooltip="How overlapping windows are weighed. pyramid: by the distance to the window's edge. "
                     "linear and cosine: ramps inside the overlaps. flat: plain mean, which can show borders.",
                 ),
                 io.Latent.Input(
                     "canvas",
                     optional=True,
-                    tooltip="The canvas of PiD Conditioning, to see the plan on this node before sampling. Changes "
-                    "nothing else.",
+                    tooltip="The canvas of PiD Latent Conditioning, to see the plan on this node before sampling. "
+                    "Changes nothing else.",
                 ),
                 Regions.Input(
                     "regions", optional=True, tooltip="Texts for parts of the picture, from PiD Regional Caption."
@@ -85,7 +86,9 @@ class PiDKitContextWindow(io.ComfyNode):
         if canvas is not None:
             shape = canvas["samples"].shape
             if len(shape) != 4 or shape[1] != 3:
-                raise ValueError(f"the canvas has shape {list(shape)}: connect the canvas that PiD Conditioning gives")
+                raise ValueError(
+                    f"the canvas has shape {list(shape)}: connect the canvas that PiD Latent Conditioning gives"
+                )
             images, _, height, width = shape
             plan = handler.plan(windowed, images, height, width)
             show_on_node(cls, *handler.describe(windowed, plan, images))

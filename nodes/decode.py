@@ -42,7 +42,7 @@ class PiDKitDecode(io.ComfyNode):
             display_name="PiD Decode",
             category="PiD",
             description="Decodes a latent to an image four times the size VAE Decode would give. The same as PiD "
-            "Conditioning, KSampler (lcm, simple, cfg 1) and VAE Decode, in one node.",
+            "Latent Conditioning, KSampler (lcm, simple, cfg 1) and VAE Decode, in one node.",
             search_aliases=["pid", "vae decode", "pixel diffusion decoder", "upscale", "super resolution"],
             inputs=[
                 io.Model.Input("model", tooltip="A PiD model, from PiD Loader."),
@@ -65,13 +65,14 @@ class PiDKitDecode(io.ComfyNode):
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="Seed of all noise: that of the image, and that added to the latent.",
                 ),
-                latent_format_input(optional=True),
-                latent_noise_input(optional=True),
+                latent_format_input(optional=True, advanced=True),
+                latent_noise_input(optional=True, advanced=True),
                 io.Combo.Input(
                     "window_mode",
                     options=["auto", "off", "manual"],
                     default="auto",
                     optional=True,
+                    advanced=True,
                     tooltip="Large pictures in overlapping windows. auto: where the whole frame does not fit the "
                     "memory or the sizes the checkpoint was trained on, the cheapest windows that do. off: always the "
                     "whole frame. manual: windows of the size below. Windows already on the model are used as they "
@@ -84,6 +85,7 @@ class PiDKitDecode(io.ComfyNode):
                     max=16384,
                     step=8,
                     optional=True,
+                    advanced=True,
                     tooltip="Largest side of a window in pixels of the output, with window_mode manual.",
                 ),
                 io.Int.Input(
@@ -93,10 +95,11 @@ class PiDKitDecode(io.ComfyNode):
                     max=8192,
                     step=8,
                     optional=True,
+                    advanced=True,
                     tooltip="Least overlap of neighbouring windows in pixels. A quarter of the window hides borders.",
                 ),
                 colour_hold_input("none", optional=True),
-                fidelity_input(optional=True),
+                fidelity_input(optional=True, advanced=True),
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
@@ -232,8 +235,9 @@ def check_student(model) -> None:
     """Raises ValueError for a checkpoint that this loop is not made for."""
     if isinstance(model.get_model_object("model_sampling"), UndistilledSampling):
         raise ValueError(
-            "this checkpoint is undistilled, and PiD Decode runs the distilled ones' 4 steps: use PiD Conditioning and "
-            "KSampler (dpmpp_2m, simple, 25 steps, cfg 5), or set schedule to distilled on PiD Loader if that is wrong"
+            "this checkpoint is undistilled, and PiD Decode runs the distilled ones' 4 steps: use PiD Latent "
+            "Conditioning and KSampler (dpmpp_2m, simple, 25 steps, cfg 5), or set schedule to distilled on PiD Loader "
+            "if that is wrong"
         )
 
 

@@ -83,7 +83,7 @@ class PiDKitDownload(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitDownload",
             display_name="PiD Download",
-            category="PiD",
+            category="PiD/files",
             description="Fetches a model, text encoder or VAE into ComfyUI's models folder, where it is not there yet. "
             "Connect its output to a loader's file input, or run it once alone and press R.",
             search_aliases=["download model", "fetch model", "hugging face"],

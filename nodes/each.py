@@ -108,7 +108,7 @@ def digest(tensor: Tensor) -> str:
 
 
 def conditioned(shared: Shared, job: Job) -> Conditioned:
-    """What PiD Conditioning makes of one job."""
+    """What PiD Latent Conditioning makes of one job."""
     return condition(
         {"samples": job.latent},
         shared.model,

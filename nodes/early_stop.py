@@ -17,7 +17,7 @@ class PiDKitEarlyStop(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitEarlyStop",
             display_name="PiD Early Stop",
-            category="PiD",
+            category="PiD/sampling",
             description="Shortens the generator's schedule: the last steps are not run, PiD finishes the picture. "
             "Gives the degrade_sigma that belongs to where it stops.",
             search_aliases=["stop early", "fewer steps", "split sigmas", "degrade sigma", "pixel diffusion decoder"],
@@ -54,7 +54,7 @@ class PiDKitEarlyStop(io.ComfyNode):
                 io.Float.Output(
                     display_name="degrade_sigma",
                     tooltip="The noise level of the latent that comes out, 0 to 1. For PiD Latent From Noisy and "
-                    "for PiD Conditioning.",
+                    "for PiD Latent Conditioning.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -73,10 +73,10 @@ class PiDKitLatentFromNoisy(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitLatentFromNoisy",
             display_name="PiD Latent From Noisy",
-            category="PiD",
+            category="PiD/sampling",
             description="Undoes the scaling that ComfyUI's samplers put on a latent they stop early, so that it "
-            "carries exactly the noise that degrade_sigma says. For PiD Conditioning or PiD Decode with latent_noise "
-            "keep.",
+            "carries exactly the noise that degrade_sigma says. For PiD Latent Conditioning or PiD Decode with "
+            "latent_noise keep.",
             search_aliases=["early stop", "noisy latent", "leftover noise", "pixel diffusion decoder"],
             inputs=[
                 io.Latent.Input(
@@ -104,7 +104,7 @@ class PiDKitLatentFromNoisy(io.ComfyNode):
             outputs=[
                 io.Latent.Output(
                     display_name="latent",
-                    tooltip="The latent with its noise, for PiD Conditioning with latent_noise keep.",
+                    tooltip="The latent with its noise, for PiD Latent Conditioning with latent_noise keep.",
                 )
             ],
         )

@@ -26,7 +26,7 @@ class PiDKitSaveLatent(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitSaveLatent",
             display_name="PiD Save Latent",
-            category="PiD",
+            category="PiD/files",
             description="Writes a latent to a file with its family and noise level, to decode it later with PiD. "
             "ComfyUI's own Load Latent reads it too.",
             search_aliases=["save latent", "export latent"],
@@ -37,8 +37,8 @@ class PiDKitSaveLatent(io.ComfyNode):
                     "latent_format",
                     options=list(FORMATS),
                     default="auto",
-                    tooltip="Whose VAE made the latent, as in PiD Conditioning. auto: what is known of it, or what "
-                    "the channels tell; 16 channels tell nothing: choose flux, sd3 or qwenimage.",
+                    tooltip="Whose VAE made the latent, as in PiD Latent Conditioning. auto: what is known of it, or "
+                    "what the channels tell; 16 channels tell nothing: choose flux, sd3 or qwenimage.",
                 ),
                 io.Float.Input(
                     "degrade_sigma",
@@ -86,7 +86,7 @@ class PiDKitLoadLatent(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitLoadLatent",
             display_name="PiD Load Latent",
-            category="PiD",
+            category="PiD/files",
             description="Reads a latent that PiD Save Latent or ComfyUI's Save Latent wrote, and tells what is known "
             "of it. Connect the other outputs to the inputs of the same name.",
             search_aliases=["load latent", "import latent"],
@@ -98,7 +98,9 @@ class PiDKitLoadLatent(io.ComfyNode):
                 )
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="For PiD Conditioning, PiD Decode or VAE Decode."),
+                io.Latent.Output(
+                    display_name="latent", tooltip="For PiD Latent Conditioning, PiD Decode or VAE Decode."
+                ),
                 io.Combo.Output(
                     display_name="latent_format",
                     options=list(FORMATS),

@@ -50,6 +50,7 @@ class PiDKitLoader(io.ComfyNode):
                     "dtype",
                     options=list(DTYPES),
                     default="auto",
+                    advanced=True,
                     tooltip="Precision of the weights. auto: bfloat16 where the device has it, float32 for "
                     "small models; a quantised file (fp8_scaled, mxfp8, int8) stays as it is. float8_e4m3fn: half the "
                     "memory of bfloat16, less exact. Noise levels and the image itself stay float32 in any case.",
@@ -59,21 +60,23 @@ class PiDKitLoader(io.ComfyNode):
                     options=["auto", *FAMILIES],
                     default="auto",
                     optional=True,
+                    advanced=True,
                     tooltip="The latents this checkpoint was made for. auto: what the file tells. Files for "
                     "16-channel latents tell it by their name at best: set flux, sd3 or qwenimage here and PiD "
-                    "Conditioning checks it.",
+                    "Latent Conditioning checks it.",
                 ),
                 io.Combo.Input(
                     "schedule",
                     options=["auto", *SCHEDULES],
                     default="auto",
                     optional=True,
+                    advanced=True,
                     tooltip="The noise levels this checkpoint was trained at. distilled: the 4-step levels, cfg 1. "
                     "undistilled: 25 steps, cfg 5, levels that fit the canvas. auto: what the file or its name tells.",
                 ),
                 licence_input(),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="For KSampler and for PiD Conditioning.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="For KSampler and for PiD Latent Conditioning.")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -107,7 +110,9 @@ def _describe(model: PiDKitModel) -> list[str]:
         return [f"PixelDiT, computes in {dtype}"]
     lines = [f"{config.family or f'{config.latent_channels}-channel'} latents, {config.schedule}, computes in {dtype}"]
     if config.family is None:
-        lines.append("the file does not tell whose latents it takes: set family, and PiD Conditioning checks them")
+        lines.append(
+            "the file does not tell whose latents it takes: set family, and PiD Latent Conditioning checks them"
+        )
     if model.unpacked:
         lines.append(f"{model.unpacked} quantised layers were unpacked, because ComfyUI cannot run them as they are")
     return lines

@@ -86,7 +86,7 @@ class PiDKitModel(BaseModel):
         if lq_latent is not None and not self.config.has_latent:
             raise ValueError(
                 "the conditioning carries a latent, but this checkpoint is PixelDiT, which draws from text alone: "
-                "load a PiD checkpoint to decode the latent, or connect the text without PiD Conditioning"
+                "load a PiD checkpoint to decode the latent, or connect the text without PiD Latent Conditioning"
             )
         if lq_latent is not None:
             check_canvas(self.config, lq_latent, kwargs["noise"].shape)
@@ -113,7 +113,7 @@ class PiDKitModel(BaseModel):
         if lq_latent is None and self.config.has_latent:
             raise ValueError(
                 "a conditioning without a latent reached the PiD model: pass positive and, with cfg above 1, "
-                "negative through PiD Conditioning"
+                "negative through PiD Latent Conditioning"
             )
         if c_crossattn is None:
             raise ValueError("a conditioning without text reached the PiD model, and its checkpoint has no caption")
@@ -227,7 +227,7 @@ def check_canvas(config: PiDConfig, lq_latent: Tensor, shape: Sequence[int]) -> 
     if tuple(shape[-2:]) != (height, width):
         raise ValueError(
             f"the canvas is {shape[-1]} x {shape[-2]} pixels, but the latent decodes to "
-            f"{width} x {height}: use the canvas that PiD Conditioning gives, or one of that size"
+            f"{width} x {height}: use the canvas that PiD Latent Conditioning gives, or one of that size"
         )
 
 
@@ -235,7 +235,7 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
     """Wrapper around the loading of the model for a run: what the run needs beside its network calls is counted too."""
     base: PiDKitModel = patcher.model
     if len(noise_shape) != 4:
-        raise ValueError(f"the canvas has shape {list(noise_shape)}: use the one that PiD Conditioning gives")
+        raise ValueError(f"the canvas has shape {list(noise_shape)}: use the one that PiD Latent Conditioning gives")
     images, _, height, width = noise_shape
     dtype_bytes = comfy.model_management.dtype_size(base.get_dtype_inference())
     trunk, features = 0, 0

@@ -35,7 +35,7 @@ class PiDKitPixelVAE(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitPixelVAE",
             display_name="Pixel-Space VAE",
-            category="PiD",
+            category="PiD/sampling",
             description="Turns PiD's pixels into an image and back, exactly, in float32. For VAE Decode, "
             "VAE Encode and their tiled forms, at any size.",
             search_aliases=["pixel space", "identity vae", "pid vae"],

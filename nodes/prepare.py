@@ -60,6 +60,7 @@ class PiDKitPrepareImage(io.ComfyNode):
                     "fit",
                     options=list(FITS),
                     default="pad",
+                    advanced=True,
                     tooltip="How both sides become such multiples. pad: the edges are mirrored outwards, and cut off "
                     "at the end. crop: the edges are cut off, and filled at the end from the picture, plainly "
                     "enlarged.",
@@ -101,7 +102,7 @@ class PiDKitFinishImage(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitFinishImage",
             display_name="PiD Finish Image",
-            category="PiD",
+            category="PiD/picture",
             description="Undoes the padding or cropping of PiD Prepare Image after VAE Decode. PiD Decode does it "
             "itself when framing is connected there.",
             search_aliases=["pid restore size", "uncrop", "unpad", "crop back"],

@@ -31,9 +31,9 @@ class PiDKitRegionalCaption(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitRegionalCaption",
             display_name="PiD Regional Caption",
-            category="PiD",
+            category="PiD/sampling",
             description="A text of its own for a part of the picture. Context Window (PiD) gives it to the windows "
-            "that lie at least half in the rectangle; the others keep the text of PiD Conditioning.",
+            "that lie at least half in the rectangle; the others keep the text of PiD Latent Conditioning.",
             search_aliases=["caption per tile", "regional prompt", "tile prompt", "pixel diffusion decoder"],
             inputs=[
                 io.Conditioning.Input(

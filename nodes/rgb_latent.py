@@ -12,7 +12,7 @@ class PiDKitRGBLatent(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitRGBLatent",
             display_name="PiD RGB Latent",
-            category="PiD",
+            category="PiD/picture",
             description="Packs an image into the latent of the bundled pid_nano model, without loss. "
             "Needs no VAE. The model makes it four times as large.",
             search_aliases=["pid upscale image", "pixel unshuffle", "rgb latent"],
@@ -28,7 +28,7 @@ class PiDKitRGBLatent(io.ComfyNode):
             outputs=[
                 io.Latent.Output(
                     display_name="latent",
-                    tooltip="12 channels at half size, family rgb. For PiD Conditioning.",
+                    tooltip="12 channels at half size, family rgb. For PiD Latent Conditioning.",
                 )
             ],
             hidden=[io.Hidden.unique_id],

@@ -28,7 +28,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitSigmaSweep",
             display_name="PiD Sigma Sweep",
-            category="PiD",
+            category="PiD/sampling",
             description="Decodes one picture at several values of degrade_sigma (and with several seeds), to choose "
             "by eye. Click a result to set that picture's value in the PiD Sigma Tuner it is connected to.",
             search_aliases=["pid", "degrade sigma", "grid", "xy plot", "contact sheet", "compare"],
@@ -62,8 +62,8 @@ class PiDKitSigmaSweep(io.ComfyNode):
                     max=4,
                     tooltip="1 to 4 steps, 4 by default. Fewer are faster, and show the difference less.",
                 ),
-                latent_format_input(optional=True),
-                latent_noise_input(optional=True),
+                latent_format_input(optional=True, advanced=True),
+                latent_noise_input(optional=True, advanced=True),
                 io.Conditioning.Input(
                     "positive",
                     optional=True,

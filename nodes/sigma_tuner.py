@@ -65,7 +65,7 @@ class PiDKitSigmaTuner(io.ComfyNode):
                 SigmaList.Output(
                     display_name="sigma_list",
                     is_output_list=True,
-                    tooltip="One degrade_sigma per picture, for sigma_list of PiD Decode or PiD Conditioning.",
+                    tooltip="One degrade_sigma per picture, for sigma_list of PiD Decode or PiD Latent Conditioning.",
                 )
             ],
             hidden=[io.Hidden.unique_id],

@@ -14,7 +14,7 @@ class PiDKitSigmas(io.ComfyNode):
         return io.Schema(
             node_id="PiDKitSigmas",
             display_name="PiD Sigmas",
-            category="PiD",
+            category="PiD/sampling",
             description="The noise levels PiD's 4-step checkpoints were trained at: 0.999, 0.866, 0.634, "
             "0.342, 0. For SamplerCustom and SamplerCustomAdvanced, with the lcm sampler and cfg 1. "
             "With the model connected, also those of undistilled checkpoints and PixelDiT.",

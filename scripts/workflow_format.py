@@ -141,6 +141,8 @@ def _widget_value(node: Node, name: str, kind, settings: dict):
 def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
     info = object_info[node.class_type]
     inputs, values = [], []
+    advanced = {name for name, _, settings in _definitions(info, node) if settings.get("advanced")}
+    unfolded = bool(advanced & node.inputs.keys())  # what this workflow sets is not hidden
     for name, kind, settings in _definitions(info, node):
         given = node.inputs.get(name)
         widget = _is_widget(kind, settings)
@@ -167,7 +169,9 @@ def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
         {"name": name, "type": kind, "links": [], "slot_index": i}
         for i, (name, kind) in enumerate(zip(info["output_name"], info["output"], strict=True))
     ]
-    height = node.height or TITLE + ROW * (max(len(inputs), len(outputs)) + len(values))
+    height = node.height or TITLE + ROW * (
+        max(len(inputs), len(outputs)) + len(values) - (0 if unfolded else len(advanced))
+    )
     return {
         "id": node.id,
         "type": node.class_type,
@@ -176,6 +180,7 @@ def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
         "flags": {},
         "order": 0,
         "mode": 0,
+        **({"showAdvanced": True} if unfolded else {}),
         "inputs": inputs,
         "outputs": outputs,
         "title": node.title or info.get("display_name") or node.class_type,

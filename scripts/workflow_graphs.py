@@ -176,7 +176,7 @@ def pid_with_flux_upscale_picture() -> Graph:
     prepared = graph.add("PiDKitPrepareImage", 1, read, image=image[0], height_=220)
     vae = graph.add("VAELoader", 1, read, title="FLUX.1's VAE", vae_name="ae.safetensors")
     latent = graph.add("VAEEncode", 1, read, pixels=prepared[0], vae=vae[0])
-    model = graph.add("PiDKitLoader", 2, drawn, model_name=f"fetch: {FLUX_PID}", family="flux", width_=420)
+    model = graph.add("PiDKitLoader", 2, drawn, model_name=f"fetch: {FLUX_PID}", width_=420)
     clip = graph.add("CLIPLoader", 2, drawn, title="PiD's text encoder", clip_name=GEMMA, type="pixeldit", width_=420)
     decoded = graph.add(
         *("PiDKitDecode", 3, drawn),
@@ -369,7 +369,7 @@ def pid_with_sd3_to_4k() -> Graph:
         "EmptySD3LatentImage",
         **{"steps": 28, "cfg": 4.0, "sampler_name": "euler", "scheduler": "sgm_uniform"},
     )
-    decode(graph, latent, prompt, pid, 3, latent_format="sd3")
+    decode(graph, latent, prompt, pid, 3)
     return graph
 
 
@@ -438,7 +438,7 @@ def pid_with_qwen_image_to_4k() -> Graph:
         **{"model": shifted[0], "positive": text[0], "negative": negative[0], "latent_image": empty[0]},
         **{"steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple"},
     )
-    decode(graph, latent[0], prompt[0], pid, 3, latent_format="qwenimage")
+    decode(graph, latent[0], prompt[0], pid, 3)
     return graph
 
 
@@ -456,7 +456,8 @@ def pid_with_cfg_undistilled_flux() -> Graph:
             ],
             [
                 "- The picture: 512 to 1024 pixels a side is what PiD was trained for. Describe it in the first text.",
-                "- degrade_sigma on PiD Conditioning: 0 keeps to the picture, 0.1 to 0.4 draws small flaws anew.",
+                "- degrade_sigma on PiD Latent Conditioning: 0 keeps to the picture, 0.1 to 0.4 draws small flaws "
+                "anew.",
                 "- cfg: 5 is NVIDIA's; lower is calmer, 1 is fastest and ignores the negative text.",
                 "- The sampler is NVIDIA's own solver: SamplerDPMPP_2M_SDE with eta 0. KSampler with dpmpp_2m, simple, "
                 "25 steps and cfg 5 is nearly the same.",

@@ -23,7 +23,7 @@ def put_latent(comfy, name: str, latent: Tensor) -> str:
 
 
 def decode_graph(model: str, latent: str, *, conditioning: dict | None = None, sampler: dict | None = None) -> dict:
-    """LoadLatent, PiD Conditioning, KSampler, VAE Decode, SaveImage; SaveLatent after the sampler."""
+    """LoadLatent, PiD Latent Conditioning, KSampler, VAE Decode, SaveImage; SaveLatent after the sampler."""
     return {
         "latent": {"class_type": "LoadLatent", "inputs": {"latent": latent}},
         "model": {"class_type": "PiDKitLoader", "inputs": {"model_name": model, "dtype": "auto"}},

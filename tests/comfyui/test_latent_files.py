@@ -123,7 +123,7 @@ def test_a_latent_that_was_stopped_early_stays_one(comfy):
     assert (read_latent(path).family, read_latent(path).sigma) == ("flux", 0.25)
     with pytest.raises(PromptError, match="degrade_sigma is 0.5, but the latent was stopped early at 0.25"):
         comfy.queue(graph | {"keep": save_node(link("noisy"), degrade_sigma=0.5)})
-    # and PiD Conditioning knows that it carries noise
+    # and PiD Latent Conditioning knows that it carries noise
     graph = decode_graph(model(comfy, "flux"), "unused", conditioning={"degrade_sigma": 0.25, "latent_noise": "add"})
     graph["latent"] = {"class_type": "PiDKitLoadLatent", "inputs": {"file": f"latents/{path.name} [output]"}}
     comfy.queue(graph)
