@@ -178,6 +178,11 @@ class PiDKitModel(BaseModel):
         call = peak_bytes(self.config, height, width, images, dtype_bytes)
         return max(call, self._planned.trunk) + self._planned.held
 
+    @property
+    def canvas_memory(self) -> float:
+        """Of `memory_required`, the bytes held for the whole canvas of this run, however small the windows are."""
+        return self._planned.held
+
     def state_dict_for_saving(self, *args, **kwargs) -> dict:
         """What ComfyUI's Save Model writes: with the configuration and caption, which else would be lost."""
         tensors = super().state_dict_for_saving(*args, **kwargs)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..pid_core.cost import forward_flops, plan_flops
 from ..pid_core.regions import region_of
 from ..pid_core.windowed import WindowRun, crop
-from ..pid_core.windows import Window, WindowPlan, choose_plan, plan_windows
+from ..pid_core.windows import NoPlanError, Window, WindowPlan, choose_plan, plan_windows
 from .latent_windows import CONDLatentWindows
 from .model import PiDKitModel, check_canvas
 from .pid_models import config_of
@@ -93,16 +93,19 @@ class WindowHandler(ContextHandlerABC):
 
     def plan(self, patcher: ModelPatcher, images: int, height: int, width: int) -> WindowPlan:
         """The windows for `images` canvases of height x width pixels. Raises ValueError in one line."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
         config, wanted = self.config, self.settings
         if not wanted.auto:
             return plan_windows(height, width, wanted.size, wanted.overlap, align=config.latent_cell)
         low, high = config.window_min, config.window_max
         overlap = wanted.overlap if 2 * wanted.overlap <= high else high // 4
 
+        budget = window_memory(patcher)
+
         def choose(low: int, overlap: int) -> WindowPlan:
             return choose_plan(
                 *(height, width, config),
-                memory_budget=window_memory(patcher),
+                memory_budget=budget,
                 overlap=overlap,
                 device=patcher.load_device,
                 align=config.latent_cell,
@@ -113,13 +116,32 @@ class WindowHandler(ContextHandlerABC):
         notes = []
         try:
             plan = choose(low, overlap)
-        except ValueError:
+        except NoPlanError:
             # windows below the trained sizes are better than none
-            plan = choose(low // 3, min(overlap, low // 6))
+            try:
+                plan = choose(low // 3, min(overlap, low // 6))
+            except NoPlanError as error:
+                raise ValueError(self._too_little(patcher, images, height, width, budget, error)) from None
             notes.append(f"memory is short: windows are smaller than the {low} px this checkpoint was trained on")
         if plan.overlap < wanted.overlap:
             notes.append(f"overlap {wanted.overlap} lowered to {plan.overlap} px")
         return replace(plan, notes=(*plan.notes, *notes)) if plan.count > 1 else plan
+
+    def _too_little(
+        self, patcher: ModelPatcher, images: int, height: int, width: int, budget: float, error: NoPlanError
+    ) -> str:
+        """What the smallest windows need, how much of it no window makes smaller, and what helps."""
+        picture = f"{width} x {height}" if images == 1 else f"{images} pictures of {width} x {height}"
+        fixed = getattr(patcher.model, "canvas_memory", 0)
+        of_it = f", {fixed / 1e9:.2g} GB of it for the picture as a whole," if fixed else ""
+        fewer = "decode fewer pictures at once, " if images > 1 else ""
+        wide = patcher.model.get_dtype_inference().itemsize > 2
+        shorter = ", or set dtype to bfloat16 on the loader" if wide else ""
+        return (
+            f"too little memory for {picture}: even windows of {error.size[1]} x {error.size[0]} need "
+            f"{error.needed / 1e9:.2g} GB{of_it} and {budget / 1e9:.2g} GB are free: {fewer}make the picture smaller "
+            f"or close other programs{shorter}"
+        )
 
     def begin(self, patcher: ModelPatcher, shape: Sequence[int], conds: dict[str, list[dict]]) -> list[int]:
         """Plan a run on a canvas [B, 3, H, W]; returns the shape of one batch of windows, [n * B, 3, h, w]."""

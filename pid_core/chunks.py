@@ -25,11 +25,16 @@ def token_spans(tokens: int, batch: int, width: int, limit: int, parts: int = 1)
 
     parts: how many spans there should be at least, unless they would be smaller than `SMALLEST_CHUNK`.
     """
+    size = span_tokens(tokens, batch, width, limit, parts)
+    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def span_tokens(tokens: int, batch: int, width: int, limit: int, parts: int = 1) -> int:
+    """How many tokens the largest span of `token_spans` holds."""
     bytes_each = 4 * batch * width
     limit = min(limit, max(tokens * bytes_each // parts, SMALLEST_CHUNK))
     count = -(-tokens // max(1, limit // bytes_each))
-    size = -(-tokens // count)
-    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+    return -(-tokens // count)
 
 
 def map_tokens(function: Callable[..., Tensor], spans: list[slice], *streams: Tensor, reuse: bool = False) -> Tensor:

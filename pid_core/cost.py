@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .chunks import chunk_bytes, token_spans
+from .chunks import chunk_bytes, span_tokens
 from .config import PiDConfig
 from .pixels import PIXEL_CHUNKS, kept_bytes, what_is_kept
 
@@ -92,7 +92,7 @@ def peak_bytes(
     limit = chunk_bytes(device)
 
     def chunk(layer: int, parts: int = 1) -> int:
-        return batch * token_spans(image_tokens, batch, layer, limit, parts)[0].stop
+        return batch * span_tokens(image_tokens, batch, layer, limit, parts)
 
     residual = 4 * d * (tokens + text)
     attention = 4 * b * d * (tokens + text)

@@ -22,6 +22,17 @@ from .devices import to_device, widest_float
 FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
 
 
+class NoPlanError(ValueError):
+    """No window is small enough for the memory. size: (height, width) of the one that needs least, `needed` bytes."""
+
+    def __init__(self, bounds: tuple[int, int], budget: float, needed: float, size: tuple[int, int]):
+        super().__init__(
+            f"no window of {bounds[0]} to {bounds[1]} px a side fits {budget / 1e9:.2f} GB: the smallest, "
+            f"{size[1]} x {size[0]}, needs {needed / 1e9:.2f} GB; free memory, or give smaller bounds"
+        )
+        self.needed, self.size = needed, size
+
+
 class Window(NamedTuple):
     """One rectangle of the canvas, in pixels."""
 
@@ -193,9 +204,9 @@ def choose_plan(
     its configuration); a canvas side below the smallest is taken whole. The whole frame is one of the candidates.
     device: decides what attention costs against linear layers (`ATTENTION_PRICE`). align: by default the latent cell,
     or a patch where the canvas is no multiple of the cell. dtype_bytes: of the compute dtype, by default 4 on the CPU
-    and 2 elsewhere. peak(height, width): bytes that a network call on one window needs, where `peak_bytes` is not it.
-    Raises ValueError in one line when nothing fits, with what the least demanding plan needs, and for what
-    `plan_windows` refuses.
+    and 2 elsewhere. peak(height, width): bytes that a network call on one window needs, where `peak_bytes` is not it;
+    like that, it may depend on the window's area only.
+    Raises NoPlanError, a ValueError, when nothing fits, and ValueError in one line for what `plan_windows` refuses.
     """
     kind = torch.device(device).type
     price = ATTENTION_PRICE.get(kind, 1.0)
@@ -213,26 +224,31 @@ def choose_plan(
     if peak is None:
         peak = partial(peak_bytes, config, batch=batch, dtype_bytes=dtype_bytes, device=kind)
 
-    best, least = None, None
+    # Work and memory of a window depend on its area alone: of every area the fewest windows are the best.
+    cuts: dict[int, tuple[int, _Axis, _Axis]] = {}
+    across_all = _candidates(width // align, low_cells, high_cells, overlap_cells)
     for down in _candidates(height // align, low_cells, high_cells, overlap_cells):
-        for across in _candidates(width // align, low_cells, high_cells, overlap_cells):
-            side = down.window * align, across.window * align
-            needed = peak(*side)
-            if least is None or needed < least[0]:
-                least = needed, side
-            if needed > memory_budget:
-                continue
-            work, count = forward_work(config, *side, caption_tokens), down.count * across.count
-            cost = count * (work.linear + price * work.attention), count
-            if best is None or cost < best[0]:
-                best = cost, down, across
-    if best is None:
-        raise ValueError(
-            f"no window of {low} to {high} px a side fits {memory_budget / 1e9:.2f} GB: the smallest, "
-            f"{least[1][1]} x {least[1][0]}, needs {least[0] / 1e9:.2f} GB; free memory, or allow smaller windows"
-        )
-    notes = [f"overlap {overlap} rounded up to {overlap_cells * align} px"] if overlap % align else []
-    return _make_plan(height, width, *best[1:], overlap_cells, align, notes)
+        for across in across_all:
+            area, count = down.window * across.window, down.count * across.count
+            if area not in cuts or count < cuts[area][0]:
+                cuts[area] = count, down, across
+
+    def cost(cut: tuple[int, _Axis, _Axis]) -> tuple[float, int]:
+        count, down, across = cut
+        work = forward_work(config, down.window * align, across.window * align, caption_tokens)
+        return count * (work.linear + price * work.attention), count
+
+    least = None
+    for cut in sorted(cuts.values(), key=cost):
+        _, down, across = cut
+        side = down.window * align, across.window * align
+        needed = peak(*side)
+        if needed <= memory_budget:
+            notes = [f"overlap {overlap} rounded up to {overlap_cells * align} px"] if overlap % align else []
+            return _make_plan(height, width, down, across, overlap_cells, align, notes)
+        if least is None or needed < least[0]:
+            least = needed, side
+    raise NoPlanError((low, high), memory_budget, *least)
 
 
 def shrink_plan(plan: WindowPlan) -> WindowPlan | None:
@@ -280,13 +296,14 @@ class _Axis(NamedTuple):
 def _candidates(cells: int, low: int, high: int, overlap: int) -> list[_Axis]:
     """Every sensible cut of one side: from the fewest windows to the count at which they reach the lower bound."""
     low = min(max(low, overlap + 1), cells)
-    found = []
+    found: dict[int, _Axis] = {}  # by window, so that more windows of the same size are left out
     count = 1 if cells <= high else -(-(cells - overlap) // (high - overlap))
     while True:
         smallest = cells if count == 1 else overlap - (-(cells - overlap) // count)
-        found.append(_Axis(cells, max(smallest, low), count)._mirrored(high))
+        axis = _Axis(cells, max(smallest, low), count)._mirrored(high)
+        found.setdefault(axis.window, axis)
         if smallest <= low:
-            return found
+            return list(found.values())
         count += 1
 
 

@@ -260,8 +260,17 @@ def test_auto_plans_from_free_memory(comfyui, monkeypatch):
     assert patcher.model.memory_required([1, 3, *tight.size]) <= needed
     short = plan_with(needed / 4)
     assert max(short.size) < 64 and "memory is short" in short.describe()
-    with pytest.raises(ValueError, match="free memory"):
+    said = r"too little memory for 192 x 256: even windows of \d+ x \d+ need .* GB are free: make the picture smaller"
+    with pytest.raises(ValueError, match=said):
         plan_with(100)
+
+
+def test_planning_stops_when_the_run_is_cancelled(comfyui):
+    patcher, _ = comfyui.load()
+    handler = windowed(comfyui, patcher, mode="auto").model_options["context_handler"]
+    comfyui.management.interrupt_current_processing()
+    with pytest.raises(comfyui.management.InterruptProcessingException):
+        handler.plan(patcher, 1, 16384, 16384)
 
 
 def test_the_plan_is_written_on_the_node(comfyui, monkeypatch):

@@ -7,11 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sizes import FLUX2, SMALL, V1, V15
+from sizes import FLUX2, NANO, SMALL, V1, V15
 
-from pid_core.cost import peak_bytes
+from pid_core import windows
+from pid_core.cost import ATTENTION_PRICE, forward_work, peak_bytes
 from pid_core.windows import (
     FUSE_METHODS,
+    NoPlanError,
     Window,
     choose_plan,
     fuse_profiles,
@@ -275,3 +277,92 @@ def test_choose_plan_errors():
         choose(4096, 4096, bounds=(300, 310))
     with pytest.raises(ValueError, match="4100 x 4096"):
         choose(4096, 4100)
+
+
+def exhaustive(height, width, config, budget, overlap, device, bounds, batch):
+    """The search as it was before it was fast: every cut of both sides, each with its cost and its memory.
+
+    (size, rows, cols) of the cheapest that fits, or the least memory any needs.
+    """
+    align, price = config.latent_cell, ATTENTION_PRICE.get(device, 1.0)
+    low, high, least_overlap = -(-bounds[0] // align), bounds[1] // align, -(-overlap // align)
+
+    def cuts(cells):
+        smallest, found = min(max(low, least_overlap + 1), cells), []
+        count = 1 if cells <= high else -(-(cells - least_overlap) // (high - least_overlap))
+        while True:
+            window = cells if count == 1 else least_overlap - (-(cells - least_overlap) // count)
+            odd = count % 2 and (cells - max(window, smallest)) % 2
+            found.append((count, max(window, smallest) + bool(odd and max(window, smallest) < high)))
+            if window <= smallest:
+                return found
+            count += 1
+
+    best, least = None, math.inf
+    for rows, down in cuts(height // align):
+        for cols, across in cuts(width // align):
+            side = down * align, across * align
+            needed = peak_bytes(config, *side, batch, 2, device)
+            least = min(least, needed)
+            if needed > budget:
+                continue
+            work = forward_work(config, *side)
+            cost = rows * cols * (work.linear + price * work.attention), rows * cols
+            if best is None or cost < best[0]:
+                best = cost, (side, rows, cols)
+    return best[1] if best else least
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from([V1, V15, FLUX2, NANO]),
+    st.integers(1, 130),
+    st.integers(1, 130),
+    st.integers(0, 8),
+    st.sampled_from([1, 3]),
+    st.sampled_from(["cpu", "cuda"]),
+    st.integers(0, 3),
+    st.floats(5.5, 10.5).map(lambda exponent: 10**exponent),
+)
+def test_the_plan_is_that_of_an_exhaustive_search(config, rows, cols, overlap, batch, device, smaller, budget):
+    cell = config.latent_cell
+    low = max(config.window_min // (1 + smaller) // cell, 2) * cell
+    wanted = min(overlap * config.window_max // 16, config.window_max // 2)
+    height, width, bounds = rows * cell, cols * cell, (low, config.window_max)
+    expected = exhaustive(height, width, config, budget, wanted, device, bounds, batch)
+    options = {"align": cell, "bounds": bounds, "batch": batch, "dtype_bytes": 2}
+    if not isinstance(expected, tuple):
+        with pytest.raises(NoPlanError) as caught:
+            choose(height, width, config, budget, wanted, device, **options)
+        assert caught.value.needed == expected
+        return
+    plan = choose(height, width, config, budget, wanted, device, **options)
+    assert (plan.size, plan.rows, plan.cols) == expected
+
+
+@pytest.mark.parametrize("config", [V1, V15, NANO], ids=["v1", "v1.5", "nano"])
+@pytest.mark.parametrize(("width", "height"), [(4096, 4096), (12000, 8000), (16384, 16384), (16384, 512)])
+def test_few_candidates_are_looked_at(monkeypatch, config, width, height):
+    """Counted and not timed. An exhaustive search of 16384 x 16384 looks at more than 600 000 with pid_nano."""
+    looked, peaks = [], []
+    work = windows.forward_work
+    monkeypatch.setattr(windows, "forward_work", lambda *a, **k: looked.append(a) or work(*a, **k))
+
+    def peak(height, width):
+        peaks.append((height, width))
+        return height * width
+
+    cell = config.latent_cell
+    options = {"align": cell, "bounds": (config.window_min // 3, config.window_max), "peak": peak}
+    height, width, overlap = -(-height // cell) * cell, -(-width // cell) * cell, config.window_min // 6
+    choose(height, width, config, math.inf, overlap, **options)
+    assert len(looked) < 2500 and len(peaks) == 1
+    with pytest.raises(NoPlanError):
+        choose(height, width, config, 1, overlap, **options)
+    assert len(peaks) < 2500
+
+
+def test_counting_large_chunks_builds_no_list(monkeypatch):
+    """It was what made planning slow: memory was read off a list with an entry per chunk."""
+    monkeypatch.setattr("pid_core.chunks.token_spans", None)
+    assert peak_bytes(V1, 16384, 16384, device="cpu") > 1e9
