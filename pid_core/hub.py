@@ -20,6 +20,7 @@ class HubFile:
 
     family: the latent family, or "pixeldit" for text to image. version: "v1" or "v1.5". steps: 4 for a distilled
     checkpoint, 25 for an undistilled one, 0 where there is no schedule. resolution: of the output it was trained for.
+    hearsay: size and hash come from one third party, so the hub's own count where they differ.
     """
 
     name: str
@@ -33,6 +34,7 @@ class HubFile:
     version: str | None = None
     steps: int = 0
     resolution: str | None = None
+    hearsay: bool = False
     listed: bool = True  # in PiD Loader; False for a second form of a file that is there already
 
     @property
@@ -50,13 +52,17 @@ class HubFile:
         return f"PiD {self.version}, {self.family}, {self.resolution}, {schedule}"
 
 
-def _repackaged(tail: str, family: str, size: int | None = None, sha256: str | None = None) -> HubFile:
+def _repackaged(
+    tail: str, family: str, size: int | None = None, sha256: str | None = None, *, hearsay: bool = False
+) -> HubFile:
     """A PiD file as Comfy-Org names them."""
     name = f"pid_{tail}_bf16.safetensors"
     version = "v1.5" if tail.startswith("1.5_") else "v1"
     resolution = "2K" if "512_to_2048" in tail else "2K to 4K"
     path = f"diffusion_models/{name}"
-    return HubFile(name, "diffusion_models", COMFY, path, "NSCLv1", size, sha256, family, version, 4, resolution)
+    return HubFile(
+        *(name, "diffusion_models", COMFY, path, "NSCLv1", size, sha256, family, version, 4, resolution, hearsay)
+    )
 
 
 def _original(experiment: str, family: str, size: int | None = None, *, old: bool = False, **more) -> HubFile:
@@ -84,8 +90,20 @@ FILES: tuple[HubFile, ...] = (
         2_800_450_070,
         "18931256e97822dc31db10b1e7399c73e7ee2c897f6d461eb1d1cf5e1d2de049",
     ),
-    _repackaged("1.5_flux2_1024_to_4096_4step", "flux2", 2_800_744_982),
-    _repackaged("1.5_qwenimage_1024_to_4096_4step", "qwenimage", 2_800_450_070),
+    _repackaged(
+        "1.5_flux2_1024_to_4096_4step",
+        "flux2",
+        2_800_744_982,
+        "dddaf186c7bb9f73b873a7f2b59235eaea5eae9ec7731c0ec40d49d3287eee14",
+        hearsay=True,
+    ),
+    _repackaged(
+        "1.5_qwenimage_1024_to_4096_4step",
+        "qwenimage",
+        2_800_450_070,
+        "6abdd5377db01d4a9d8b013a2853c72d1673c6a6316a2a821345d92800277325",
+        hearsay=True,
+    ),
     _repackaged("flux1_512_to_2048_4step", "flux"),
     _repackaged("flux1_1024_to_4096_4step", "flux"),
     _repackaged("flux2_512_to_2048_4step", "flux2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -25,13 +26,18 @@ class HubServer:
     The hub answers at `endpoint`; the bytes come from another host name, as the hub's from its CDN.
     cuts: for each request for bytes in turn, how many to send before the connection breaks (None: all).
     errors: (repo, path) -> (status, X-Error-Code). sent: content that really comes, where it is not what was promised.
-    ranges: False ignores Range headers, as some proxies do.
+    ranges: False ignores Range headers, as some proxies do. etags: (repo, path) -> what stands in place of the SHA-256.
+    sizes: (repo, path) -> a promised size that is not the content's.
+    stalled: set it to an Event, and after half of the content nothing comes until the event is set.
     """
 
     def __init__(self):
         self.files: dict[tuple[str, str], bytes] = {}
         self.sent: dict[tuple[str, str], bytes] = {}
         self.errors: dict[tuple[str, str], tuple[int, str | None]] = {}
+        self.etags: dict[tuple[str, str], str] = {}
+        self.sizes: dict[tuple[str, str], int] = {}
+        self.stalled: threading.Event | None = None
         self.cuts: list[int | None] = []
         self.ranges = True
         self.requests: list[Request] = []
@@ -76,6 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
         if path.startswith("/cdn/"):
             return self._send_bytes(path.removeprefix("/cdn/"))
+        if path.startswith("/api/models/"):
+            return self._list(path.removeprefix("/api/models/").partition("/tree/")[0])
         repo, _, file = path.strip("/").partition("/resolve/main/")
         status, code = self.hub.errors.get((repo, file), (None, None))
         if status is None and (repo, file) not in self.hub.files:
@@ -85,18 +93,28 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"X-Error-Code": code} if code else {}
             return self._head(status, {"Content-Length": "0", **headers})
         content = self.hub.files[repo, file]
-        digest = hashlib.sha256(content).hexdigest()
+        digest = self.hub.etags.get((repo, file), hashlib.sha256(content).hexdigest())
         scheme_and_host = f"http://localhost:{self.hub.port}" if "127.0.0.1" in seen.get("Host", "") else ""
         self._head(
             302,
             {
                 "X-Repo-Commit": COMMIT,
-                "X-Linked-Size": str(len(content)),
+                "X-Linked-Size": str(self.hub.sizes.get((repo, file), len(content))),
                 "X-Linked-Etag": f'"{digest}"',
                 "Location": f"{scheme_and_host or 'http://' + seen['Host']}/cdn/{repo}/resolve/main/{file}?signature=1",
                 "Content-Length": "0",
             },
         )
+
+    def _list(self, repo: str) -> None:
+        files = []
+        for (name, path), content in self.hub.files.items():
+            if name == repo and (name, path) not in (*self.hub.etags, *self.hub.errors):
+                lfs = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+                files.append({"type": "file", "path": path, "size": len(content), "oid": "0" * 40, "lfs": lfs})
+        body = json.dumps(files).encode()
+        self._head(200, {"Content-Length": str(len(body)), "Content-Type": "application/json"})
+        self.wfile.write(body)
 
     def _send_bytes(self, name: str) -> None:
         repo, _, file = name.partition("/resolve/main/")
@@ -111,6 +129,11 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         self._head(206 if asked and self.hub.ranges else 200, headers)
         cut = self.hub.cuts.pop(0) if self.hub.cuts else None
+        if self.hub.stalled is not None:
+            self.wfile.write(part[: len(part) // 2])
+            self.wfile.flush()
+            self.hub.stalled.wait()
+            part = part[len(part) // 2 :]
         self.wfile.write(part if cut is None else part[:cut])
         if cut is not None:
             self.wfile.flush()

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -17,7 +18,16 @@ from pid_core.hub import FILES, HubFile, get_file, known_file, local_name
 from pid_core.licences import LICENCES, LicenceError, accepted, check_licence
 
 ROOT = Path(__file__).parents[2]
-CONTENT = bytes(range(256)) * 2000  # 512,000 bytes
+
+
+def safetensors_of(size: int, first: int = 0) -> bytes:
+    """A whole safetensors file of `size` bytes."""
+    entry = {"dtype": "U8", "shape": [size - 256], "data_offsets": [0, size - 256]}
+    header = json.dumps({"x": entry}).encode().ljust(248)
+    return len(header).to_bytes(8, "little") + header + bytes((first + i) % 256 for i in range(size - 256))
+
+
+CONTENT = safetensors_of(512_000)
 FILE = HubFile("model.safetensors", "vae", "someone/models", "folder/model.bin", "MIT")
 KEY = (FILE.repo, FILE.path)
 
@@ -26,9 +36,7 @@ KEY = (FILE.repo, FILE.path)
 def hub(monkeypatch):
     for name in ("HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    # the hub's library waits between tries, and takes 10 MB at a time
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    monkeypatch.setattr("pid_core.fetch.PAUSE", 0)
     with HubServer() as server:
         server.files[KEY] = CONTENT
         yield server
@@ -55,8 +63,9 @@ def test_a_file_arrives_whole_and_alone(hub, tmp_path):
 
 
 def test_a_file_that_is_here_is_not_fetched(hub, tmp_path):
-    (tmp_path / FILE.name).write_bytes(b"mine")
-    assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == b"mine"
+    mine = safetensors_of(1000)
+    (tmp_path / FILE.name).write_bytes(mine)
+    assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == mine
     assert hub.requests == []
 
 
@@ -74,20 +83,6 @@ def stop(done, total):
     raise Stopped
 
 
-def test_a_cancelled_download_is_continued_by_the_next(hub, tmp_path):
-    hub.cuts = [100_000] * 20
-    with pytest.raises(Stopped):
-        fetch(FILE, tmp_path, progress=stop, endpoint=hub.endpoint)
-    done = part_of(tmp_path).stat().st_size
-    assert 0 < done < len(CONTENT)
-    assert names(tmp_path) == [part_of(tmp_path).name]
-    hub.cuts.clear()
-    hub.requests.clear()
-    assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == CONTENT
-    assert [r.range for r in hub.for_bytes()] == [f"bytes={done}-"]
-    assert names(tmp_path) == [FILE.name]
-
-
 def test_a_connection_that_never_holds(hub, tmp_path):
     hub.cuts = [1000] + [0] * 99
     with pytest.raises(FetchError, match="model.safetensors cannot be fetched: no connection to the hub") as failed:
@@ -102,7 +97,7 @@ def test_a_server_that_ignores_ranges(hub, tmp_path):
     assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("sent", [CONTENT[:-1] + b"!", CONTENT[:-10], CONTENT + b"more"])
+@pytest.mark.parametrize("sent", [CONTENT[:-1] + b"!", CONTENT[:-10]])
 def test_wrong_bytes_are_thrown_away(hub, tmp_path, sent):
     hub.sent[KEY] = sent
     with pytest.raises(FetchError, match="came damaged and was thrown away") as failed:
@@ -129,7 +124,7 @@ def test_half_of_an_older_version_is_dropped(hub, tmp_path):
     with pytest.raises(FetchError):
         fetch(FILE, tmp_path, endpoint=hub.endpoint)
     hub.cuts.clear()
-    hub.files[KEY] = newer = CONTENT[::-1]
+    hub.files[KEY] = newer = safetensors_of(512_000, first=1)
     assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == newer
     assert names(tmp_path) == [FILE.name]
 
@@ -187,7 +182,7 @@ def test_a_disk_that_fills_up_keeps_what_came(hub, tmp_path, monkeypatch):
     def full(self, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pid_core.fetch._Watched.write", full)
+    monkeypatch.setattr("pid_core.fetch._Transfer._write", full)
     with pytest.raises(FetchError, match="the disk is full"):
         fetch(FILE, tmp_path, endpoint=hub.endpoint)
 
@@ -214,6 +209,97 @@ def test_the_token_goes_to_the_hub_only(hub, tmp_path, monkeypatch):
     for request in hub.requests:
         expected = None if request.path.startswith("/cdn/") else "Bearer hf_secret"
         assert request.authorization == expected, request
+
+
+PAGE = b"<!DOCTYPE html><html><body>Please sign in to this network first.</body></html>"
+
+
+@pytest.mark.parametrize("size", [None, 2_800_450_070], ids=["size not known", "size known"])
+def test_a_login_page_does_not_become_the_model(hub, tmp_path, size):
+    hub.sent[KEY] = PAGE
+    if size:
+        hub.sizes[KEY] = size
+    with pytest.raises(FetchError, match="what comes is another file, it begins with '<!DOCTYPE ht'") as failed:
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    assert FILE.page in str(failed.value) and "\n" not in str(failed.value)
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [0]
+
+
+def test_a_file_that_nobody_knows_the_hash_of_is_refused(hub, tmp_path):
+    hub.etags[KEY] = 'W/"a/b"'
+    with pytest.raises(FetchError, match="neither this pack nor the hub knows its SHA-256"):
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    assert hub.for_bytes() == [] and names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "damaged", [PAGE, b"", CONTENT[:-1], CONTENT[:100], (2).to_bytes(8, "little") + b"{}" * 9, b"\xff" * 64]
+)
+def test_a_damaged_file_is_moved_aside_and_fetched_again(hub, tmp_path, damaged):
+    (tmp_path / FILE.name).write_bytes(damaged)
+    said = []
+    assert fetch(FILE, tmp_path, endpoint=hub.endpoint, say=said.append).read_bytes() == CONTENT
+    assert (tmp_path / f"{FILE.name}.damaged").read_bytes() == damaged
+    (line,) = said
+    assert line.startswith("model.safetensors cannot be read (") and "model.safetensors.damaged" in line
+
+
+def test_more_bytes_than_were_promised_end_it(hub, tmp_path):
+    hub.sent[KEY] = CONTENT + b"more"
+    with pytest.raises(FetchError, match="more than the 512,000 bytes that were promised came"):
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    assert FILE.name not in names(tmp_path)
+
+
+def test_fewer_bytes_than_were_promised_end_it(hub, tmp_path):
+    hub.sizes[KEY] = 10 * len(CONTENT)
+    with pytest.raises(FetchError, match="512,000 bytes came, 5,120,000 were promised"):
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    assert names(tmp_path) == []
+
+
+def test_a_cancelled_download_writes_nothing_more_and_is_continued_by_the_next(hub, tmp_path):
+    hub.stalled = threading.Event()
+    with pytest.raises(Stopped):
+        fetch(FILE, tmp_path, endpoint=hub.endpoint, progress=lambda done, _: done >= len(CONTENT) // 2 and stop(0, 0))
+    half = part_of(tmp_path).read_bytes()
+    hub.stalled.set()
+    for thread in [thread for thread in threading.enumerate() if thread.name == f"fetch {FILE.name}"]:
+        thread.join()
+    assert part_of(tmp_path).read_bytes() == half == CONTENT[: len(CONTENT) // 2]
+    assert names(tmp_path) == [part_of(tmp_path).name]
+    hub.stalled = None
+    hub.requests.clear()
+    assert fetch(FILE, tmp_path, endpoint=hub.endpoint).read_bytes() == CONTENT
+    assert [r.range for r in hub.for_bytes()] == [f"bytes={len(half)}-"]
+    assert names(tmp_path) == [FILE.name]
+
+
+def test_a_file_that_moved_is_found_by_its_name(hub, tmp_path):
+    said = []
+    hub.files = {(FILE.repo, f"diffusion_models/1.5/{Path(FILE.path).name}"): CONTENT}
+    assert fetch(FILE, tmp_path, endpoint=hub.endpoint, say=said.append).read_bytes() == CONTENT
+    assert said == ["model.safetensors has moved to diffusion_models/1.5/model.bin in someone/models"]
+    hub.files[FILE.repo, "two/model.bin"] = CONTENT
+    with pytest.raises(FetchError, match="any more"):
+        fetch(FILE, tmp_path / "again", endpoint=hub.endpoint)
+
+
+def test_what_a_third_party_said_gives_way_to_the_hub(hub, tmp_path):
+    said = []
+    told = HubFile(FILE.name, "vae", *KEY, "MIT", size=1, sha256="0" * 64, hearsay=True)
+    assert fetch(told, tmp_path, endpoint=hub.endpoint, say=said.append).read_bytes() == CONTENT
+    assert len(said) == 2 and all("the hub's counts" in line for line in said)
+    hub.etags[KEY], hub.sizes[KEY] = "none", 1
+    with pytest.raises(FetchError):
+        fetch(told, tmp_path / "again", endpoint=hub.endpoint)
+
+
+def test_a_token_that_is_no_token(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_schlüssel")
+    with pytest.raises(FetchError, match="Check HF_ENDPOINT, HF_TOKEN") as failed:
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    assert "\n" not in str(failed.value)
 
 
 def comfyui_folder(folder: Path) -> Path:
