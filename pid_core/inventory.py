@@ -70,16 +70,22 @@ def workflow_needs(comfyui: Path) -> dict[str, list[Need]]:
     here = {folder: [name for name, _ in model_files(paths)] for folder, paths in folders.items()}
     needs = {}
     for path in sorted(WORKFLOWS.glob("*.json")):
-        graph = json.loads(path.read_text(encoding="utf-8"))
-        named = {
-            (folder, value.removeprefix(_FETCH_MARK))
-            for node in graph.values()
-            for key, value in node["inputs"].items()
-            for start, folder in _FOLDER_OF_INPUT.items()
-            if key.startswith(start) and isinstance(value, str) and "." in value
-        }
+        named = _named_files(json.loads(path.read_text(encoding="utf-8")))
         needs[path.stem] = [_need(folder, name, here[folder]) for folder, name in sorted(named)]
     return needs
+
+
+def _named_files(graph: dict) -> set[tuple[str, str]]:
+    """Folder and name of every model file in a graph of the API's format."""
+    named = set()
+    for node in graph.values():
+        for key, value in node["inputs"].items():
+            if node["class_type"] == "PiDKitDownload" and key == "file":
+                named.add((get_file(value).folder, value))
+            for start, folder in _FOLDER_OF_INPUT.items():
+                if key.startswith(start) and isinstance(value, str) and "." in value:
+                    named.add((folder, value.removeprefix(_FETCH_MARK)))
+    return named
 
 
 def _need(folder: str, name: str, here: list[str]) -> Need:

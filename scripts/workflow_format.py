@@ -9,10 +9,20 @@ import re
 import uuid
 from dataclasses import dataclass, field
 
+from comfy_env import ROOT
+from workflow_models import model_entry
+
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-GAP, TITLE, ROW, WIDTH = 60, 34, 24, 320  # of the canvas, in its own units
+GAP, TITLE, ROW, WIDTH = 60, 34, 26, 320  # of the canvas, in its own units
+STATUS = 110  # what a node of ours grows by when it writes about itself
+# Of a window of 1600 x 1000: what the front end leaves free, and how small the nodes may be drawn there.
+VIEW, VIEW_AT, SMALLEST = (1480, 830), (90, 115), 0.6
 AUTOGROW = "COMFY_AUTOGROW_V3"
+COMPARE = "IMAGECOMPARE"  # a widget that is not saved; queued with the value below
+NO_PICTURES = {"__value__": ["", ""]}
+NOTE_WIDTH = 480
 NOTE = "MarkdownNote"  # drawn by the front end; no node of the server's
+CORE = {"cnr_id": "comfy-core", "ver": "0.25.0"}  # the oldest ComfyUI they run in
 COLOURS = ("#3f789e", "#8a6d1d", "#3f6e46")
 
 
@@ -67,6 +77,8 @@ def api_format(graph: Graph, object_info: dict) -> dict:
             value = node.inputs.get(name)
             if isinstance(value, Out):
                 inputs[name] = [str(value.node.id), value.index]
+            elif kind == COMPARE:
+                inputs[name] = NO_PICTURES
             elif _is_widget(kind, settings):
                 inputs[name] = _widget_value(node, name, kind, settings)
         unknown = node.inputs.keys() - {name for name, *_ in _definitions(info, node)}
@@ -81,12 +93,13 @@ def ui_format(graph: Graph, object_info: dict) -> dict:
     """What the front end saves: nodes with places and widget values, links, groups, and the note."""
     links: list[list] = []
     nodes = [_ui_node(node, object_info, links) for node in graph.nodes]
-    left = _place(graph.nodes, nodes)
+    _place(graph.nodes, nodes, object_info)
     for link in links:
         nodes[link[1] - 1]["outputs"][link[2]]["links"].append(link[0])
     for order, node in enumerate(_by_dependency(graph.nodes)):
         nodes[node.id - 1]["order"] = order
-    note = _note(len(nodes) + 1, graph.note, left)
+    groups = _groups(graph.nodes, nodes)
+    note = _note(len(nodes) + 1, graph.note, min(group["bounding"][1] for group in groups))
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"pidkit/{graph.name}")),
         "revision": 0,
@@ -94,9 +107,9 @@ def ui_format(graph: Graph, object_info: dict) -> dict:
         "last_link_id": len(links),
         "nodes": [*nodes, note],
         "links": links,
-        "groups": _groups(graph.nodes, nodes),
+        "groups": groups,
         "config": {},
-        "extra": {"ds": {"scale": 0.7, "offset": [0, 0]}},
+        "extra": {"ds": _view([*nodes, note], groups)},
         "version": 0.4,
     }
 
@@ -131,6 +144,8 @@ def _options(kind, settings: dict) -> list:
 
 def _widget_value(node: Node, name: str, kind, settings: dict):
     value = node.inputs.get(name)
+    if isinstance(value, Out) and value.node.class_type == "PiDKitDownload":
+        return value.node.inputs["file"]  # so that the loader keeps the name when it is unplugged
     if value is None or isinstance(value, Out):
         options = _options(kind, settings)
         blank = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
@@ -145,6 +160,8 @@ def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
     unfolded = bool(advanced & node.inputs.keys())  # what this workflow sets is not hidden
     for name, kind, settings in _definitions(info, node):
         given = node.inputs.get(name)
+        if kind == COMPARE:
+            continue
         widget = _is_widget(kind, settings)
         if not widget or isinstance(given, Out):
             entry = {"name": name, "type": "COMBO" if isinstance(kind, list) else kind, "link": None}
@@ -184,22 +201,48 @@ def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
         "inputs": inputs,
         "outputs": outputs,
         "title": node.title or info.get("display_name") or node.class_type,
-        "properties": {"Node name for S&R": node.class_type},
+        "properties": _properties(node, info, values),
         "widgets_values": values,
     }
 
 
-def _place(nodes: list[Node], drawn: list[dict]) -> int:
-    """Give every node its place: columns from the left, stacked from the top. Returns where the note stands."""
+def _properties(node: Node, info: dict, values: list) -> dict:
+    """Which pack a node is from, and where the files lie that it names: what front end and managers offer to get."""
+    ours = node.class_type.startswith("PiDKit")
+    files = [model_entry(value.removeprefix("fetch: ")) for value in values if isinstance(value, str)]
+    files = [file for file in files if file is not None]
+    return {
+        "Node name for S&R": node.class_type,
+        **({"cnr_id": "comfyui-pidkit", "ver": pack_version()} if ours else CORE),
+        **({"models": files} if files else {}),
+    }
+
+
+def pack_version() -> str:
+    return re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+
+
+def _place(nodes: list[Node], drawn: list[dict], object_info: dict) -> None:
+    """Give every node its place: columns from the left, stacked from the top."""
     x = 0
     for column in sorted({node.column for node in nodes}):
         y = 0
         members = [node for node in nodes if node.column == column]
         for node in members:
             drawn[node.id - 1]["pos"] = [x, y]
-            y += drawn[node.id - 1]["size"][1] + GAP
+            writes = node.class_type.startswith("PiDKit") and "hidden" in object_info[node.class_type]["input"]
+            y += drawn[node.id - 1]["size"][1] + GAP + STATUS * writes
         x += max(node.width for node in members) + GAP
-    return -520
+
+
+def _view(boxes: list[dict], groups: list[dict]) -> dict:
+    """Scale and offset of the canvas at which note and first nodes are seen at once, and all of it where it fits."""
+    bounds = [(*box["pos"], *box["size"]) for box in boxes] + [tuple(group["bounding"]) for group in groups]
+    left, top = (min(bound[axis] for bound in bounds) for axis in (0, 1))
+    right, bottom = (max(bound[axis] + bound[axis + 2] for bound in bounds) for axis in (0, 1))
+    fits = min(VIEW[0] / (right - left), VIEW[1] / (bottom - top))
+    scale = round(min(1.0, max(SMALLEST, fits)), 3)
+    return {"scale": scale, "offset": [round(VIEW_AT[0] / scale - left), round(VIEW_AT[1] / scale - top)]}
 
 
 def _groups(nodes: list[Node], drawn: list[dict]) -> list[dict]:
@@ -230,14 +273,14 @@ def _by_dependency(nodes: list[Node]) -> list[Node]:
     return done
 
 
-def _note(number: int, text: str, left: int) -> dict:
+def _note(number: int, text: str, top: int) -> dict:
     shown = re.sub(r"\]\([^)]*\)|[*\[]", "", text)  # links without their addresses
     lines = sum(1 + len(line) // 76 for line in shown.splitlines() if line)
     return {
         "id": number,
         "type": NOTE,
-        "pos": [left, -56],
-        "size": [480, 60 + 20 * lines],
+        "pos": [-NOTE_WIDTH - 60, top + TITLE],
+        "size": [NOTE_WIDTH, 60 + 20 * lines],
         "flags": {},
         "order": number - 1,
         "mode": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workflow_format import Graph, Node, Out
+from workflow_models import by_hand, fetched
 
 MAKE, PID = "1. Make a latent", "2. PiD draws it at four times the size"
 PROMPT = "A lighthouse on a rocky coast at dawn, waves breaking, gulls in the air, warm light in the windows."
@@ -13,19 +14,18 @@ NEGATIVE = (
 )
 GEMMA = "gemma_2_2b_it_elm_bf16.safetensors"
 FLUX_PID = "pid_1.5_flux1_1024_to_4096_4step_bf16.safetensors"
-HUB = "https://huggingface.co"
 # Example pictures of this folder; the server puts them into the input folder when they are asked for.
 PHOTO, BLURRED, NOISY = "pidkit_photo.png", "pidkit_photo_blurred.png", "pidkit_photo_noisy.png"
+FLUX_VAE = "ae.safetensors"
+Z_IMAGE, QWEN_3 = "z_image_turbo_bf16.safetensors", "qwen_3_4b.safetensors"
 
 LICENCE = (
     "**Licence.** NVIDIA's PiD and PixelDiT weights are for non-commercial use only (NSCLv1, see "
-    f"[nvidia/PiD]({HUB}/nvidia/PiD)). PiD Loader fetches the file the first time, once you have read that and "
-    "switched accept_licence on."
+    "[nvidia/PiD](https://huggingface.co/nvidia/PiD)); Gemma has "
+    "[terms of use](https://ai.google.dev/gemma/terms). When you have read them, switch accept_licence on, in PiD "
+    "Loader and PiD Download."
 )
-GEMMA_LINE = (
-    f"- **text_encoders**: {GEMMA} (5.2 GB), PiD's own text encoder, from "
-    f"[Comfy-Org/PixelDiT]({HUB}/Comfy-Org/PixelDiT), or with the node PiD Download"
-)
+GEMMA_LINE = fetched(GEMMA, ", PiD's own text encoder")
 MEMORY = (
     "- Short of memory, or above 4096 pixels: window_mode on PiD Decode is on auto and cuts the picture into windows "
     "where they are needed. manual with window_size 2048 needs the least."
@@ -42,21 +42,19 @@ OTHER_PID = (
 )
 
 
-def note(title: str, models: list[str], change: list[str], about: str) -> str:
-    """The text on the canvas. models, change: lines of lists."""
+def note(title: str, getting: list[str], change: list[str], about: str, yours: tuple[str, ...] = ()) -> str:
+    """The text on the canvas. getting: lines of files that the nodes fetch. yours: of files they do not."""
     parts = [
         f"## {title}",
         about,
-        "**Models**, in ComfyUI's **models** folder:\n\n" + "\n".join(models),
+        "**Fetched the first time**, by PiD Loader and PiD Download, into ComfyUI's **models** folder:\n\n"
+        + "\n".join(getting),
         LICENCE,
+        *(["**You need as well**; ComfyUI offers what is missing:\n\n" + "\n".join(yours)] if yours else []),
         "**To change:**\n\n" + "\n".join(change),
         "**python -m pid_core doctor**, run in this pack's folder, says what is missing.",
     ]
     return "\n\n".join(parts)
-
-
-def pid_line(name: str) -> str:
-    return f"- **diffusion_models**: {name} (PiD Loader fetches it)"
 
 
 def prompt_node(graph: Graph, column: int = 0) -> Node:
@@ -65,12 +63,24 @@ def prompt_node(graph: Graph, column: int = 0) -> Node:
     )
 
 
+def text_encoder(graph: Graph, column: int, group: str, name: str = GEMMA, kind: str = "pixeldit", **more) -> Out:
+    """PiD Download and CLIPLoader: a text encoder that fetches itself."""
+    file = graph.add("PiDKitDownload", column, group, title="Get the text encoder", file=name, width_=420)
+    return graph.add("CLIPLoader", column, group, clip_name=file[0], type=kind, width_=420, **more)[0]
+
+
+def flux_vae(graph: Graph, column: int, group: str) -> Out:
+    """PiD Download and VAELoader: FLUX.1's VAE, which fetches itself."""
+    file = graph.add("PiDKitDownload", column, group, title="Get FLUX.1's VAE", file=FLUX_VAE)
+    return graph.add("VAELoader", column, group, title="FLUX.1's VAE", vae_name=file[0])[0]
+
+
 def decode(graph: Graph, latent: Out, prompt: Out, pid: str, column: int, **options) -> None:
     """PiD Loader, the text encoder, PiD Decode, SaveImage."""
     model = graph.add("PiDKitLoader", column, PID, model_name=f"fetch: {pid}", width_=420)
-    clip = graph.add("CLIPLoader", column, PID, clip_name=GEMMA, type="pixeldit", width_=420)
+    clip = text_encoder(graph, column, PID)
     image = graph.add(
-        *("PiDKitDecode", column + 1, PID), model=model[0], latent=latent, clip=clip[0], text=prompt, **options
+        *("PiDKitDecode", column + 1, PID), model=model[0], latent=latent, clip=clip, text=prompt, **options
     )
     graph.add("SaveImage", column + 2, PID, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=480)
 
@@ -87,14 +97,7 @@ def flux_models(graph: Graph) -> tuple[Out, Out, Out]:
     return unet[0], guided[0], prompt[0]
 
 
-FLUX_MODELS = [
-    f"- **diffusion_models**: flux1-dev.safetensors, from [black-forest-labs/FLUX.1-dev]({HUB}/black-forest-labs/"
-    "FLUX.1-dev)",
-    "- **text_encoders**: clip_l.safetensors and t5xxl_fp16.safetensors, from "
-    f"[comfyanonymous/flux_text_encoders]({HUB}/comfyanonymous/flux_text_encoders)",
-    pid_line(FLUX_PID),
-    GEMMA_LINE,
-]
+FLUX_MODELS = tuple(by_hand(name) for name in ("flux1-dev.safetensors", "clip_l.safetensors", "t5xxl_fp16.safetensors"))
 
 
 def bundled(graph: Graph, *, windows: bool) -> Graph:
@@ -116,9 +119,19 @@ def bundled(graph: Graph, *, windows: bool) -> Graph:
     graph.add(
         *("SaveImage", 3, drawn),
         title="Four times as large",
-        **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 470},
+        **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
     )
+    compare(graph, 3, drawn, image[0], decoded[0])
     return graph
+
+
+def compare(graph: Graph, column: int, group: str, before: Out, after: Out) -> None:
+    """ComfyUI's own slider over two pictures; in the classic rendering of nodes it shows nothing."""
+    graph.add(
+        *("ImageCompare", column, group),
+        title="Before and after (Nodes 2.0)",
+        **{"image_a": before, "image_b": after, "width_": 420, "height_": 400},
+    )
 
 
 TRY = "Press Run: an example picture is there already."
@@ -154,12 +167,7 @@ def pid_with_flux_upscale_picture() -> Graph:
         "pid_with_flux_upscale_picture",
         note(
             "Upscale any picture to about 2048 x 2048",
-            [
-                pid_line(FLUX_PID),
-                GEMMA_LINE,
-                f"- **vae**: ae.safetensors (0.3 GB), FLUX.1's, from [Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/"
-                "z_image_turbo), or with the node PiD Download",
-            ],
+            [fetched(FLUX_PID), GEMMA_LINE, fetched(FLUX_VAE, ", FLUX.1's")],
             [
                 "- target: 4K, or factor for a multiple of the picture. A sharp picture: factor 4.",
                 "- text: what the picture shows.",
@@ -174,20 +182,21 @@ def pid_with_flux_upscale_picture() -> Graph:
     read, drawn = "1. The picture as a latent", PID
     image = graph.add("LoadImage", 0, read, title="Picture to upscale", image=PHOTO, height_=380)
     prepared = graph.add("PiDKitPrepareImage", 1, read, image=image[0], height_=220)
-    vae = graph.add("VAELoader", 1, read, title="FLUX.1's VAE", vae_name="ae.safetensors")
-    latent = graph.add("VAEEncode", 1, read, pixels=prepared[0], vae=vae[0])
+    vae = flux_vae(graph, 1, read)
+    latent = graph.add("VAEEncode", 1, read, pixels=prepared[0], vae=vae)
     model = graph.add("PiDKitLoader", 2, drawn, model_name=f"fetch: {FLUX_PID}", width_=420)
-    clip = graph.add("CLIPLoader", 2, drawn, title="PiD's text encoder", clip_name=GEMMA, type="pixeldit", width_=420)
+    clip = text_encoder(graph, 2, drawn, title="PiD's text encoder")
     decoded = graph.add(
         *("PiDKitDecode", 3, drawn),
-        **{"model": model[0], "latent": latent[0], "clip": clip[0], "framing": prepared[1]},
+        **{"model": model[0], "latent": latent[0], "clip": clip, "framing": prepared[1]},
         colour_hold="low_frequencies",
     )
     graph.add(
         *("SaveImage", 4, drawn),
         title="The picture, about 2048 x 2048",
-        **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 470},
+        **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
     )
+    compare(graph, 4, drawn, prepared[0], decoded[0])
     return graph
 
 
@@ -196,7 +205,7 @@ def pid_with_flux_to_4k() -> Graph:
         "pid_with_flux_to_4k",
         note(
             "FLUX.1 to 4096 x 4096",
-            FLUX_MODELS,
+            [fetched(FLUX_PID), GEMMA_LINE],
             [
                 "- Size: set it on the empty latent. PiD's picture is four times as large each way: 1024 gives 4096, "
                 "512 gives 2048.",
@@ -204,6 +213,7 @@ def pid_with_flux_to_4k() -> Graph:
                 "- Less time: the workflow pid_with_flux_early_stop leaves the generator's last steps to PiD.",
             ],
             "FLUX.1 makes a latent of 1024 x 1024 pixels; PiD decodes it to 4096 x 4096 in four. No VAE is needed.",
+            FLUX_MODELS,
         ),
     )
     unet, text, prompt = flux_models(graph)
@@ -223,7 +233,7 @@ def pid_with_flux_early_stop() -> Graph:
         "pid_with_flux_early_stop",
         note(
             "FLUX.1, stopped early",
-            FLUX_MODELS,
+            [fetched(FLUX_PID), GEMMA_LINE],
             [
                 "- Where to stop: stop **at step** and stop_step on PiD Early Stop. Fewer steps save more time and "
                 "leave more to PiD.",
@@ -233,6 +243,7 @@ def pid_with_flux_early_stop() -> Graph:
             ],
             "PiD was trained on latents that still carry noise. So FLUX.1 runs 24 of its 28 steps only; PiD takes the "
             "latent with the noise that is left in it (degrade_sigma) and finishes the picture at 4096 x 4096.",
+            FLUX_MODELS,
         ),
     )
     unet, text, prompt = flux_models(graph)
@@ -256,13 +267,7 @@ def pid_with_flux2_klein_to_4k() -> Graph:
         "pid_with_flux2_klein_to_4k",
         note(
             "FLUX.2 Klein to 4096 x 4096",
-            [
-                f"- **diffusion_models**: flux-2-klein-4b.safetensors, from [Comfy-Org/Flux-2-Klein-4B]({HUB}/"
-                "Comfy-Org/Flux-2-Klein-4B)",
-                "- **text_encoders**: qwen_3_4b.safetensors, from the same place",
-                pid_line(pid),
-                GEMMA_LINE,
-            ],
+            [fetched(pid), GEMMA_LINE, fetched(QWEN_3, ", FLUX.2 Klein's text encoder")],
             [
                 "- Size: set it on the empty latent and on Flux2Scheduler. PiD's picture is four times as large.",
                 "- FLUX.2 dev: load its files instead, 50 steps, and put PiD Early Stop (flux2) after Flux2Scheduler.",
@@ -270,12 +275,13 @@ def pid_with_flux2_klein_to_4k() -> Graph:
             ],
             "FLUX.2 Klein makes a latent of 1024 x 1024 pixels in four steps, too few to leave any out; PiD decodes it "
             "to 4096 x 4096 in four more.",
+            (by_hand("flux-2-klein-4b.safetensors"),),
         ),
     )
     prompt = prompt_node(graph)
     unet = graph.add("UNETLoader", 0, MAKE, unet_name="flux-2-klein-4b.safetensors")
-    clip = graph.add("CLIPLoader", 0, MAKE, clip_name="qwen_3_4b.safetensors", type="flux2")
-    text = graph.add("CLIPTextEncode", 1, MAKE, clip=clip[0], text=prompt[0])
+    clip = text_encoder(graph, 0, MAKE, QWEN_3, "flux2")
+    text = graph.add("CLIPTextEncode", 1, MAKE, clip=clip, text=prompt[0])
     none = graph.add("ConditioningZeroOut", 1, MAKE, conditioning=text[0])
     empty = graph.add("EmptyFlux2LatentImage", 1, MAKE, width=1024, height=1024)
     schedule = graph.add("Flux2Scheduler", 2, MAKE, steps=4, width=1024, height=1024)
@@ -295,10 +301,9 @@ def pid_with_z_image_turbo_to_4k() -> Graph:
         note(
             "Z-Image-Turbo to 4096 x 4096",
             [
-                "- **diffusion_models**: z_image_turbo_bf16.safetensors, from "
-                f"[Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/z_image_turbo), or with the node PiD Download",
-                "- **text_encoders**: qwen_3_4b.safetensors, from the same place, or with the node PiD Download",
-                pid_line(FLUX_PID) + ": Z-Image shares FLUX.1's latents",
+                fetched(Z_IMAGE),
+                fetched(QWEN_3, ", Z-Image's text encoder"),
+                fetched(FLUX_PID, ": Z-Image shares FLUX.1's latents"),
                 GEMMA_LINE,
             ],
             [
@@ -311,10 +316,11 @@ def pid_with_z_image_turbo_to_4k() -> Graph:
         ),
     )
     prompt = prompt_node(graph)
-    unet = graph.add("UNETLoader", 0, MAKE, unet_name="z_image_turbo_bf16.safetensors")
-    clip = graph.add("CLIPLoader", 0, MAKE, clip_name="qwen_3_4b.safetensors", type="lumina2")
+    file = graph.add("PiDKitDownload", 0, MAKE, title="Get Z-Image-Turbo", file=Z_IMAGE, width_=420)
+    unet = graph.add("UNETLoader", 0, MAKE, unet_name=file[0], width_=420)
+    clip = text_encoder(graph, 0, MAKE, QWEN_3, "lumina2")
     shifted = graph.add("ModelSamplingAuraFlow", 1, MAKE, model=unet[0], shift=3.0)
-    text = graph.add("CLIPTextEncode", 1, MAKE, clip=clip[0], text=prompt[0])
+    text = graph.add("CLIPTextEncode", 1, MAKE, clip=clip, text=prompt[0])
     none = graph.add("ConditioningZeroOut", 1, MAKE, conditioning=text[0])
     empty = graph.add("EmptySD3LatentImage", 1, MAKE, width=1024, height=1024)
     latent = graph.add(
@@ -349,18 +355,14 @@ def pid_with_sd3_to_4k() -> Graph:
         "pid_with_sd3_to_4k",
         note(
             "Stable Diffusion 3.5 to 4096 x 4096",
-            [
-                "- **checkpoints**: sd3.5_large_fp8_scaled.safetensors, from "
-                f"[Comfy-Org/stable-diffusion-3.5-fp8]({HUB}/Comfy-Org/stable-diffusion-3.5-fp8)",
-                pid_line(pid),
-                GEMMA_LINE,
-            ],
+            [fetched(pid), GEMMA_LINE],
             [
                 "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
                 "- Less time: PiD Early Stop (sd3), as in the workflow pid_with_flux_early_stop.",
                 MEMORY,
             ],
             "SD 3.5 makes a latent of 1024 x 1024 pixels; PiD's v1 checkpoint for SD3 decodes it to 4096 x 4096.",
+            (by_hand("sd3.5_large_fp8_scaled.safetensors"),),
         ),
     )
     latent, prompt = checkpoint_graph(
@@ -379,12 +381,7 @@ def pid_with_sdxl_to_4k() -> Graph:
         "pid_with_sdxl_to_4k",
         note(
             "SDXL to 4096 x 4096",
-            [
-                "- **checkpoints**: sd_xl_base_1.0.safetensors, from [stabilityai/stable-diffusion-xl-base-1.0]"
-                f"({HUB}/stabilityai/stable-diffusion-xl-base-1.0), or any SDXL model",
-                pid_line(pid),
-                GEMMA_LINE,
-            ],
+            [fetched(pid), GEMMA_LINE],
             [
                 "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
                 "- Less time: PiD Early Stop (sdxl, 26 of 30 steps), as in the workflow pid_with_flux_early_stop, with "
@@ -392,6 +389,7 @@ def pid_with_sdxl_to_4k() -> Graph:
                 MEMORY,
             ],
             "SDXL makes a latent of 1024 x 1024 pixels; PiD's v1 checkpoint for SDXL decodes it to 4096 x 4096.",
+            (by_hand("sd_xl_base_1.0.safetensors", ", or any SDXL model"),),
         ),
     )
     latent, prompt = checkpoint_graph(
@@ -410,13 +408,7 @@ def pid_with_qwen_image_to_4k() -> Graph:
         "pid_with_qwen_image_to_4k",
         note(
             "Qwen-Image to 4096 x 4096",
-            [
-                "- **diffusion_models**: qwen_image_fp8_e4m3fn.safetensors, from "
-                f"[Comfy-Org/Qwen-Image_ComfyUI]({HUB}/Comfy-Org/Qwen-Image_ComfyUI)",
-                "- **text_encoders**: qwen_2.5_vl_7b_fp8_scaled.safetensors, from the same place",
-                pid_line(pid),
-                GEMMA_LINE,
-            ],
+            [fetched(pid), GEMMA_LINE],
             [
                 "- Size: set it on the empty latent. PiD's picture is four times as large each way.",
                 "- Krea 2 and Anima share Qwen-Image's latents: put them in its place.",
@@ -424,6 +416,7 @@ def pid_with_qwen_image_to_4k() -> Graph:
                 MEMORY,
             ],
             "Qwen-Image makes a latent of 1024 x 1024 pixels; PiD decodes it to 4096 x 4096 in four steps.",
+            (by_hand("qwen_image_fp8_e4m3fn.safetensors"), by_hand("qwen_2.5_vl_7b_fp8_scaled.safetensors")),
         ),
     )
     prompt = prompt_node(graph)
@@ -448,12 +441,7 @@ def pid_with_cfg_undistilled_flux() -> Graph:
         "pid_with_cfg_undistilled_flux",
         note(
             "The undistilled PiD: 25 steps with guidance",
-            [
-                f"- **vae**: ae.safetensors, FLUX.1's, from [Comfy-Org/z_image_turbo]({HUB}/Comfy-Org/z_image_turbo), "
-                "or with the node PiD Download",
-                pid_line(pid),
-                GEMMA_LINE,
-            ],
+            [fetched(pid), GEMMA_LINE, fetched(FLUX_VAE, ", FLUX.1's")],
             [
                 "- The picture: 512 to 1024 pixels a side is what PiD was trained for. Describe it in the first text.",
                 "- degrade_sigma on PiD Latent Conditioning: 0 keeps to the picture, 0.1 to 0.4 draws small flaws "
@@ -469,12 +457,12 @@ def pid_with_cfg_undistilled_flux() -> Graph:
     )
     picture, teacher = "1. The picture as a latent", "2. The teacher draws it at four times the size"
     image = graph.add("LoadImage", 0, picture, image=PHOTO, height_=380)
-    vae = graph.add("VAELoader", 0, picture, vae_name="ae.safetensors")
-    latent = graph.add("VAEEncode", 0, picture, pixels=image[0], vae=vae[0])
+    vae = flux_vae(graph, 0, picture)
+    latent = graph.add("VAEEncode", 0, picture, pixels=image[0], vae=vae)
     model = graph.add("PiDKitLoader", 1, teacher, model_name=f"fetch: {pid}", width_=460)
-    clip = graph.add("CLIPLoader", 1, teacher, clip_name=GEMMA, type="pixeldit", width_=460)
+    clip = text_encoder(graph, 1, teacher)
     captions = [
-        graph.add(*("PiDKitCaption", 1, teacher), title=title, text=text, clip=clip[0], width_=460, height_=190)
+        graph.add(*("PiDKitCaption", 1, teacher), title=title, text=text, clip=clip, width_=460, height_=190)
         for title, text in (("What the picture shows", "A photo, sharp and detailed."), ("Negative text", NEGATIVE))
     ]
     pid_conditioning = graph.add(
@@ -503,7 +491,7 @@ def pid_with_pixeldit_text_to_image() -> Graph:
         "pid_with_pixeldit_text_to_image",
         note(
             "PixelDiT: text straight to pixels",
-            [f"- **diffusion_models**: {name} (PiD Loader fetches it)", GEMMA_LINE],
+            [fetched(name), GEMMA_LINE],
             [
                 "- Size: 1024 x 1024 is what it was trained for. For 512 x 512 put ModelSamplingSD3 with shift 2 after "
                 "PiD Loader.",
@@ -517,9 +505,9 @@ def pid_with_pixeldit_text_to_image() -> Graph:
     )
     read, drawn = "1. Model and text", "2. Draw"
     model = graph.add("PiDKitLoader", 0, read, model_name=f"fetch: {name}", width_=420)
-    clip = graph.add("CLIPLoader", 0, read, clip_name=GEMMA, type="pixeldit", width_=420)
+    clip = text_encoder(graph, 0, read)
     texts = [
-        graph.add("PiDKitCaption", 1, read, title=title, text=text, clip=clip[0], width_=400, height_=190)
+        graph.add("PiDKitCaption", 1, read, title=title, text=text, clip=clip, width_=400, height_=190)
         for title, text in (("What the picture shows", PROMPT), ("Negative text", NEGATIVE))
     ]
     canvas = graph.add("EmptyChromaRadianceLatentImage", 2, drawn, width=1024, height=1024)

@@ -1,106 +1,186 @@
-"""Draws example_workflows/NAME.jpg for the workflows that no small model can run: the graph itself, as a card.
-
-`python scripts/workflow_pictures.py NAME ...`; without names, all that have no picture yet.
+"""Draws example_workflows/NAME.jpg, which the template browser shows: results of the bundled model where a workflow
+runs on it, else a drawing of what comes out, labelled as such. `make thumbnails`, or with NAME ... only those.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 
+import torch
+from lighthouse import lighthouse
 from PIL import Image, ImageDraw, ImageFont
 
 from comfy_env import ROOT
 
+sys.path.insert(0, str(ROOT))
+from pid_core import NANO_PATH, decode, degrade, load_network
+from pid_core.rgb import to_image, to_rgb_latent
+
 FOLDER = ROOT / "example_workflows"
-SIZE, MARGIN, TOP = (1280, 800), 40, 120
-WIRES = {
-    **{"MODEL": "#b39ddb", "CLIP": "#ffd500", "CONDITIONING": "#ffa931", "LATENT": "#ff9cf9", "VAE": "#ff6e6e"},
-    **{"IMAGE": "#64b5f6", "SIGMAS": "#cdffcd", "SAMPLER": "#d5c8ff", "STRING": "#8aa", "FLOAT": "#8aa"},
+SIDE, LARGEST = 512, 60_000  # pixels, bytes of a file
+INK, SHADE = (255, 255, 255), (0, 0, 0)
+
+
+@cache
+def network():
+    return load_network(NANO_PATH)
+
+
+@cache
+def photo(name: str, node: int = 0) -> Image.Image:
+    """The picture that a workflow reads, the first or a later one."""
+    names = [entry["inputs"]["image"] for entry in api(name).values() if entry["class_type"] == "LoadImage"]
+    with Image.open(FOLDER / names[node]) as file:
+        return file.convert("RGB")
+
+
+def api(name: str) -> dict:
+    return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def setting(name: str, key: str):
+    """The first widget of that name in a workflow."""
+    return next(entry["inputs"][key] for entry in api(name).values() if key in entry["inputs"])
+
+
+@cache
+def restored(name: str, node: int = 0, sigma: float = 0.0) -> Image.Image:
+    """Its picture, four times as large by the bundled model with the workflow's own number of steps."""
+    pixels = torch.frombuffer(bytearray(photo(name, node).tobytes()), dtype=torch.uint8).float() / 255
+    latent = to_rgb_latent(pixels.view(1, photo(name, node).height, photo(name, node).width, 3), crop=True)
+    if sigma:
+        latent = degrade(latent, sigma, "rgb", 0)
+    drawn = decode(network(), latent, degrade_sigma=sigma, steps=setting(name, "steps"), seed=0)
+    return Image.fromarray((to_image(drawn)[0] * 255).round().byte().numpy())
+
+
+def window(picture: Image.Image, centre: tuple[float, float], part: float, size: tuple[int, int]) -> Image.Image:
+    """The part of a picture around a point (fractions), as high as that part of its height, at this size."""
+    height = part * picture.height
+    width = height * size[0] / size[1]
+    left = min(max(centre[0] * picture.width - width / 2, 0), picture.width - width)
+    top = min(max(centre[1] * picture.height - height / 2, 0), picture.height - height)
+    return picture.resize(size, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+
+
+def write(card: Image.Image, text: str, at: tuple[float, float], size: int = 24, anchor: str = "la") -> None:
+    pen = ImageDraw.Draw(card)
+    pen.text(at, text, INK, ImageFont.load_default(size), anchor, stroke_width=max(2, size // 9), stroke_fill=SHADE)
+
+
+def before_and_after(name: str, centre: tuple[float, float], part: float, node: int = 0) -> Image.Image:
+    """Left the picture as it was, right by the bundled model."""
+    sizes = ((SIDE // 2, SIDE), (SIDE // 2, SIDE))
+    card = Image.new("RGB", (SIDE, SIDE))
+    whole = [window(picture, centre, part, (SIDE, SIDE)) for picture in (photo(name, node), restored(name, node))]
+    for i, (picture, size) in enumerate(zip(whole, sizes, strict=True)):
+        card.paste(picture.crop((i * size[0], 0, (i + 1) * size[0], SIDE)), (i * size[0], 0))
+    ImageDraw.Draw(card).line((SIDE / 2, 0, SIDE / 2, SIDE), INK, 3)
+    write(card, "before", (16, SIDE - 16), anchor="ld")
+    write(card, "4x", (SIDE - 16, SIDE - 16), 36, anchor="rd")
+    return card
+
+
+def windows(name: str) -> Image.Image:
+    """The enlarged picture with overlapping windows over it, one of them in full light."""
+    picture = window(restored(name), (0.33, 0.4), 0.75, (SIDE, SIDE))
+    card = Image.blend(picture, Image.new("RGB", (SIDE, SIDE)), 0.45)
+    pen, side, step = ImageDraw.Draw(card), 206, 153
+    boxes = [
+        (x, y, x + side, y + side) for y in range(0, SIDE - side + 1, step) for x in range(0, SIDE - side + 1, step)
+    ]
+    for box in boxes:
+        pen.rectangle(box, outline=(200, 200, 200), width=2)
+    card.paste(picture.crop(boxes[4]), boxes[4][:2])
+    pen.rectangle(boxes[4], outline=(255, 200, 40), width=4)
+    write(card, "in windows", (16, SIDE - 16), anchor="ld")
+    return card
+
+
+def each(name: str, sigmas: tuple[float, ...], centres: tuple[tuple[float, float], ...]) -> Image.Image:
+    """Three pictures, above as they were, below each with a strength of its own."""
+    card = Image.new("RGB", (SIDE, SIDE), (20, 20, 22))
+    size, gap = ((SIDE - 8) // 3, SIDE // 2 - 2), 4
+    for i, (sigma, centre) in enumerate(zip(sigmas, centres, strict=True)):
+        x = i * (size[0] + gap)
+        card.paste(window(photo(name, i), centre, 0.75, size), (x, 0))
+        card.paste(window(restored(name, i, sigma), centre, 0.75, size), (x, size[1] + gap))
+        write(card, f"{sigma:g}", (x + 12, SIDE - 12), 30, anchor="ld")
+    write(card, "before", (12, 10))
+    return card
+
+
+def sweep(name: str, sigmas: tuple[float, ...]) -> Image.Image:
+    """One picture at four strengths."""
+    card = Image.new("RGB", (SIDE, SIDE), (20, 20, 22))
+    side = SIDE // 2 - 2
+    for i, sigma in enumerate(sigmas):
+        at = (i % 2 * (side + 4), i // 2 * (side + 4))
+        card.paste(window(restored(name, 0, sigma), (0.45, 0.3), 0.6, (side, side)), at)
+        write(card, f"{sigma:g}", (at[0] + 12, at[1] + side - 10), 30, anchor="ld")
+    return card
+
+
+def schematic(name: str, *, title: str, small: str, large: str, hue: float, noisy: bool = False) -> Image.Image:
+    """A small latent and the large picture drawn from it: a drawing by code, not a result."""
+    scene = lighthouse(SIDE, hue)
+    card = scene.copy()
+    pen = ImageDraw.Draw(card)
+    write(card, title, (20, 18), 38)
+    write(card, large, (SIDE - 18, SIDE - 44), 30, anchor="rd")
+    write(card, "schematic drawing, not a result", (SIDE - 18, SIDE - 14), 16, anchor="rd")
+    if small:
+        side, at = SIDE // 4, (22, SIDE - 22 - SIDE // 4)
+        latent = scene.resize((16, 16), Image.Resampling.BOX)
+        if noisy:
+            noise = Image.effect_noise((16, 16), 90).convert("RGB")
+            latent = Image.blend(latent, noise, 0.4)
+        box = (*at, at[0] + side, at[1] + side)
+        card.paste(latent.resize((side, side), Image.Resampling.NEAREST), at)
+        pen.rectangle(box, outline=INK, width=3)
+        write(card, small, (at[0] + 1, at[1] - 8), 18, anchor="ld")
+    return card
+
+
+def generator(title: str, hue: float, **more) -> Callable[[str], Image.Image]:
+    values = {"small": "latent of 1024 x 1024", "large": "4096 x 4096"} | more
+    return partial(schematic, title=title, hue=hue, **values)
+
+
+PICTURES: dict[str, Callable[[str], Image.Image]] = {
+    "pid_upscale_demo": partial(before_and_after, centre=(0.33, 0.4), part=0.75),
+    "pid_context_window_demo": windows,
+    "pid_tune_per_image": partial(each, sigmas=(0.0, 0.1, 0.2), centres=((0.3, 0.4), (0.5, 0.4), (0.45, 0.35))),
+    "pid_sigma_sweep": partial(sweep, sigmas=(0.0, 0.1, 0.2, 0.3)),
+    "pid_with_flux_upscale_picture": generator("Photo to 2K", 0.0, small="photo", large="2048 x 2048"),
+    "pid_with_flux_to_4k": generator("FLUX.1", 0.1),
+    "pid_with_flux_early_stop": generator("FLUX.1, 24 of 28 steps", 0.2, small="noisy latent", noisy=True),
+    "pid_with_flux2_klein_to_4k": generator("FLUX.2 Klein", 0.3),
+    "pid_with_z_image_turbo_to_4k": generator("Z-Image-Turbo", 0.4),
+    "pid_with_sd3_to_4k": generator("SD 3.5", 0.5),
+    "pid_with_sdxl_to_4k": generator("SDXL", 0.6),
+    "pid_with_qwen_image_to_4k": generator("Qwen-Image", 0.7),
+    "pid_with_cfg_undistilled_flux": generator("25 steps, cfg 5", 0.8, small="photo", large="four times"),
+    "pid_with_pixeldit_text_to_image": generator("PixelDiT", 0.9, small="", large="text to 1024 x 1024"),
 }
-BACK, BOX, HEAD, TEXT, FAINT = "#1e1e22", "#34343a", "#44444c", "#f2f2f2", "#a8a8b0"
 
 
-def draw(workflow: dict, name: str) -> Image.Image:
-    """The card of one workflow in the UI format: groups, nodes, wires; the note's heading as title."""
-    nodes = {n["id"]: n for n in workflow["nodes"] if n["type"] not in ("Note", "MarkdownNote")}
-    note = next(n["widgets_values"][0] for n in workflow["nodes"] if n["id"] not in nodes)
-    image = Image.new("RGB", SIZE, BACK)
-    pen = ImageDraw.Draw(image)
-    pen.text((MARGIN, 28), note.splitlines()[0].lstrip("# "), fill=TEXT, font=ImageFont.load_default(40))
-    pen.text((MARGIN, 80), f"{name}.json", fill=FAINT, font=ImageFont.load_default(20))
-
-    boxes = [group["bounding"] for group in workflow["groups"]]
-    left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
-    right, bottom = max(b[0] + b[2] for b in boxes), max(b[1] + b[3] for b in boxes)
-    across = (SIZE[0] - 2 * MARGIN) / (right - left)
-    down = (SIZE[1] - TOP - MARGIN) / (bottom - top)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return MARGIN + (x - left) * across, TOP + (y - top) * down
-
-    for group in workflow["groups"]:
-        x, y, width, height = group["bounding"]
-        pen.rounded_rectangle((*at(x, y), *at(x + width, y + height)), 8, outline=group["color"], width=2)
-        spot = at(x, y)
-        pen.text((spot[0] + 10, spot[1] + 6), group["title"], fill=FAINT, font=ImageFont.load_default(17))
-    for node in nodes.values():
-        _box(pen, node, at)
-    for _, source, output, target, slot, kind in workflow["links"]:
-        _wire(pen, _port(nodes[source], output, 1, at), _port(nodes[target], slot, 0, at), WIRES.get(kind, FAINT))
-    for node in nodes.values():
-        _title(pen, node, at)
-    return image
-
-
-def _box(pen: ImageDraw.ImageDraw, node: dict, at) -> None:
-    (x, y), (width, height) = node["pos"], node["size"]
-    box = (*at(x, y), *at(x + width, y + height))
-    pen.rounded_rectangle(box, 6, fill=BOX, outline=HEAD)
-
-
-def _title(pen: ImageDraw.ImageDraw, node: dict, at) -> None:
-    left, top = at(*node["pos"])
-    room = at(node["pos"][0] + node["size"][0], 0)[0] - left - 24
-    longest = max(node["title"].split(), key=len)
-    font = next(f for size in range(15, 0, -1) if pen.textlength(longest, f := ImageFont.load_default(size)) <= room)
-    lines = [""]
-    for word in node["title"].split():
-        longer = f"{lines[-1]} {word}".strip()
-        lines = [*lines[:-1], longer] if pen.textlength(longer, font) <= room or not lines[-1] else [*lines, word]
-    text = {"font": font, "spacing": 2}
-    spot = (left + 12, top + 6)
-    pen.rectangle(pen.multiline_textbbox(spot, "\n".join(lines), **text), fill=BOX)  # no wire through the words
-    pen.multiline_text(spot, "\n".join(lines), fill=TEXT, **text)
-
-
-def _port(node: dict, slot: int, side: int, at) -> tuple[float, float]:
-    """Where a wire meets the node: side 0 is left, 1 right."""
-    (x, y), (width, height) = node["pos"], node["size"]
-    ports = len(node["outputs"] if side else node["inputs"])
-    return at(x + side * width, y + height * (0.35 + 0.6 * (slot + 0.5) / max(ports, 1)))
-
-
-def _wire(pen: ImageDraw.ImageDraw, start, end, colour: str) -> None:
-    bend = max(24.0, abs(end[0] - start[0]) / 2)
-    points = []
-    for i in range(33):
-        t = i / 32
-        weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-        xs = (start[0], start[0] + bend, end[0] - bend, end[0])
-        ys = (start[1], start[1], end[1], end[1])
-        points.append(
-            (sum(w * x for w, x in zip(weights, xs, strict=True)), sum(w * y for w, y in zip(weights, ys, strict=True)))
-        )
-    pen.line(points, fill=colour, width=3, joint="curve")
+def save(card: Image.Image, name: str) -> None:
+    """As JPEG, no larger than LARGEST."""
+    path = FOLDER / f"{name}.jpg"
+    for quality in range(90, 50, -5):
+        card.save(path, quality=quality, optimize=True)
+        if path.stat().st_size <= LARGEST:
+            break
+    print(path)
 
 
 def main(names: list[str]) -> int:
-    names = names or [p.stem for p in sorted(FOLDER.glob("*.json")) if not p.with_suffix(".jpg").exists()]
-    for name in names:
-        card = draw(json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")), name)
-        card.save(FOLDER / f"{name}.jpg", quality=88)
-        print(FOLDER / f"{name}.jpg")
+    for name in names or PICTURES:
+        save(PICTURES[name](name), name)
     return 0
 
 

@@ -195,6 +195,21 @@ class FrontEnd:
             node,
         )
 
+    def boxes(self) -> list[dict]:
+        """Where every node is on the page, as it is drawn: type, left, top, right, bottom in CSS pixels."""
+        self.settle()
+        return self.js(
+            """() => app.graph.nodes.map(node => {
+              const drawn = document.querySelector(`.lg-node[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+              const view = app.canvas.canvas.getBoundingClientRect(), { scale, offset } = app.canvas.ds;
+              const [x, y, width, height] = node.getBounding();
+              const left = drawn?.left ?? view.x + (x + offset[0]) * scale;
+              const top = drawn?.top ?? view.y + (y + offset[1]) * scale;
+              return { type: node.type, left, top, right: left + (drawn?.width ?? width * scale),
+                       bottom: top + (drawn?.height ?? height * scale) };
+            })"""
+        )
+
     def show(self, *nodes: int) -> None:
         """Moves the view so that these nodes, or all, fill the page."""
         self.js(

@@ -173,7 +173,7 @@ def save_vae(path) -> str:
 
 def test_the_example_workflow_runs_on_small_stand_ins(comfy, comfyui, root):
     graph = json.loads((root / "example_workflows" / "api" / "pid_with_flux_upscale_picture.json").read_text())
-    assert len(graph) <= 8
+    assert len(graph) < 12  # what ComfyUI's own nodes need
     inputs = {entry["class_type"]: entry["inputs"] for entry in graph.values()}
     models = comfy.models
     inputs["LoadImage"]["image"] = comfy.upload(picture(37, 51))
@@ -181,8 +181,10 @@ def test_the_example_workflow_runs_on_small_stand_ins(comfy, comfyui, root):
     inputs["PiDKitLoader"]["model_name"] = save_tiny(models / "diffusion_models" / "upscale_flux.safetensors").name
     inputs["VAELoader"]["vae_name"] = save_vae(models / "vae" / "upscale_vae.safetensors")
     inputs["CLIPLoader"]["clip_name"] = save_encoder(models / "text_encoders" / "upscale_gemma.safetensors").name
+    graph = {key: node for key, node in graph.items() if node["class_type"] != "PiDKitDownload"}
     shown = []
     done = comfy.queue(graph, on_event=lambda kind, data: shown.append(data) if kind == "text" else None)
-    image = comfy.images(done)[0]
+    (save,) = (key for key, node in graph.items() if node["class_type"] == "SaveImage")
+    (image,) = comfy.images(done, save)
     assert image.shape == (4 * 37, 4 * 51, 3) and image.std() > 5
     assert any("padded to 56 x 40, PiD makes it 224 x 160, finished: 204 x 148" in str(data) for data in shown)

@@ -114,6 +114,8 @@ def test_workflows_name_what_is_missing_and_how_to_get_it(comfyui, capsys):
         "4": {"class_type": "VAELoader", "inputs": {"vae_name": "pixel_space"}},
         "5": {"class_type": "UNETLoader", "inputs": {"unet_name": "somebodys.safetensors"}},
         "6": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
+        "7": {"class_type": "PiDKitDownload", "inputs": {"file": "qwen_image_vae.safetensors"}},
+        "8": {"class_type": "VAELoader", "inputs": {"vae_name": ["7", 0]}},
     }
     (inventory.WORKFLOWS / "four_k.json").write_text(json.dumps(graph))
     bundled = {"1": {"class_type": "PiDKitLoader", "inputs": {"model_name": "pid_nano (bundled)"}}}
@@ -121,7 +123,8 @@ def test_workflows_name_what_is_missing_and_how_to_get_it(comfyui, capsys):
     _, out = run(comfyui, capsys)
     lines = [line.strip() for line in out.splitlines()]
     assert "small: ready" in lines
-    assert "four_k: 3 of 4 files missing" in lines
+    assert "four_k: 4 of 5 files missing" in lines
+    assert "vae/qwen_image_vae.safetensors: python -m pid_core fetch qwen_image_vae.safetensors" in lines
     assert f"diffusion_models/{SDXL}: python -m pid_core fetch {SDXL}" in lines
     assert f"text_encoders/{GEMMA}: python -m pid_core fetch {GEMMA}" in lines
     assert "diffusion_models/somebodys.safetensors: the note in the workflow says where it comes from" in lines
