@@ -20,8 +20,10 @@ from .rgb_latent import PiDKitRGBLatent
 from .sigma_sweep import PiDKitSigmaSweep
 from .sigma_tuner import PiDKitSigmaTuner
 from .sigmas import PiDKitSigmas
+from .upscale import PiDKitUpscale
 
 NODES: list[type[io.ComfyNode]] = [
+    PiDKitUpscale,
     PiDKitLoader,
     PiDKitDecode,
     PiDKitConditioning,

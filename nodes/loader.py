@@ -10,8 +10,8 @@ from comfy_api.latest import io
 
 from ..pid_core import NANO_PATH
 from ..pid_core.schedule import SCHEDULES
-from .download import fetch_options, licence_input, local_choice, marked_file, obtain
 from .model import PiDKitModel, load_model
+from .obtain import fetch_options, licence_input, local_choice, marked_file, obtain
 from .show import show_on_node
 
 BUNDLED = "pid_nano (bundled)"
@@ -85,7 +85,7 @@ class PiDKitLoader(io.ComfyNode):
         cls, model_name: str, dtype: str, family: str = "auto", schedule: str = "auto", accept_licence: bool = False
     ) -> io.NodeOutput:
         file = marked_file(model_name)
-        path = _path(model_name if file is None else obtain(cls, file, accept_licence))
+        path = _path(model_name if file is None else obtain(cls, [file], accept_licence)[0])
         if path is None:
             help_ = "install this pack again" if model_name == BUNDLED else f"put it into models/{FOLDER}"
             raise FileNotFoundError(f"no such file: {model_name}; {help_}")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ..pid_core.latents import get_family
 from ..pid_core.prepare import FITS, TARGETS, Framing, finish_image, plan_framing, prepare_image
+from ..pid_core.rgb import to_rgb_latent
 from .show import show_on_node
 
 FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb")  # those whose latents ComfyUI can make of a picture
@@ -37,10 +41,11 @@ class PiDKitPrepareImage(io.ComfyNode):
             category="PiD",
             description="Brings a picture to the size PiD upscales from, its aspect kept. Before VAE Encode; what is "
             "padded or cropped here, PiD Decode or PiD Finish Image undoes.",
-            search_aliases=["pid upscale", "resize", "upscale image", "2k", "4k", "pad", "crop"],
+            search_aliases=["resize", "upscale image", "2k", "4k", "pad", "crop"],
             inputs=[
                 io.Image.Input(
-                    "image", tooltip="The picture to upscale, of any size. A transparency channel is dropped."
+                    "image",
+                    tooltip="The picture to upscale, of any size. A transparency channel is joined again at the end.",
                 ),
                 io.Combo.Input(
                     "target",
@@ -75,6 +80,11 @@ class PiDKitPrepareImage(io.ComfyNode):
                     tooltip="How many times as large the result is, with target factor, 0.25 to 16. At 4 the picture "
                     "is encoded as it is; below, it is made smaller first.",
                 ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="The family's VAE, for the output latent. Not needed for rgb, or with VAE Encode.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -84,16 +94,38 @@ class PiDKitPrepareImage(io.ComfyNode):
                     display_name="framing",
                     tooltip="How the picture lies in it, for PiD Decode or PiD Finish Image.",
                 ),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="The picture encoded, for PiD Decode or PiD Conditioning: by vae, or as PiD RGB Latent "
+                    "does for rgb. Every picture of a batch on its own.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, target: str, family: str, fit: str, factor: float = 4.0) -> io.NodeOutput:
+    def execute(cls, image: Tensor, target: str, family: str, fit: str, factor: float = 4.0, vae=None) -> io.NodeOutput:
         framing = plan_framing(*image.shape[1:3], family, target=target, factor=factor, fit=fit)
         show_on_node(cls, framing.describe())
         prepared = prepare_image(image, framing)
-        return io.NodeOutput(prepared, Framed(framing, image, prepared))
+        return io.NodeOutput(prepared, Framed(framing, image, prepared), _latent(prepared, family, vae))
+
+
+def _latent(image: Tensor, family: str, vae) -> dict | ExecutionBlocker:
+    """The LATENT of pictures that are whole cells already. Without what encodes them, an error for who wants it."""
+    if family == "rgb":
+        return {"samples": to_rgb_latent(image)}
+    if vae is None:
+        return ExecutionBlocker(f"the latent of PiD Prepare Image needs the VAE of {family}: connect vae there")
+    # one by one: VAEs for video take a batch for frames
+    latent = torch.cat([vae.encode(image[i : i + 1]) for i in range(image.shape[0])])
+    row = get_family(family)
+    if latent.shape[1] != row.channels:
+        raise ValueError(
+            f"this VAE gives latents of {latent.shape[1]} channels, those of {family} have {row.channels}: load the "
+            f"VAE of {family}, or set family to the one that the VAE and the PiD file are of"
+        )
+    return {"samples": latent}
 
 
 class PiDKitFinishImage(io.ComfyNode):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from comfy_execution.progress import get_progress_state
 from server import PromptServer
+
+_own: dict[str, list[str]] = {}  # what nodes of the running prompt wrote on themselves
+_prompt: str | None = None
 
 
 def show_on_node(node: type[io.ComfyNode], *lines: str) -> None:
@@ -12,7 +16,26 @@ def show_on_node(node: type[io.ComfyNode], *lines: str) -> None:
 
 
 def send_text(node_id: str | None, *lines: str) -> None:
-    """Write lines on a node, also while another one runs; without an id nothing happens."""
-    if node_id:
-        # the Vue rendering of nodes takes a line's end for a space
-        PromptServer.instance.send_progress_text(";\n".join(line for line in lines if line), node_id)
+    """Write lines on a node, also while another one runs; without an id nothing happens.
+
+    A node that another one expanded into is not on the canvas: its lines go below that one's own.
+    """
+    if not node_id:
+        return
+    shown, written = _node_on_canvas(node_id), [line for line in lines if line]
+    if shown == node_id:
+        _own[node_id] = written
+    else:
+        own = _own.get(shown, [])
+        written = [*own, *(line for line in written if line not in own)]
+    # the Vue rendering of nodes takes a line's end for a space
+    PromptServer.instance.send_progress_text(";\n".join(written), shown)
+
+
+def _node_on_canvas(node_id: str) -> str:
+    global _prompt
+    progress = get_progress_state()
+    if progress.prompt_id != _prompt:
+        _own.clear()
+        _prompt = progress.prompt_id
+    return progress.dynprompt.get_display_node_id(node_id)

@@ -13,7 +13,7 @@ from ..pid_core.caption_cache import CaptionCache
 from ..pid_core.captions import CAPTION_LENGTH, Caption, caption_tokens, check_states
 from ..pid_core.fingerprint import fingerprint
 from ..pid_core.hub import get_file
-from .download import local_choice
+from .obtain import local_choice
 
 CACHE_MB = "PIDKIT_CAPTION_CACHE_MB"  # environment variable; 0 turns the cache off
 FOLDERS = ("text_encoders", "clip_gguf")  # the second is what the GGUF pack registers

@@ -51,15 +51,17 @@ def estimate_quality(image: Tensor) -> Quality:
     return Quality(noise, _blur(pixels.mean(0), noise))
 
 
-def suggest_sigma(quality: Quality) -> float:
+def suggest_sigma(quality: Quality, *, invents: bool = True) -> float:
     """degrade_sigma for an image of this quality: 0 for a clean and sharp one, at most 0.8, in steps of 0.05.
+
+    invents: whether the model can draw what a blur took; the bundled one cannot, and is only told of noise.
 
     Noise: the latent's own noise of level sigma must drown the grain, sigma / (1 - sigma) = 4 * noise. Blur: a Gaussian
     of b pixels leaves about SHARP / b of the resolution, and the rest is to be invented.
     """
     drown = 4 * quality.noise
     for_noise = drown / (1 + drown)
-    for_blur = 0.8 * (1 - SHARP / max(quality.blur, SHARP))
+    for_blur = 0.8 * (1 - SHARP / max(quality.blur, SHARP)) if invents else 0.0
     sigma = 1 - (1 - for_noise) * (1 - for_blur)
     return min(MOST, math.floor(sigma * 20 + 0.5) / 20)
 

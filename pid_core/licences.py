@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from .files import replace_file
+from .hub import HubFile
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,43 @@ class LicenceError(ValueError):
     """The user has not accepted a licence yet; the message says what it is and how to."""
 
 
-def check_licence(key: str, record: Path, *, accept: bool, what: str, how: str) -> None:
-    """Return where the licence is free, accepted before, or accepted now, which is then written to `record`.
+def check_licences(files: Sequence[HubFile], record: Path, *, accept: bool, how: str) -> None:
+    """Return where the licences of all files are free, accepted before, or accepted now, which is written to `record`.
 
-    what: the file it is for. how: how to accept it here, for the message of the LicenceError raised otherwise.
+    how: how to accept them here, for the message of the LicenceError raised otherwise, which names all files.
     """
-    licence = LICENCES[key]
-    if not licence.ask or key in accepted(record):
+    entries = accepted(record)
+    asked = {file.licence for file in files if LICENCES[file.licence].ask} - entries.keys()
+    if not asked:
         return
     if not accept:
-        raise LicenceError(
-            f"{what} is not here yet, and its weights carry {licence.name}: {licence.summary}. Read {licence.page}; "
+        raise LicenceError(_ask(files, asked, how))
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    for key in sorted(asked):
+        names = ", ".join(file.name for file in files if file.licence == key)
+        entries |= {key: {"accepted": now, "for": names, "page": LICENCES[key].page}}
+    replace_file(record, json.dumps(entries, indent=1).encode())
+
+
+def _ask(files: Sequence[HubFile], asked: set[str], how: str) -> str:
+    pages = " and ".join(LICENCES[key].page for key in sorted(asked))
+    if len(files) == 1:
+        licence = LICENCES[files[0].licence]
+        return (
+            f"{files[0].name} is not here yet, and its weights carry {licence.name}: {licence.summary}. Read {pages}; "
             f"if you accept it, {how}"
         )
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    entries = accepted(record) | {key: {"accepted": now, "for": what, "page": licence.page}}
-    replace_file(record, json.dumps(entries, indent=1).encode())
+    return (
+        f"{len(files)} files are not here yet: {'; '.join(map(describe, files))}. Read {pages}; if you accept "
+        f"{'them' if len(asked) > 1 else 'it'}, {how}, and all of them are fetched"
+    )
+
+
+def describe(file: HubFile) -> str:
+    """A file that is not here, for people: name, size, where it comes from, its terms."""
+    licence = LICENCES[file.licence]
+    size = "" if file.size is None else f"{file.size / 1e9:.1f} GB, "
+    return f"{file.name} ({size}from {file.page}, under {licence.name}: {licence.summary})"
 
 
 def accepted(record: Path) -> dict[str, dict]:

@@ -1,7 +1,8 @@
 """Fit a picture to a checkpoint: the size to encode it at, and the way back from what PiD decodes.
 
-Three sizes: the source is the picture as given; the content is the whole of it at the size the VAE reads; the canvas is
-what is encoded, the content padded or cropped to whole latent cells. PiD decodes the canvas `scale` times as large.
+Four sizes: the source is the picture as given; the output is the whole of it as asked for, to the pixel; the content is
+the whole of it at the size the VAE reads, `scale` times smaller than the output; the canvas is what is encoded, the
+content padded or cropped to whole latent cells. PiD decodes the canvas `scale` times as large.
 """
 
 from __future__ import annotations
@@ -39,19 +40,19 @@ class Framing:
     """Where a picture lies on the canvas that is encoded; sizes in pixels, `scale` from canvas to decoded image."""
 
     source: Size
-    content: Size
+    output: Size
     canvas: Size
     scale: int
+
+    @property
+    def content(self) -> Size:
+        """Pixels the whole picture takes where it is encoded; it may end within the last row and column."""
+        return Size(*(math.ceil(side / self.scale) for side in self.output))
 
     @property
     def decoded(self) -> Size:
         """What PiD makes of the canvas."""
         return self.canvas.times(self.scale)
-
-    @property
-    def output(self) -> Size:
-        """The whole picture at the decoded scale, which `finish_image` gives back."""
-        return self.content.times(self.scale)
 
     @property
     def offset(self) -> tuple[int, int]:
@@ -79,12 +80,12 @@ class Framing:
 def plan_framing(
     height: int, width: int, family: str, *, target: str = "2K", factor: float = 4.0, fit: str = "pad"
 ) -> Framing:
-    """Sizes for a picture of height x width pixels, its aspect kept to half a pixel of the content.
+    """Sizes for a picture of height x width pixels, its aspect kept to half a pixel of the output.
 
     family: decides the multiple both sides of the canvas must be of (what one latent cell covers) and the scale.
-    target: "2K" or "4K", an output with the area of 2048 x 2048 or 4096 x 4096, as the checkpoints were trained; or
-    "factor", an output `factor` times the source. fit: "pad" the content to the multiple, or "crop" it.
-    Raises ValueError in one line.
+    target: "2K" or "4K", an output with the area of 2048 x 2048 or 4096 x 4096, as the checkpoints were trained, less
+    where a long picture would be longer than MAX_SIDE; or "factor", an output of round(side * factor) on each side.
+    fit: "pad" the content to the multiple, or "crop" it. Raises ValueError in one line.
     """
     row = get_family(family)
     if height < 1 or width < 1:
@@ -96,19 +97,19 @@ def plan_framing(
             raise ValueError(f"factor must be above 0, got {factor}")
         enlarge = factor
     elif target in TARGETS:
-        enlarge = TARGETS[target] / math.sqrt(height * width)
+        enlarge = min(TARGETS[target] / math.sqrt(height * width), MAX_SIDE / max(height, width))
     else:
         raise ValueError(f"target is {target!r}; choose one of {', '.join([*TARGETS, 'factor'])}")
 
     source = Size(height, width)
-    content = Size(*(max(1, round(side * enlarge / row.sr_scale)) for side in source))
+    output = Size(*(max(1, round(side * enlarge)) for side in source))
     whole_cells = math.ceil if fit == "pad" else math.floor
-    canvas = Size(*(whole_cells(side / row.down) * row.down for side in content))
-    framing = Framing(source, content, canvas, row.sr_scale)
+    canvas = Size(*(whole_cells(side / (row.down * row.sr_scale)) * row.down for side in output))
+    framing = Framing(source, output, canvas, row.sr_scale)
     if min(canvas) == 0:
         raise ValueError(
-            f"{source} becomes {content}, and {family} needs at least {row.down} pixels a side: set fit to pad, or a "
-            "larger target"
+            f"{source} becomes {framing.content}, and {family} needs at least {row.down} pixels a side: set fit to "
+            "pad, or a larger target"
         )
     if max(framing.decoded) > MAX_SIDE:
         raise ValueError(
@@ -123,7 +124,7 @@ def prepare_image(image: Tensor, framing: Framing) -> Tensor:
 
     Resized bicubic, averaged where it gets smaller (as the networks were trained on); padding mirrors the picture.
     """
-    content = _resize(to_pixels(image), framing.content)
+    content = _content(to_pixels(image), framing)
     rows, cols = (
         _mirrored(start, kept, whole, image.device)
         for start, kept, whole in zip(framing.offset, framing.canvas, framing.content, strict=True)
@@ -134,18 +135,22 @@ def prepare_image(image: Tensor, framing: Framing) -> Tensor:
 def finish_image(decoded: Tensor, framing: Framing, source: Tensor) -> Tensor:
     """Undo the canvas: what PiD decoded, [B, H, W, 3] in [0, 1], to the whole picture at the same scale.
 
-    Padding is cut off. What was cropped comes from `source` [B or 1, h, w, 3 or 4], plainly enlarged.
-    Raises ValueError when the image is not what PiD makes of this canvas.
+    Padding is cut off. What was cropped comes from `source` [B or 1, h, w, 3 or 4], plainly enlarged; so does its
+    transparency, as a fourth channel. Raises ValueError when the image is not what PiD makes of this canvas.
     """
     check_decoded(decoded.shape[:3], framing, source)
     top, left = (n * framing.scale for n in framing.offset)
     height, width = framing.output
     if framing.padded:
-        return decoded[:, -top : height - top, -left : width - left].contiguous()
-    whole = _resize(to_pixels(source), framing.output).add_(1).div_(2).clamp_(0, 1).movedim(1, -1)
-    whole = whole.expand(decoded.shape[0], -1, -1, -1).to(decoded, copy=True)
-    whole[:, top : top + decoded.shape[1], left : left + decoded.shape[2]] = decoded
-    return whole
+        whole = decoded[:, -top : height - top, -left : width - left].contiguous()
+    else:
+        whole = _enlarged(source[..., :3], framing.output)
+        whole = whole.expand(decoded.shape[0], -1, -1, -1).to(decoded, copy=True)
+        whole[:, top : top + decoded.shape[1], left : left + decoded.shape[2]] = decoded
+    if not _has_alpha(source):
+        return whole
+    alpha = _enlarged(source[..., 3:], framing.output).to(whole)
+    return torch.cat([whole, alpha.expand(whole.shape[0], -1, -1, -1)], -1)
 
 
 def check_decoded(shape: Sequence[int], framing: Framing, source: Tensor) -> None:
@@ -156,14 +161,38 @@ def check_decoded(shape: Sequence[int], framing: Framing, source: Tensor) -> Non
             f"the image is {Size(*size)}, but the picture from PiD Prepare Image decodes to {framing.decoded}: connect "
             "what PiD made of that picture"
         )
-    if not framing.padded and source.shape[0] not in (1, images):
+    if (_has_alpha(source) or not framing.padded) and source.shape[0] not in (1, images):
         raise ValueError(f"{images} images were decoded from {source.shape[0]} pictures: as many are needed")
+
+
+def _has_alpha(image: Tensor) -> bool:
+    return image.shape[-1] == 4
+
+
+def _enlarged(image: Tensor, size: Size) -> Tensor:
+    """[B, h, w, C] in [0, 1] at another size, bicubic, not out of range."""
+    return _resize(image.movedim(-1, 1).float(), size).clamp(0, 1).movedim(1, -1)
 
 
 def _resize(pixels: Tensor, size: Size) -> Tensor:
     if pixels.shape[-2:] == size:
         return pixels
     return F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+
+
+def _content(pixels: Tensor, framing: Framing) -> Tensor:
+    """The whole picture [B, C, h, w] where it is encoded. What is beyond its end in the last pixels is mirrored."""
+    size = framing.content
+    if framing.output == size.times(framing.scale):
+        return _resize(pixels, size)
+    factors = [out / framing.scale / side for out, side in zip(framing.output, framing.source, strict=True)]
+    rows, cols = (
+        # one pixel of the content, and what the bicubic filter reads around it
+        _mirrored(0, side + math.ceil(3 / factor + 3), side, pixels.device)
+        for side, factor in zip(framing.source, factors, strict=True)
+    )
+    longer = pixels[:, :, rows][..., cols]
+    return F.interpolate(longer, scale_factor=factors, mode="bicubic", antialias=True)[..., : size.height, : size.width]
 
 
 def _mirrored(start: int, count: int, size: int, device: torch.device) -> Tensor:

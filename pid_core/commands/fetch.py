@@ -9,7 +9,7 @@ from pathlib import Path
 from ..comfy_home import find_comfyui, model_files, model_folders
 from ..fetch import fetch
 from ..hub import FILES, HubFile, get_file, local_name
-from ..licences import LICENCES, check_licence
+from ..licences import LICENCES, check_licences
 
 RECORD = Path("user") / "__pidkit" / "licences.json"  # under ComfyUI, where the nodes keep it too
 
@@ -50,7 +50,7 @@ def _fetch(file: HubFile, to: Path | None, comfyui: Path | None, record: Path, a
         print(f"{file.name} is here already", file=sys.stderr)
         return here[name]
     licence = LICENCES[file.licence]
-    check_licence(file.licence, record, accept=accept, what=file.name, how="add --accept-licence")
+    check_licences([file], record, accept=accept, how="add --accept-licence")
     print(f"{file.name} from {file.page}, under {licence.name} ({licence.summary})", file=sys.stderr)
     return fetch(file, folders[0])
 

@@ -87,3 +87,17 @@ def save_tiny(
         weights["default_caption"] = torch.randn(caption, config.caption_width, generator=generator)
     save_file(weights, path, {"pid_config": json.dumps(asdict(config))} if metadata else None)
     return path
+
+
+def save_vae(path: Path, channels: int = 16) -> Path:
+    """A VAE of factor 8 with random weights, in the smallest layout that VAELoader takes. Needs ComfyUI's modules."""
+    import comfy.taesd.taesd
+
+    shapes = comfy.taesd.taesd.TAESD(latent_channels=channels).state_dict()
+    generator = torch.Generator().manual_seed(3)
+    weights = {
+        k: torch.randn(v.shape, generator=generator) / max(1, v[0].numel() if v.ndim else 1) ** 0.5
+        for k, v in shapes.items()
+    }
+    save_file(weights, path)
+    return path

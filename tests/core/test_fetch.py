@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hub_server import HubServer
 from pid_core.__main__ import main
 from pid_core.fetch import FetchError, fetch
 from pid_core.hub import FILES, HubFile, get_file, known_file, local_name
-from pid_core.licences import LICENCES, LicenceError, accepted, check_licence
+from pid_core.licences import LICENCES, LicenceError, accepted, check_licences
 
 ROOT = Path(__file__).parents[2]
 
@@ -386,21 +387,37 @@ def test_the_list_names_every_file_and_its_licence(capsys):
 
 def test_licences_are_asked_once_and_recorded(tmp_path):
     record = tmp_path / "user" / "licences.json"
-    ask = {"what": "a.pth", "how": "say yes"}
-    check_licence("MIT", record, accept=False, **ask)
+    free, nvidia, gemma = (replace(FILES[0], name=f"{key}.pth", licence=key) for key in ("MIT", "NSCLv1", "Gemma"))
+    check_licences([free], record, accept=False, how="say yes")
     assert not record.exists()
     with pytest.raises(LicenceError, match="say yes"):
-        check_licence("NSCLv1", record, accept=False, **ask)
-    check_licence("NSCLv1", record, accept=True, **ask)
-    check_licence("NSCLv1", record, accept=False, **ask)
+        check_licences([nvidia], record, accept=False, how="say yes")
+    check_licences([nvidia], record, accept=True, how="say yes")
+    check_licences([nvidia, free], record, accept=False, how="say yes")
     with pytest.raises(LicenceError, match="Gemma"):
-        check_licence("Gemma", record, accept=False, **ask)
-    check_licence("Gemma", record, accept=True, **ask)
+        check_licences([gemma], record, accept=False, how="say yes")
+    check_licences([gemma], record, accept=True, how="say yes")
     assert set(accepted(record)) == {"NSCLv1", "Gemma"}
-    assert accepted(record)["NSCLv1"]["for"] == "a.pth"
+    assert accepted(record)["NSCLv1"]["for"] == "NSCLv1.pth"
     record.write_text("{broken")
     with pytest.raises(LicenceError):
-        check_licence("NSCLv1", record, accept=False, **ask)
+        check_licences([nvidia], record, accept=False, how="say yes")
+
+
+def test_one_question_for_several_files(tmp_path):
+    record = tmp_path / "licences.json"
+    files = [get_file(name) for name in ("pid_sdxl_1024_to_4096_4step_bf16.safetensors", "sdxl_vae.safetensors")]
+    files.append(get_file("gemma_2_2b_it_elm_bf16.safetensors"))
+    with pytest.raises(LicenceError, match="3 files are not here yet") as caught:
+        check_licences(files, record, accept=False, how="say yes")
+    line = str(caught.value)
+    assert "\n" not in line
+    for file in files:
+        assert file.name in line and file.page in line
+        assert LICENCES[file.licence].name in line and LICENCES[file.licence].summary in line
+    assert "5.2 GB" in line and line.endswith("if you accept them, say yes, and all of them are fetched")
+    check_licences(files, record, accept=True, how="say yes")
+    assert set(accepted(record)) == {"NSCLv1", "Gemma"}
 
 
 def test_the_registry_is_sound():

@@ -1,0 +1,82 @@
+"""Known files, fetched into ComfyUI's model folders by the node that needs them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io
+
+from ..pid_core.fetch import fetch
+from ..pid_core.hub import FILES, HubFile, get_file, local_name
+from ..pid_core.licences import LICENCES, check_licences
+from .show import show_on_node
+
+MARK = "fetch: "  # before the names in a Combo that can be fetched; they stay in the list when the file is there
+HOW = "switch accept_licence on in this node and run again"
+
+
+def licence_input() -> io.Boolean.Input:
+    return io.Boolean.Input(
+        "accept_licence",
+        default=False,
+        optional=True,
+        tooltip="Only for files that are fetched: you have read the licence that the message names, and accept it. "
+        "NVIDIA's weights are for non-commercial use only (NSCLv1). Asked once and kept in ComfyUI's user folder.",
+    )
+
+
+def fetch_options(*folders: str) -> list[str]:
+    """Names of the files that can be fetched into these folders, marked."""
+    return [MARK + file.name for file in FILES if file.listed and file.folder in folders]
+
+
+def marked_file(choice: str) -> HubFile | None:
+    """The file behind a marked name, None for any other name."""
+    return get_file(choice.removeprefix(MARK)) if choice.startswith(MARK) else None
+
+
+def local_choice(file: HubFile) -> str | None:
+    """The name that ComfyUI's loaders list this file under, None where it is not there."""
+    return local_name(file, folder_paths.get_filename_list(file.folder))
+
+
+def obtain(node: type[io.ComfyNode], files: Sequence[HubFile], accept: bool) -> list[str]:
+    """The names that ComfyUI's loaders list these files under, after those were fetched that were missing.
+
+    Raises LicenceError, before anything is fetched, where a licence is not accepted; FetchError where one cannot be
+    fetched.
+    """
+    missing = [file for file in files if local_choice(file) is None]
+    record = Path(folder_paths.get_system_user_directory("pidkit")) / "licences.json"
+    check_licences(missing, record, accept=accept, how=HOW)
+    for number, file in enumerate(missing, 1):
+        _fetch(node, file, f" ({number} of {len(missing)})" if len(missing) > 1 else "")
+    return [local_choice(file) or file.name for file in files]
+
+
+def _fetch(node: type[io.ComfyNode], file: HubFile, which: str) -> None:
+    licence = LICENCES[file.licence]
+    # also where the switch came on with somebody else's workflow
+    terms = f"under {licence.name} ({licence.summary}; {licence.page})"
+    logging.info(f"PiD: fetching {file.name} from {file.page}, {terms}")
+    bar = comfy.utils.ProgressBar(file.size or 1)
+
+    def progress(done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total or done)
+        show_on_node(node, f"fetching {file.name}{which}: {done / 1e9:.2f} of {total / 1e9:.2f} GB", terms)
+
+    show_on_node(node, f"fetching {file.name}{which}", terms)
+    fetch(file, _folder(file.folder), progress=progress)
+    show_on_node(node, f"{file.name} fetched", terms)
+
+
+def _folder(name: str) -> Path:
+    """Where new files of a kind go: the folder of that name, or the first that ComfyUI was given."""
+    paths = [Path(path) for path in folder_paths.get_folder_paths(name)]
+    return next((path for path in paths if path.name == name), paths[0])

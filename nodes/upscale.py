@@ -1,0 +1,219 @@
+"""PiD Upscale: a picture in, a larger one out.
+
+It expands into the nodes that do the work, so that ComfyUI keeps what they loaded and made for the next run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+from comfy_execution.graph_utils import GraphBuilder
+from torch import Tensor
+
+from ..pid_core.colour import COLOUR_HOLDS
+from ..pid_core.estimate import estimate_quality, suggest_sigma
+from ..pid_core.hub import HubFile
+from ..pid_core.model_sets import BUNDLED_SET, MODEL_SETS, ModelSet
+from ..pid_core.prepare import TARGETS, Framing, plan_framing
+from .colour_hold import fidelity_input
+from .loader import BUNDLED
+from .obtain import licence_input, local_choice, obtain
+from .show import show_on_node
+from .text_encoder import TYPE
+
+STRENGTHS = {"faithful": 0.0, "repair": 0.3, "rebuild": 0.6}
+AUTO, OWN = "auto", "own value"
+
+
+class PiDKitUpscale(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiDKitUpscale",
+            display_name="PiD Upscale",
+            category="PiD",
+            description="Makes a picture larger, of any size and shape. Model, VAE and text encoder come with the "
+            "model set, and are fetched where they are missing.",
+            search_aliases=["upscale", "super resolution", "enlarge", "4k", "2k", "restore", "pid"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture, or a batch of them. Transparency is kept."),
+                io.Combo.Input(
+                    "model_set",
+                    options=list(MODEL_SETS),
+                    default=BUNDLED_SET.name,
+                    tooltip="bundled: the small model of this pack, no download, no text. The others are NVIDIA's PiD "
+                    "with the VAE of that name and PiD's text encoder, fetched on the first run (about 8 GB). For a "
+                    "picture made by a generator take its family; for a photo any does.",
+                ),
+                io.Combo.Input(
+                    "target",
+                    options=[*TARGETS, "factor"],
+                    default="2K",
+                    tooltip="Size of the result. 2K and 4K: the area of 2048 x 2048 or 4096 x 4096 in the picture's "
+                    "own shape. factor: a multiple of the picture, to the pixel.",
+                ),
+                io.Float.Input(
+                    "factor",
+                    default=4.0,
+                    min=0.25,
+                    max=16.0,
+                    step=0.05,
+                    tooltip="How many times as large each side becomes, with target factor. 4 shows the model all the "
+                    "picture has; below, the picture is made smaller first.",
+                ),
+                io.Combo.Input(
+                    "strength",
+                    options=[*STRENGTHS, AUTO, OWN],
+                    default="faithful",
+                    tooltip="How much is drawn anew. faithful (0): stays with the picture. repair (0.3): for a damaged "
+                    "or soft one. rebuild (0.6): invents much. auto: measured from the noise and blur of every picture "
+                    "(bundled: noise only). own value: the number below.",
+                ),
+                io.String.Input(
+                    "text",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="What the picture shows, in plain words. May be empty. The bundled model reads none.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Another seed draws other fine detail.",
+                ),
+                licence_input(),
+                io.Float.Input(
+                    "own_strength",
+                    default=0.2,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="degrade_sigma with strength own value, 0 to 1. PiD was trained up to 0.8.",
+                ),
+                io.Combo.Input(
+                    "colour_hold",
+                    options=["auto", *COLOUR_HOLDS],
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Takes colours from the picture and leaves detail alone. auto: low_frequencies for "
+                    "NVIDIA's models, none for the bundled one. See PiD Colour Hold.",
+                ),
+                fidelity_input(optional=True, advanced=True),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The picture, enlarged to exactly the size asked for.")
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            enable_expand=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        model_set: str,
+        target: str,
+        factor: float,
+        strength: str,
+        seed: int,
+        text: str = "",
+        accept_licence: bool = False,
+        own_strength: float = 0.2,
+        colour_hold: str = "auto",
+        fidelity: float = 0.0,
+    ) -> io.NodeOutput:
+        chosen = MODEL_SETS[model_set]
+        # what can be wrong with the picture is found before anything is fetched
+        framing = plan_framing(*image.shape[1:3], chosen.family, target=target, factor=factor)
+        sigmas = _sigmas(image, strength, own_strength, chosen)
+        lines = [framing.describe(), *_notes(framing, chosen, text), _describe(strength, sigmas)]
+        files = chosen.files(lambda file: local_choice(file) is not None)
+        show_on_node(cls, *lines, *map(_describe_missing, _missing(files)))
+        names = obtain(cls, files, accept_licence)
+        show_on_node(cls, *lines)
+        if colour_hold == "auto":
+            colour_hold = "none" if chosen.checkpoint is None else "low_frequencies"
+        graph = GraphBuilder()
+        source = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["image"]
+        prepare = graph.node(
+            "PiDKitPrepareImage",
+            "prepare",
+            image=source,
+            target=target,
+            family=chosen.family,
+            fit="pad",
+            factor=factor,
+        )
+        decode = graph.node(
+            "PiDKitDecode",
+            "decode",
+            latent=prepare.out(2),
+            framing=prepare.out(1),
+            degrade_sigma=0.0,
+            sigma_list=sigmas,
+            steps=chosen.steps,
+            seed=seed,
+            colour_hold=colour_hold,
+            fidelity=fidelity,
+        )
+        checkpoint = BUNDLED
+        if names:
+            checkpoint, vae, encoder = names
+            prepare.set_input("vae", graph.node("VAELoader", "vae", vae_name=vae).out(0))
+            decode.set_input("clip", graph.node("CLIPLoader", "clip", clip_name=encoder, type=TYPE).out(0))
+            decode.set_input("text", text)
+        loader = graph.node("PiDKitLoader", "model", model_name=checkpoint, dtype="auto", family=chosen.family)
+        decode.set_input("model", loader.out(0))
+        return io.NodeOutput(decode.out(0), expand=graph.finalize())
+
+    @classmethod
+    def fingerprint_inputs(cls, model_set: str, **_) -> list:
+        # a file that was replaced is loaded again, one that was deleted is fetched again
+        return [_stamp(file) for file in MODEL_SETS[model_set].files(lambda file: local_choice(file) is not None)]
+
+
+def _sigmas(image: Tensor, strength: str, own: float, chosen: ModelSet) -> list[float]:
+    """degrade_sigma for each picture of the batch."""
+    if strength == AUTO:
+        invents = chosen.checkpoint is not None
+        return [suggest_sigma(estimate_quality(picture), invents=invents) for picture in image]
+    return [own if strength == OWN else STRENGTHS[strength]] * image.shape[0]
+
+
+def _describe(strength: str, sigmas: list[float]) -> str:
+    values = sigmas if len(set(sigmas)) > 1 else sigmas[:1]
+    return f"strength {', '.join(f'{sigma:g}' for sigma in values)} ({strength})"
+
+
+def _notes(framing: Framing, chosen: ModelSet, text: str) -> list[str]:
+    notes = []
+    if framing.output.height < framing.source.height:
+        notes.append("the result is smaller than the picture: a larger target, or factor, keeps all of it")
+    if chosen.checkpoint is None and text.strip():
+        notes.append("the bundled model reads no text")
+    return notes
+
+
+def _missing(files: list[HubFile]) -> list[HubFile]:
+    return [file for file in files if local_choice(file) is None]
+
+
+def _describe_missing(file: HubFile) -> str:
+    size = "" if file.size is None else f", {file.size / 1e9:.1f} GB"
+    return f"missing: {file.name}{size}, from {file.page}"
+
+
+def _stamp(file: HubFile) -> list | None:
+    name = local_choice(file)
+    if name is None:
+        return None
+    stat = Path(folder_paths.get_full_path_or_raise(file.folder, name)).stat()
+    return [stat.st_mtime_ns, stat.st_size]
