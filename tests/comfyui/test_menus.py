@@ -4,7 +4,7 @@ import pytest
 
 from locales import inputs_of, our_nodes
 
-FIRST_PAGE = {"PiDKitLoader", "PiDKitDecode", "PiDKitPrepareImage", "PiDKitSigmaTuner"}
+FIRST_PAGE = {"PiDKitUpscale", "PiDKitLoader", "PiDKitDecode", "PiDKitPrepareImage", "PiDKitSigmaTuner"}
 OTHER_PAGES = {"PiD/sampling", "PiD/picture", "PiD/files"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
