@@ -84,6 +84,7 @@ class PiDKitUpscale(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=io.ControlAfterGenerate.fixed,
+                    advanced=True,
                     tooltip="Another seed draws other fine detail.",
                 ),
                 licence_input(),
