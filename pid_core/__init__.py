@@ -1,5 +1,16 @@
 """The pixel-DiT core: checkpoint, latent and caption in, pixels out. Pure PyTorch; never imports ComfyUI."""
 
+import importlib.util
+import sys
+
+if sys.argv[:1] == ["-m"]:  # so it is while `python -m pid_core` looks for the command line, which cannot start either
+    for _needed in ("torch", "einops", "safetensors"):
+        if importlib.util.find_spec(_needed) is None:
+            sys.exit(
+                f"pid_core: this Python has no {_needed}; run it with the Python that ComfyUI runs in, "
+                f"not {sys.executable}"
+            )
+
 from .assets import NANO_PATH
 from .checkpoint import load_network, read_checkpoint
 from .config import PiDConfig

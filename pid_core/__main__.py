@@ -6,21 +6,37 @@
 from __future__ import annotations
 
 import argparse
+import io
+import signal
 import sys
 
 import torch
 
 from .commands import COMMANDS
+from .printable import printable
+
+LONGEST_ERROR = 2000  # characters
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. Every error is one line on stderr."""
+    _print_anything()
     args = _arguments(sys.argv[1:] if argv is None else argv)
     try:
         return args.run(args)
+    except KeyboardInterrupt:
+        print("\npid_core: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        print(f"pid_core: {error}", file=sys.stderr)
+        print(f"pid_core: {printable(error, LONGEST_ERROR)}", file=sys.stderr)
         return 1
+
+
+def _print_anything() -> None:
+    # a name or an arrow that the terminal's code page lacks must not fail a run that is done
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:

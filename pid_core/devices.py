@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .printable import printable
+
 # Apple's GPUs, Intel's Arc and DirectML have no float64 and raise when a tensor of it reaches them. A device that is
 # not known to have it is taken for one of those.
 FLOAT64_DEVICES = ("cpu", "cuda")
@@ -23,3 +25,18 @@ def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype = t
 def without_float64(tensor: Tensor) -> Tensor:
     """float32 of a float64 tensor, any other as it is: for what others move to the device later."""
     return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of that name, by default the GPU where there is one. Raises ValueError for one that does not work."""
+    if name is None:
+        if hasattr(torch, "accelerator") and torch.accelerator.is_available():
+            return torch.device(torch.accelerator.current_accelerator().type)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        float(torch.zeros((), device=device))
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = printable((str(error).splitlines() or [""])[0], 120)
+        raise ValueError(f"device {printable(name)} does not work here ({reason}); leave it out, or use cpu") from None
+    return device

@@ -13,14 +13,16 @@ import uuid
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, PngImagePlugin
 from torch import Tensor
 
 from .printable import printable
+
+if TYPE_CHECKING:  # Pillow is needed for pictures only, not to import the core
+    from PIL import Image, ImageCms
 
 # How each ending is written. PNG: as small as level 9 to a few percent, in a tenth of its time. JPEG: as good as it
 # gets before files grow without a visible gain, and colours at full resolution, which is what was just restored.
@@ -56,6 +58,8 @@ class Picture(NamedTuple):
 
 def read_picture(path: Path) -> Picture:
     """Read a picture file of any mode. Raises ValueError in one line for what is no picture or cannot be kept whole."""
+    from PIL import Image
+
     path = Path(path)
     name = printable(path.name)
     if not path.exists():
@@ -170,6 +174,8 @@ def _to_rgb(file: Image.Image, profile: ImageCms.ImageCmsProfile | None, name: s
 
 def _profile(file: Image.Image) -> ImageCms.ImageCmsProfile | None:
     """The colour profile of a file, None where there is none or it is sRGB."""
+    from PIL import ImageCms
+
     data = file.info.get("icc_profile")
     if not data:
         return None
@@ -182,6 +188,8 @@ def _profile(file: Image.Image) -> ImageCms.ImageCmsProfile | None:
 
 
 def _to_srgb(picture: Image.Image, profile, name: str, notes: list[str]) -> Image.Image:
+    from PIL import ImageCms
+
     colours = picture.convert({"LA": "L", "RGBA": "RGB", "1": "L"}.get(picture.mode, picture.mode))
     try:
         return ImageCms.profileToProfile(colours, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -240,6 +248,8 @@ def write_picture(
     Written beside and renamed, so that nobody sees half a file. about: what made it, as JSON in the file's metadata.
     A file that came there meanwhile stays, without `overwrite`: the picture then gets a number behind its name.
     """
+    from PIL import Image
+
     path = Path(path)
     kind, options = FORMATS[path.suffix.lower()]
     channels = image if alpha is None else torch.cat([image, alpha[..., None].to(image)], dim=-1)
@@ -266,6 +276,8 @@ def _metadata(kind: str, about: Mapping[str, object] | None) -> dict:
     if about is None:
         return {}
     text = json.dumps(dict(about))
+    from PIL import Image, PngImagePlugin
+
     if kind == "PNG":
         info = PngImagePlugin.PngInfo()
         info.add_text("Software", "ComfyUI-PiDKit")

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..assets import NANO_PATH
 from ..checkpoint import load_network
 from ..decode import decode
+from ..devices import choose_device
 from ..latents import degrade
 from ..rgb import to_image, to_rgb_latent
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     image = read_image(args.image)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(args.device)
     net = load_network(args.model, device=device)
     if net.family != "rgb":
         raise ValueError(

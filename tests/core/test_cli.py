@@ -1,5 +1,6 @@
 """`python -m pid_core`, run as a user runs it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,53 @@ def test_the_command_may_be_named(photo, tmp_path):
     assert main([str(photo), "-o", str(short), "--steps", "1"]) == 0
     assert main(["upscale", str(photo), "-o", str(named), "--steps", "1"]) == 0
     assert short.read_bytes() == named.read_bytes()
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_it_starts_by_its_path_from_any_folder(tmp_path, isolated):
+    """As in ComfyUI's portable build, whose Python ignores the working folder."""
+    command = [sys.executable, *["-I"] * isolated, str(ROOT), "fetch", "--list"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pid_1.5_flux1_1024_to_4096_4step_bf16.safetensors" in done.stdout
+
+
+@pytest.mark.parametrize("way", [["-m", "pid_core"], [str(ROOT)]], ids=["module", "path"])
+def test_a_python_without_torch_is_told_in_one_line(way):
+    # -S: no installed packages at all
+    done = subprocess.run([sys.executable, "-S", *way, "doctor"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pid_core: this Python has no torch; run it with the Python that ComfyUI runs in")
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta", "xpu", ""])
+def test_a_device_that_does_not_work(photo, tmp_path, device, capsys):
+    assert main([str(photo), "-o", str(tmp_path / "out.png"), f"--device={device}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"pid_core: device {device} does not work here") and line.endswith("or use cpu")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_narrow_code_page_loses_no_picture(tmp_path, encoding):
+    path = tmp_path / "写真.png"
+    Image.new("RGB", (4, 4)).save(path)
+    out = tmp_path / "大.png"
+    command = [sys.executable, "-m", "pid_core", str(path), "-o", str(out), "--steps", "1"]
+    env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert out.exists() and done.stdout.decode("ascii").strip().endswith("\\u5927.png")
+
+
+def test_stopping_it_is_no_error(photo, tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pid_core.commands.upscale.decode", stopped)
+    assert main([str(photo), "-o", str(tmp_path / "out.png")]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "pid_core: stopped"
+    assert list(tmp_path.iterdir()) == [photo]
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)])
