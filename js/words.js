@@ -3,6 +3,8 @@
 import { app } from "../../scripts/app.js";
 
 const ENGLISH = {
+  showAdvanced: "Show advanced inputs",
+  hideAdvanced: "Hide advanced inputs",
   load: "Load pictures",
   loadHint: "Show the pictures and measure them. Decodes nothing.",
   faithful: "Faithful",
@@ -34,6 +36,8 @@ const ENGLISH = {
 };
 
 const CHINESE = {
+  showAdvanced: "显示高级输入",
+  hideAdvanced: "隐藏高级输入",
   load: "载入图像",
   loadHint: "显示图像并测量质量，不解码。",
   faithful: "忠实",
