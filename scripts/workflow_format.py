@@ -158,6 +158,7 @@ def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
     inputs, values = [], []
     advanced = {name for name, _, settings in _definitions(info, node) if settings.get("advanced")}
     unfolded = bool(advanced & node.inputs.keys())  # what this workflow sets is not hidden
+    folded = 0 if unfolded or not advanced else len(advanced) - 1  # rows; the button takes one
     for name, kind, settings in _definitions(info, node):
         given = node.inputs.get(name)
         if kind == COMPARE:
@@ -186,9 +187,7 @@ def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
         {"name": name, "type": kind, "links": [], "slot_index": i}
         for i, (name, kind) in enumerate(zip(info["output_name"], info["output"], strict=True))
     ]
-    height = node.height or TITLE + ROW * (
-        max(len(inputs), len(outputs)) + len(values) - (0 if unfolded else len(advanced))
-    )
+    height = node.height or TITLE + ROW * (max(len(inputs), len(outputs)) + len(values) - folded)
     return {
         "id": node.id,
         "type": node.class_type,
