@@ -41,11 +41,11 @@ def examine(comfyui: Path | None) -> dict:
         "plan_4k": plan_4k(),
     }
     if comfyui is not None:
+        found = find_models(comfyui)
         # subfolders are the user's own names
-        report["files"] = [asdict(f) | {"name": PurePosixPath(f.name).name} for f in find_models(comfyui)]
-        report["workflows"] = {
-            name: [asdict(need) for need in needs] for name, needs in workflow_needs(comfyui).items()
-        }
+        report["files"] = [asdict(file) | {"name": PurePosixPath(file.name).name} for file in found]
+        needs = workflow_needs(comfyui, found, report["bundled_model"]["decodes"])
+        report["workflows"] = {name: [asdict(need) for need in named] for name, named in needs.items()}
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from .checkpoint import read_checkpoint
 from .comfy_home import model_files, model_folders
+from .example_pictures import example_pictures
 from .hub import get_file, known_file, local_name
 
 WORKFLOWS = Path(__file__).parent.parent / "example_workflows" / "api"
@@ -25,6 +27,8 @@ _FOLDER_OF_INPUT = {
     "lora_name": "loras",
 }
 _FETCH_MARK = "fetch: "
+_PICTURE_NODES = ("LoadImage", "LoadImageMask")
+BUNDLED = "pid_nano (bundled)"  # as PiD Loader lists it
 GEMMA_WIDTH = 2304
 
 
@@ -43,12 +47,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Need:
-    """A file that a workflow names. command: what fetches it, None where this pack cannot."""
+    """A file that a workflow names. here: whether the workflow finds it as it is. how: what to do where it does not."""
 
     folder: str
     name: str
     here: bool
-    command: str | None = None
+    how: str | None = None
 
 
 def find_models(comfyui: Path) -> list[Found]:
@@ -64,35 +68,60 @@ def find_models(comfyui: Path) -> list[Found]:
     return found
 
 
-def workflow_needs(comfyui: Path) -> dict[str, list[Need]]:
-    """Name of an example workflow -> the model files it names."""
+def workflow_needs(comfyui: Path, found: list[Found], bundled_decodes: bool) -> dict[str, list[Need]]:
+    """Name of an example workflow -> the files it names: models, pictures, and the bundled model.
+
+    found: what `find_models` saw, for what is there and cannot be loaded.
+    """
     folders = model_folders(comfyui)
     here = {folder: [name for name, _ in model_files(paths)] for folder, paths in folders.items()}
+    unusable = {(file.folder, file.name): file.what for file in found if not file.usable}
     needs = {}
     for path in sorted(WORKFLOWS.glob("*.json")):
-        named = _named_files(json.loads(path.read_text(encoding="utf-8")))
-        needs[path.stem] = [_need(folder, name, here[folder]) for folder, name in sorted(named)]
+        nodes = json.loads(path.read_text(encoding="utf-8")).values()
+        named = {
+            _need(node["class_type"], key, value, here, unusable, comfyui / "input", bundled_decodes)
+            for node in nodes
+            for key, value in node["inputs"].items()
+            if isinstance(value, str)
+        }
+        needs[path.stem] = sorted(named - {None}, key=lambda need: (need.folder, need.name))
     return needs
 
 
-def _named_files(graph: dict) -> set[tuple[str, str]]:
-    """Folder and name of every model file in a graph of the API's format."""
-    named = set()
-    for node in graph.values():
-        for key, value in node["inputs"].items():
-            if node["class_type"] == "PiDKitDownload" and key == "file":
-                named.add((get_file(value).folder, value))
-            for start, folder in _FOLDER_OF_INPUT.items():
-                if key.startswith(start) and isinstance(value, str) and "." in value:
-                    named.add((folder, value.removeprefix(_FETCH_MARK)))
-    return named
-
-
-def _need(folder: str, name: str, here: list[str]) -> Need:
+def _need(
+    node: str, key: str, value: str, here: dict, unusable: dict, input_folder: Path, bundled: bool
+) -> Need | None:
+    if node in _PICTURE_NODES and key == "image":
+        return _picture(value, input_folder)
+    if value == BUNDLED:
+        return Need("bundled", value, bundled, "install this pack anew")
+    download = node == "PiDKitDownload" and key == "file"
+    loaders = (folder for start, folder in _FOLDER_OF_INPUT.items() if key.startswith(start) and "." in value)
+    folder = get_file(value).folder if download else next(loaders, None)
+    if folder is None:
+        return None
+    name = value.removeprefix(_FETCH_MARK)
     file = known_file(name)
-    if name in here or (file is not None and local_name(file, here) is not None):
-        return Need(folder, name, True)
-    return Need(folder, name, False, None if file is None else f"python -m pid_core fetch {get_file(file.name).name}")
+    there = name if name in here[folder] else file and local_name(file, here[folder])
+    if there is None:
+        fetch = "the note in the workflow says where it comes from"
+        return Need(folder, name, False, fetch if file is None else f"python -m pid_core fetch {file.name}")
+    if (folder, there) in unusable:
+        return Need(folder, name, False, unusable[folder, there])
+    # only our own nodes find a file by another path than the one they were given
+    if there != name and not (download or value.startswith(_FETCH_MARK)):
+        return Need(folder, name, False, f"it is in a subfolder: choose it in {node}")
+    return Need(folder, name, True)
+
+
+def _picture(name: str, input_folder: Path) -> Need:
+    if (input_folder / name).is_file():
+        return Need("input", name, True)
+    if name not in example_pictures():
+        return Need("input", name, False, "put a picture of that name there, or choose another in Load Image")
+    writable = input_folder.is_dir() and os.access(input_folder, os.W_OK)
+    return Need("input", name, writable, "no file can be written there")
 
 
 def _checkpoint(name: str, path: Path) -> tuple[str, bool] | None:

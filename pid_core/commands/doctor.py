@@ -50,10 +50,9 @@ def _lines(report: dict) -> Iterator[str]:
     yield "Example workflows"
     for name, needs in report["workflows"].items():
         missing = [need for need in needs if not need["here"]]
-        yield f"  {name}: {'ready' if not missing else f'{len(missing)} of {len(needs)} files missing'}"
+        yield f"  {name}: {'ready' if not missing else f'NOT READY, {len(missing)} of {len(needs)} files'}"
         for need in missing:
-            how = need["command"] or "the note in the workflow says where it comes from"
-            yield f"    {need['folder']}/{need['name']}: {how}"
+            yield f"    {need['folder']}/{need['name']}: {need['how']}"
 
 
 def _gb(size: int) -> str:

@@ -43,6 +43,11 @@ DROP = """([text, name]) => {
   for (const kind of ["dragenter", "dragover", "drop"]) target.dispatchEvent(new DragEvent(kind, where));
 }"""
 
+MISSING_MEDIA = """() => {
+  const { $pinia } = document.querySelector("#vue-app").__vue_app__.config.globalProperties;
+  return ($pinia.state.value.missingMedia.missingMediaCandidates ?? []).map((candidate) => candidate.name);
+}"""
+
 WATCH_RUNS = """() => {
   if (window.endedRuns) return;
   window.endedRuns = {};
@@ -96,10 +101,23 @@ class FrontEnd:
         self.js("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
         self.wait("() => app.graph.nodes.length === 0")
 
+    def open_anew(self, **settings: Any) -> None:
+        """`open` with a page that is loaded now: it knows the files that the server has now."""
+        self._settings = None
+        self.open(**settings)
+
+    def reload(self) -> None:
+        """What the browser's reload button does."""
+        self.page.reload()
+        self._wait_until_ready()
+
     def _load(self, body: dict) -> None:
         self._settings = body
         self.context.request.post(f"http://{self.comfy.address}/api/settings", data=json.dumps(body))
         self.page.goto(f"http://{self.comfy.address}/")
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
         self.page.wait_for_function("() => window.app?.vueAppReady && window.app?.canvas?.graph")
         self.page.locator(".p-blockui-mask, .comfyui-blockui").wait_for(state="hidden")
 
@@ -134,6 +152,13 @@ class FrontEnd:
         """Types of nodes on the canvas that nobody provides."""
         types = self.js("() => app.graph.nodes.map(n => n.type)")
         return [name for name in types if not self.js("name => name in LiteGraph.registered_node_types", name)]
+
+    def missing_media(self) -> list[str]:
+        """Files that the front end marks as missing on the nodes which name them."""
+        return self.js(MISSING_MEDIA)
+
+    def toasts(self) -> Locator:
+        return self.page.get_by_role("alert")
 
     def dialogs(self) -> Locator:
         return self.page.get_by_role("dialog")

@@ -105,29 +105,79 @@ def test_a_damaged_checkpoint_is_pointed_out(comfyui, capsys):
     assert "NOT USABLE" in line and "cannot be read" in line
 
 
+def workflow(name, **inputs):
+    """Writes an example workflow of one node for each "class_type": {inputs}."""
+    graph = {str(i): {"class_type": kind, "inputs": given} for i, (kind, given) in enumerate(inputs.items())}
+    (inventory.WORKFLOWS / f"{name}.json").write_text(json.dumps(graph))
+
+
+def report(comfyui, capsys):
+    return [line.strip() for line in run(comfyui, capsys)[1].splitlines()]
+
+
 def test_workflows_name_what_is_missing_and_how_to_get_it(comfyui, capsys):
-    put(comfyui, "vae", "sub/ae.safetensors", {"x": torch.zeros(1)})
-    graph = {
-        "1": {"class_type": "PiDKitLoader", "inputs": {"model_name": f"fetch: {SDXL}", "dtype": "auto"}},
-        "2": {"class_type": "CLIPLoader", "inputs": {"clip_name": GEMMA, "type": "pixeldit"}},
-        "3": {"class_type": "VAELoader", "inputs": {"vae_name": "ae.safetensors"}},
-        "4": {"class_type": "VAELoader", "inputs": {"vae_name": "pixel_space"}},
-        "5": {"class_type": "UNETLoader", "inputs": {"unet_name": "somebodys.safetensors"}},
-        "6": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
-        "7": {"class_type": "PiDKitDownload", "inputs": {"file": "qwen_image_vae.safetensors"}},
-        "8": {"class_type": "VAELoader", "inputs": {"vae_name": ["7", 0]}},
-    }
-    (inventory.WORKFLOWS / "four_k.json").write_text(json.dumps(graph))
-    bundled = {"1": {"class_type": "PiDKitLoader", "inputs": {"model_name": "pid_nano (bundled)"}}}
-    (inventory.WORKFLOWS / "small.json").write_text(json.dumps(bundled))
-    _, out = run(comfyui, capsys)
-    lines = [line.strip() for line in out.splitlines()]
+    put(comfyui, "vae", "ae.safetensors", {"x": torch.zeros(1)})
+    workflow(
+        "four_k",
+        PiDKitLoader={"model_name": f"fetch: {SDXL}", "dtype": "auto"},
+        CLIPLoader={"clip_name": GEMMA, "type": "pixeldit"},
+        VAELoader={"vae_name": "ae.safetensors"},
+        UNETLoader={"unet_name": "somebodys.safetensors"},
+        LoadImage={"image": "holiday.png"},
+        PiDKitDownload={"file": "qwen_image_vae.safetensors"},
+    )
+    workflow("small", PiDKitLoader={"model_name": "pid_nano (bundled)"}, VAELoader={"vae_name": "pixel_space"})
+    lines = report(comfyui, capsys)
     assert "small: ready" in lines
-    assert "four_k: 4 of 5 files missing" in lines
+    assert "four_k: NOT READY, 5 of 6 files" in lines
     assert "vae/qwen_image_vae.safetensors: python -m pid_core fetch qwen_image_vae.safetensors" in lines
     assert f"diffusion_models/{SDXL}: python -m pid_core fetch {SDXL}" in lines
     assert f"text_encoders/{GEMMA}: python -m pid_core fetch {GEMMA}" in lines
     assert "diffusion_models/somebodys.safetensors: the note in the workflow says where it comes from" in lines
+    assert any(line.startswith("input/holiday.png: ") for line in lines)
+
+
+def test_a_picture_is_ready_where_load_image_would_find_it(comfyui, capsys):
+    names = ["pidkit_photo.png", "holiday.png"]
+    for name in names:
+        workflow(name.partition(".")[0], LoadImage={"image": name})
+    assert "pidkit_photo: NOT READY, 1 of 1 files" in report(comfyui, capsys)  # it has no input folder
+    (comfyui / "input").mkdir()
+    lines = report(comfyui, capsys)
+    assert "pidkit_photo: ready" in lines and "holiday: NOT READY, 1 of 1 files" in lines
+    (comfyui / "input" / "holiday.png").touch()
+    assert "holiday: ready" in report(comfyui, capsys)
+
+
+def test_only_our_loader_looks_into_subfolders(comfyui, capsys):
+    put(comfyui, "vae", "mine/ae.safetensors", {"x": torch.zeros(1)})
+    put(comfyui, "diffusion_models", f"mine/{SDXL}", weights(spec("sdxl_v1")))
+    workflow("ours", PiDKitLoader={"model_name": f"fetch: {SDXL}"}, PiDKitDownload={"file": "ae.safetensors"})
+    workflow("cores", VAELoader={"vae_name": "ae.safetensors"})
+    lines = report(comfyui, capsys)
+    assert "ours: ready" in lines
+    assert "cores: NOT READY, 1 of 1 files" in lines
+    assert "vae/ae.safetensors: it is in a subfolder: choose it in VAELoader" in lines
+
+
+def test_a_file_that_cannot_be_loaded_is_not_ready(comfyui, capsys, monkeypatch):
+    path = put(comfyui, "diffusion_models", SDXL, weights(spec("sdxl_v1")))
+    path.write_bytes(path.read_bytes()[:-1000])
+    workflow("large", PiDKitLoader={"model_name": f"fetch: {SDXL}"})
+    workflow("small", PiDKitLoader={"model_name": "pid_nano (bundled)"})
+    monkeypatch.setattr(doctor, "NANO_PATH", comfyui / "pid_nano.safetensors")
+    lines = report(comfyui, capsys)
+    assert "large: NOT READY, 1 of 1 files" in lines
+    assert "small: NOT READY, 1 of 1 files" in lines
+
+
+def test_every_example_that_needs_no_download_is_ready_after_installation(comfyui, capsys, monkeypatch):
+    monkeypatch.undo()
+    (comfyui / "input").mkdir()
+    lines = report(comfyui, capsys)
+    ready = {line.removesuffix(": ready") for line in lines if line.endswith(": ready")}
+    files = inventory.WORKFLOWS.glob("*.json")
+    assert ready == {path.stem for path in files if "fetch: " not in path.read_text(encoding="utf-8")}
 
 
 @pytest.mark.parametrize(("free", "fits"), [(200e9, True), (8e9, True), (2e9, False)])
