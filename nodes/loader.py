@@ -9,12 +9,12 @@ import torch
 from comfy_api.latest import io
 
 from ..pid_core import NANO_PATH
+from ..pid_core.assets import BUNDLED
 from ..pid_core.schedule import SCHEDULES
 from .model import PiDKitModel, load_model
 from .obtain import fetch_options, licence_input, local_choice, marked_file, obtain
 from .show import show_on_node
 
-BUNDLED = "pid_nano (bundled)"
 FOLDER = "diffusion_models"
 DTYPES = {
     "auto": None,

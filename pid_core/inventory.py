@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from .assets import BUNDLED
 from .checkpoint import read_checkpoint
 from .comfy_home import model_files, model_folders
 from .example_pictures import example_pictures
@@ -28,7 +29,6 @@ _FOLDER_OF_INPUT = {
 }
 _FETCH_MARK = "fetch: "
 _PICTURE_NODES = ("LoadImage", "LoadImageMask")
-BUNDLED = "pid_nano (bundled)"  # as PiD Loader lists it
 GEMMA_WIDTH = 2304
 
 
