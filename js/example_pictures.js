@@ -27,8 +27,9 @@ async function bring(names) {
 }
 
 function tell(failed) {
-  for (const [name, reason] of Object.entries(failed)) {
-    const detail = word("pictureFailed", name, reason);
+  for (const reason of new Set(Object.values(failed))) {
+    const names = Object.keys(failed).filter((name) => failed[name] === reason);
+    const detail = word("pictureFailed", names.join(", "), reason);
     app.extensionManager.toast.add({ severity: "warn", summary: "PiDKit", detail, life: 20000 });
   }
 }

@@ -31,8 +31,7 @@ const ENGLISH = {
   noTuner: "Connect PiD Sigma Tuner to sigma_list to set its value by a click.",
   notLoaded: "PiD Sigma Tuner shows no picture {0} yet: press Load pictures there.",
   seed: "seed {0}",
-  pictureFailed:
-    "The example picture {0} could not be put into ComfyUI's input folder ({1}). Choose another picture in Load Image.",
+  pictureFailed: "Could not put {0} into ComfyUI's input folder ({1}). Choose another picture in Load Image.",
 };
 
 const CHINESE = {
@@ -64,7 +63,7 @@ const CHINESE = {
   noTuner: "把“PiD 强度调节器”接到 sigma_list，点击即可设置它的值。",
   notLoaded: "“PiD 强度调节器”还没有图像 {0}：请在那里点击“载入图像”。",
   seed: "种子 {0}",
-  pictureFailed: "无法把示例图像 {0} 放入 ComfyUI 的 input 文件夹（{1}）。请在“加载图像”节点中选择其他图像。",
+  pictureFailed: "无法把 {0} 放入 ComfyUI 的 input 文件夹（{1}）。请在“加载图像”节点中选择其他图像。",
 };
 
 export function word(name, ...values) {

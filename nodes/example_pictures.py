@@ -31,10 +31,8 @@ def bring_those_of_prompt(data: object) -> object:
     values = [value for named in inputs if isinstance(named, dict) for value in named.values()]
     _, failed = _bring(value for value in values if isinstance(value, str))
     for name, reason in failed.items():
-        logging.warning(
-            f"PiDKit: the example picture {name} could not be put into ComfyUI's input folder ({reason}). "
-            "Choose another picture in Load Image."
-        )
+        line = f"could not put {name} into ComfyUI's input folder ({reason}). Choose another picture in Load Image."
+        logging.warning(f"PiDKit: {line}")
     return data
 
 

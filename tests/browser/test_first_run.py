@@ -90,15 +90,17 @@ def test_undo_asks_for_nothing(front_end, new_page, workflow):
     assert not [url for url in asked if "example_pictures" in url]
 
 
-def test_an_input_folder_that_takes_no_picture_is_one_line(front_end, new_page, workflow, empty_input):
-    (empty_input / NAME).symlink_to("nowhere")  # also for root, to whom no folder is read-only
+def test_an_input_folder_that_takes_no_picture_is_one_line(front_end, new_page, root, empty_input):
+    names = [NAME, "pidkit_photo_blurred.png", "pidkit_photo_noisy.png"]
+    for name in names:
+        (empty_input / name).symlink_to("nowhere")  # also for root, to whom no folder is read-only
     new_page()
-    front_end.drop(workflow)
+    front_end.drop(root / "example_workflows" / "pid_tune_per_image.json")
     toast = front_end.toasts()
     toast.get_by_text("input folder").wait_for()
     assert toast.count() == 1
     line = toast.inner_text()
-    assert NAME in line and "File exists" in line
+    assert all(name in line for name in names) and "File exists" in line
     front_end.wait(f"() => ({MISSING_MEDIA})().includes('{NAME}')")
     front_end.show()
     front_end.screenshot("first_run_no_picture")
