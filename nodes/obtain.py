@@ -11,7 +11,8 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from ..pid_core.fetch import fetch
+from ..pid_core.comfy_home import folder_for_new
+from ..pid_core.fetch import fetch, set_aside_if_damaged
 from ..pid_core.hub import FILES, HubFile, get_file, local_name
 from ..pid_core.licences import LICENCES, check_licences
 from .show import show_on_node
@@ -46,17 +47,28 @@ def local_choice(file: HubFile) -> str | None:
 
 
 def obtain(node: type[io.ComfyNode], files: Sequence[HubFile], accept: bool) -> list[str]:
-    """The names that ComfyUI's loaders list these files under, after those were fetched that were missing.
+    """The names that ComfyUI's loaders list these files under, after those were fetched that were missing or damaged.
 
     Raises LicenceError, before anything is fetched, where a licence is not accepted; FetchError where one cannot be
     fetched.
     """
-    missing = [file for file in files if local_choice(file) is None]
+    missing = [file for file in files if not _is_here(node, file)]
     record = Path(folder_paths.get_system_user_directory("pidkit")) / "licences.json"
     check_licences(missing, record, accept=accept, how=HOW)
     for number, file in enumerate(missing, 1):
         _fetch(node, file, f" ({number} of {len(missing)})" if len(missing) > 1 else "")
     return [local_choice(file) or file.name for file in files]
+
+
+def _is_here(node: type[io.ComfyNode], file: HubFile) -> bool:
+    name = local_choice(file)
+    path = None if name is None else folder_paths.get_full_path(file.folder, name)
+    return path is not None and not set_aside_if_damaged(Path(path), lambda line: _say(node, line))
+
+
+def _say(node: type[io.ComfyNode], line: str) -> None:
+    logging.warning(f"PiD: {line}")
+    show_on_node(node, line)
 
 
 def _fetch(node: type[io.ComfyNode], file: HubFile, which: str) -> None:
@@ -72,11 +84,9 @@ def _fetch(node: type[io.ComfyNode], file: HubFile, which: str) -> None:
         show_on_node(node, f"fetching {file.name}{which}: {done / 1e9:.2f} of {total / 1e9:.2f} GB", terms)
 
     show_on_node(node, f"fetching {file.name}{which}", terms)
-    fetch(file, _folder(file.folder), progress=progress)
+    fetch(file, _folder(file.folder), progress=progress, say=lambda line: _say(node, line))
     show_on_node(node, f"{file.name} fetched", terms)
 
 
 def _folder(name: str) -> Path:
-    """Where new files of a kind go: the folder of that name, or the first that ComfyUI was given."""
-    paths = [Path(path) for path in folder_paths.get_folder_paths(name)]
-    return next((path for path in paths if path.name == name), paths[0])
+    return folder_for_new(name, [Path(path) for path in folder_paths.get_folder_paths(name)], folder_paths.models_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 # ComfyUI's own folders under models/, by the name its loaders list them under.
@@ -18,15 +19,16 @@ ENDINGS = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".bin", ".gguf")
 
 
 def find_comfyui(given: str | Path | None = None) -> Path | None:
-    """The ComfyUI folder: `given`, else COMFYUI_PATH, else the one this pack lies in; None where there is none.
+    """ComfyUI's folder: `given`, else COMFYUI_PATH, else the one this pack lies in; None where there is none.
 
-    Raises FileNotFoundError where a folder is named that is no ComfyUI.
+    It is where models, custom_nodes and user lie: with --base-directory, and in ComfyUI Desktop, that is not where
+    ComfyUI's code is. Raises FileNotFoundError where a folder is named that is neither.
     """
     named = given or os.environ.get("COMFYUI_PATH", "").strip()
     if named:
         folder = Path(named).expanduser().resolve()
         if not _is_comfyui(folder):
-            raise FileNotFoundError(f"no ComfyUI there (no main.py and comfy folder): {folder}")
+            raise FileNotFoundError(f"no ComfyUI there (neither main.py nor models and custom_nodes): {folder}")
         return folder
     pack = Path(__file__).parent.parent
     # PWD keeps the way through a link in custom_nodes, which __file__ may have lost
@@ -39,12 +41,30 @@ def find_comfyui(given: str | Path | None = None) -> Path | None:
 
 
 def _is_comfyui(folder: Path) -> bool:
-    return (folder / "main.py").is_file() and (folder / "comfy").is_dir()
+    whole = (folder / "main.py").is_file() and (folder / "comfy").is_dir()
+    return whole or ((folder / "models").is_dir() and (folder / "custom_nodes").is_dir())
 
 
-def model_folders(comfyui: Path) -> dict[str, list[Path]]:
-    """Folder name, as in FOLDERS -> its paths, the one to write to first; those of extra_model_paths.yaml included."""
-    found = {name: [comfyui / "models" / part for part in parts] for name, parts in FOLDERS.items()}
+def folder_for_new(kind: str, paths: Sequence[Path], models: str | Path) -> Path:
+    """Where new files of a kind (a key of FOLDERS) go, of the paths that ComfyUI looks for them in, in its order.
+
+    models: ComfyUI's own models folder. The first path where it is not ComfyUI's own: ComfyUI puts what is marked
+    `is_default` there. Else ComfyUI's own folder of the kind's present name, not the one of its old name.
+    """
+    own = {Path(os.path.normpath(Path(models) / part)): part for part in FOLDERS[kind]}
+    first = Path(os.path.normpath(paths[0]))
+    if first not in own:
+        return first
+    return next((path for path, part in own.items() if part == kind and path in paths), first)
+
+
+def model_folders(comfyui: Path, models: Path | None = None) -> dict[str, list[Path]]:
+    """Folder name, as in FOLDERS -> its paths, the one to write to first; those of extra_model_paths.yaml included.
+
+    models: ComfyUI's models folder, where it is not the one in `comfyui` (--models-directory).
+    """
+    own = models or comfyui / "models"
+    found = {name: [own / part for part in parts] for name, parts in FOLDERS.items()}
     for name, path, is_default in _extra_paths(comfyui / "extra_model_paths.yaml"):
         paths = found.get(_ALIASES.get(name, name))
         if paths is not None and path not in paths:

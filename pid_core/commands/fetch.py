@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..comfy_home import find_comfyui, model_files, model_folders
-from ..fetch import fetch
+from ..fetch import fetch, set_aside_if_damaged
 from ..hub import FILES, HubFile, get_file, local_name
 from ..licences import LICENCES, check_licences
 
@@ -46,13 +46,34 @@ def _fetch(file: HubFile, to: Path | None, comfyui: Path | None, record: Path, a
     folders = [to] if to else model_folders(comfyui)[file.folder]
     here = dict(model_files(folders))
     name = local_name(file, here)
-    if name is not None:
+    if name is not None and not set_aside_if_damaged(here[name], _say):
         print(f"{file.name} is here already", file=sys.stderr)
         return here[name]
     licence = LICENCES[file.licence]
     check_licences([file], record, accept=accept, how="add --accept-licence")
     print(f"{file.name} from {file.page}, under {licence.name} ({licence.summary})", file=sys.stderr)
-    return fetch(file, folders[0])
+    return fetch(file, folders[0], say=_say, progress=_Bar() if sys.stderr.isatty() else None)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+class _Bar:
+    """tqdm's bar, where a terminal shows it and tqdm is there (ComfyUI brings it)."""
+
+    def __init__(self):
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            self._bar = None
+        else:
+            self._bar = tqdm(unit="B", unit_scale=True, unit_divisor=1000)
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.total = total or None
+            self._bar.update(done - self._bar.n)
 
 
 def _table() -> list[str]:

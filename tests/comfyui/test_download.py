@@ -118,6 +118,20 @@ def test_what_the_hub_refuses_is_said_on_the_node(comfy, hub, answer, message):
     assert "\n" not in failed.value.message.strip()
 
 
+def test_a_damaged_file_heals_itself(comfy, hub):
+    path = comfy.models / "diffusion_models" / PID.name
+    path.write_bytes(b"<!DOCTYPE html><html>Please sign in</html>")
+    said = []
+    comfy.queue(
+        graph(comfy, f"fetch: {PID.name}", seed=8, accept_licence=True),
+        on_event=lambda kind, data: said.append(data["text"]) if kind == "text" and data["node"] == "model" else None,
+    )
+    assert path.read_bytes() == hub.files[PID.repo, PID.path]
+    aside = path.with_name(f"{PID.name}.damaged")
+    assert any(f"it is called {aside.name} now" in text for text in said)
+    aside.unlink()
+
+
 def test_download_feeds_another_packs_loader(comfy, hub):
     download = {"class_type": "PiDKitDownload", "inputs": {"file": GEMMA.name}}
     nodes = {

@@ -14,6 +14,7 @@ import pytest
 from hub_server import HubServer
 
 from pid_core.__main__ import main
+from pid_core.comfy_home import folder_for_new
 from pid_core.fetch import FetchError, fetch
 from pid_core.hub import FILES, HubFile, get_file, known_file, local_name
 from pid_core.licences import LICENCES, LicenceError, accepted, check_licences
@@ -352,7 +353,7 @@ def test_a_file_that_is_here_needs_no_licence(tmp_path, capsys):
     comfyui = comfyui_folder(tmp_path / "ComfyUI")
     unet = comfyui / "models" / "unet" / "nvidia" / PID.name
     unet.parent.mkdir(parents=True)
-    unet.touch()
+    unet.write_bytes(safetensors_of(1000))
     assert main(["fetch", PID.name, "--comfyui", str(comfyui)]) == 0
     assert capsys.readouterr().out.strip() == str(unet)
 
@@ -365,9 +366,47 @@ def test_files_go_where_extra_model_paths_says(tmp_path, capsys):
         )
     )
     (tmp_path / "big" / "more").mkdir(parents=True)
-    (tmp_path / "big" / "more" / PID.name).touch()
+    (tmp_path / "big" / "more" / PID.name).write_bytes(safetensors_of(1000))
     assert main(["fetch", PID.name, "--comfyui", str(comfyui)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "big" / "more" / PID.name)
+
+
+def test_a_base_directory_without_comfyuis_code(tmp_path, capsys):
+    """As with --base-directory, and in ComfyUI Desktop."""
+    base = tmp_path / "Documents" / "ComfyUI"
+    for folder in ("custom_nodes", "models/diffusion_models"):
+        (base / folder).mkdir(parents=True)
+    path = base / "models" / "diffusion_models" / PID.name
+    path.write_bytes(safetensors_of(1000))
+    assert main(["fetch", PID.name, "--comfyui", str(base)]) == 0
+    assert capsys.readouterr().out.strip() == str(path)
+
+
+OWN = ["/C/models/unet", "/C/models/diffusion_models"]  # in ComfyUI's order
+
+
+@pytest.mark.parametrize(
+    ("paths", "chosen"),
+    [
+        (OWN, "/C/models/diffusion_models"),
+        ([*OWN, "/big/diffusion_models"], "/C/models/diffusion_models"),
+        (["/big/unets", *OWN], "/big/unets"),
+        (["/big/unet", *OWN], "/big/unet"),
+        (["/C/models/extra", *OWN], "/C/models/extra"),
+        (["/C/models/unet"], "/C/models/unet"),
+    ],
+)
+def test_where_new_files_go(paths, chosen):
+    assert folder_for_new("diffusion_models", [Path(path) for path in paths], "/C/models") == Path(chosen)
+
+
+def test_a_damaged_file_is_not_taken_for_here_by_the_command(hub, tmp_path):
+    (tmp_path / PID.name).write_bytes(PAGE)
+    hub.files[PID.repo, PID.path] = CONTENT
+    done = run(PID.name, "--to", tmp_path, "--accept-licence", HF_ENDPOINT=hub.endpoint)
+    assert done.stdout.strip() == str(tmp_path / PID.name), done.stderr
+    assert f"{PID.name} cannot be read" in done.stderr and "here already" not in done.stderr
+    assert (tmp_path / PID.name).read_bytes() == CONTENT
 
 
 def test_names_that_are_not_known(tmp_path, capsys):
