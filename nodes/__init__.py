@@ -21,9 +21,11 @@ from .sigma_sweep import PiDKitSigmaSweep
 from .sigma_tuner import PiDKitSigmaTuner
 from .sigmas import PiDKitSigmas
 from .upscale import PiDKitUpscale
+from .upscale_picture import PiDKitUpscalePicture
 
 NODES: list[type[io.ComfyNode]] = [
     PiDKitUpscale,
+    PiDKitUpscalePicture,
     PiDKitLoader,
     PiDKitDecode,
     PiDKitConditioning,

@@ -18,24 +18,26 @@ def show_on_node(node: type[io.ComfyNode], *lines: str) -> None:
 def send_text(node_id: str | None, *lines: str) -> None:
     """Write lines on a node, also while another one runs; without an id nothing happens.
 
-    A node that another one expanded into is not on the canvas: its lines go below that one's own.
+    A node that another one expanded into is not on the canvas: its lines go below that one's own. A node without lines
+    makes room for those of the nodes it expands into.
     """
     if not node_id:
         return
-    shown, written = _node_on_canvas(node_id), [line for line in lines if line]
-    if shown == node_id:
-        _own[node_id] = written
-    else:
-        own = _own.get(shown, [])
-        written = [*own, *(line for line in written if line not in own)]
-    # the Vue rendering of nodes takes a line's end for a space
-    PromptServer.instance.send_progress_text(";\n".join(written), shown)
+    graph = _running_graph()
+    _own[node_id] = [line for line in lines if line]
+    family = [node_id]
+    while (parent := graph.get_parent_node_id(family[0])) is not None:
+        family.insert(0, parent)
+    shown = dict.fromkeys(line for member in family for line in _own.get(member, []))
+    if shown:
+        # the Vue rendering of nodes takes a line's end for a space
+        PromptServer.instance.send_progress_text(";\n".join(shown), graph.get_display_node_id(node_id))
 
 
-def _node_on_canvas(node_id: str) -> str:
+def _running_graph():
     global _prompt
     progress = get_progress_state()
     if progress.prompt_id != _prompt:
         _own.clear()
         _prompt = progress.prompt_id
-    return progress.dynprompt.get_display_node_id(node_id)
+    return progress.dynprompt

@@ -1,6 +1,8 @@
 """PiD Upscale: a picture in, a larger one out.
 
-It expands into the nodes that do the work, so that ComfyUI keeps what they loaded and made for the next run.
+It expands into the nodes that do the work, so that ComfyUI keeps what they loaded and made for the next run. By default
+ComfyUI drops after every node what this prompt has not asked for yet, so the loaders are asked for before the picture
+is made: hence the lazy image, and PiDKitUpscalePicture, which waits for it.
 """
 
 from __future__ import annotations
@@ -10,21 +12,17 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
-from torch import Tensor
 
 from ..pid_core.colour import COLOUR_HOLDS
-from ..pid_core.estimate import estimate_quality, suggest_sigma
 from ..pid_core.hub import HubFile
-from ..pid_core.model_sets import BUNDLED_SET, MODEL_SETS, ModelSet
-from ..pid_core.prepare import TARGETS, Framing, plan_framing
+from ..pid_core.model_sets import BUNDLED_SET, MODEL_SETS
+from ..pid_core.prepare import TARGETS
 from .colour_hold import fidelity_input
 from .loader import BUNDLED
 from .obtain import licence_input, local_choice, obtain
 from .show import show_on_node
 from .text_encoder import TYPE
-
-STRENGTHS = {"faithful": 0.0, "repair": 0.3, "rebuild": 0.6}
-AUTO, OWN = "auto", "own value"
+from .upscale_picture import AUTO, OWN, STRENGTHS
 
 
 class PiDKitUpscale(io.ComfyNode):
@@ -38,7 +36,12 @@ class PiDKitUpscale(io.ComfyNode):
             "model set, and are fetched where they are missing.",
             search_aliases=["upscale", "super resolution", "enlarge", "4k", "2k", "restore", "pid"],
             inputs=[
-                io.Image.Input("image", tooltip="The picture, or a batch of them. Transparency is kept."),
+                io.Image.Input(
+                    "image",
+                    lazy=True,  # files and licences come first, then whatever makes the picture
+                    raw_link=True,
+                    tooltip="The picture, or a batch of them. Transparency is kept.",
+                ),
                 io.Combo.Input(
                     "model_set",
                     options=list(MODEL_SETS),
@@ -112,99 +115,42 @@ class PiDKitUpscale(io.ComfyNode):
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture, enlarged to exactly the size asked for.")
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            hidden=[io.Hidden.unique_id],
             enable_expand=True,
         )
 
     @classmethod
     def execute(
         cls,
-        image: Tensor,
+        image: list,
         model_set: str,
-        target: str,
-        factor: float,
-        strength: str,
-        seed: int,
-        text: str = "",
         accept_licence: bool = False,
-        own_strength: float = 0.2,
-        colour_hold: str = "auto",
-        fidelity: float = 0.0,
+        **settings,
     ) -> io.NodeOutput:
         chosen = MODEL_SETS[model_set]
-        # what can be wrong with the picture is found before anything is fetched
-        framing = plan_framing(*image.shape[1:3], chosen.family, target=target, factor=factor)
-        sigmas = _sigmas(image, strength, own_strength, chosen)
-        lines = [framing.describe(), *_notes(framing, chosen, text), _describe(strength, sigmas)]
-        files = chosen.files(lambda file: local_choice(file) is not None)
-        show_on_node(cls, *lines, *map(_describe_missing, _missing(files)))
+        files = chosen.files(_is_here)
+        show_on_node(cls, *(_describe_missing(file) for file in files if not _is_here(file)))
         names = obtain(cls, files, accept_licence)
-        show_on_node(cls, *lines)
-        if colour_hold == "auto":
-            colour_hold = "none" if chosen.checkpoint is None else "low_frequencies"
+        show_on_node(cls)
         graph = GraphBuilder()
-        source = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["image"]
-        prepare = graph.node(
-            "PiDKitPrepareImage",
-            "prepare",
-            image=source,
-            target=target,
-            family=chosen.family,
-            fit="pad",
-            factor=factor,
-        )
-        decode = graph.node(
-            "PiDKitDecode",
-            "decode",
-            latent=prepare.out(2),
-            framing=prepare.out(1),
-            degrade_sigma=0.0,
-            sigma_list=sigmas,
-            steps=chosen.steps,
-            seed=seed,
-            colour_hold=colour_hold,
-            fidelity=fidelity,
-        )
+        picture = graph.node("PiDKitUpscalePicture", "picture", image=image, model_set=model_set, **settings)
         checkpoint = BUNDLED
         if names:
             checkpoint, vae, encoder = names
-            prepare.set_input("vae", graph.node("VAELoader", "vae", vae_name=vae).out(0))
-            decode.set_input("clip", graph.node("CLIPLoader", "clip", clip_name=encoder, type=TYPE).out(0))
-            decode.set_input("text", text)
-        loader = graph.node("PiDKitLoader", "model", model_name=checkpoint, dtype="auto", family=chosen.family)
-        decode.set_input("model", loader.out(0))
-        return io.NodeOutput(decode.out(0), expand=graph.finalize())
+            picture.set_input("vae", graph.node("VAELoader", "vae", vae_name=vae).out(0))
+            picture.set_input("clip", graph.node("CLIPLoader", "clip", clip_name=encoder, type=TYPE).out(0))
+        model = graph.node("PiDKitLoader", "model", model_name=checkpoint, dtype="auto", family=chosen.family)
+        picture.set_input("model", model.out(0))
+        return io.NodeOutput(picture.out(0), expand=graph.finalize())
 
     @classmethod
     def fingerprint_inputs(cls, model_set: str, **_) -> list:
         # a file that was replaced is loaded again, one that was deleted is fetched again
-        return [_stamp(file) for file in MODEL_SETS[model_set].files(lambda file: local_choice(file) is not None)]
+        return [_stamp(file) for file in MODEL_SETS[model_set].files(_is_here)]
 
 
-def _sigmas(image: Tensor, strength: str, own: float, chosen: ModelSet) -> list[float]:
-    """degrade_sigma for each picture of the batch."""
-    if strength == AUTO:
-        invents = chosen.checkpoint is not None
-        return [suggest_sigma(estimate_quality(picture), invents=invents) for picture in image]
-    return [own if strength == OWN else STRENGTHS[strength]] * image.shape[0]
-
-
-def _describe(strength: str, sigmas: list[float]) -> str:
-    values = sigmas if len(set(sigmas)) > 1 else sigmas[:1]
-    return f"strength {', '.join(f'{sigma:g}' for sigma in values)} ({strength})"
-
-
-def _notes(framing: Framing, chosen: ModelSet, text: str) -> list[str]:
-    notes = []
-    if framing.output.height < framing.source.height:
-        notes.append("the result is smaller than the picture: a larger target, or factor, keeps all of it")
-    if chosen.checkpoint is None and text.strip():
-        notes.append("the bundled model reads no text")
-    return notes
-
-
-def _missing(files: list[HubFile]) -> list[HubFile]:
-    return [file for file in files if local_choice(file) is None]
+def _is_here(file: HubFile) -> bool:
+    return local_choice(file) is not None
 
 
 def _describe_missing(file: HubFile) -> str:

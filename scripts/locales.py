@@ -22,7 +22,10 @@ def locale_file(language: str) -> Path:
 
 
 def our_nodes(object_info: dict) -> dict:
-    return {name: node for name, node in sorted(object_info.items()) if name.startswith(PREFIX)}
+    """Those that a user finds in the menus."""
+    return {
+        name: node for name, node in sorted(object_info.items()) if name.startswith(PREFIX) and not node.get("dev_only")
+    }
 
 
 def inputs_of(node: dict) -> dict[str, list]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import urllib.request
 
 import numpy as np
 import pytest
@@ -119,6 +120,7 @@ def test_the_licences_stop_it_once_and_name_all_three(comfy, hub):
     assert "NSCLv1" in line and "Gemma terms of use" in line and "Apache-2.0" in line
     assert "switch accept_licence on in this node" in line
     assert hub.requests == [] and left_behind(comfy) == []
+    assert seen.ran == ["upscale"]  # and whatever makes the picture has not begun
 
 
 def test_from_an_empty_models_folder_to_a_picture(comfy, hub):
@@ -139,9 +141,9 @@ def test_from_an_empty_models_folder_to_a_picture(comfy, hub):
     assert sizes <= {node["max"] for node in first.progress if node["value"] == node["max"]}
 
     hub.requests.clear()
-    comfy.queue(graph, on_event=again)
     graph["upscale"]["inputs"] |= {"strength": "repair", "accept_licence": False}
     other = comfy.images(comfy.queue(graph, on_event=stronger))[0]
+    comfy.queue(graph_for(comfy, picture(30, 20), model_set=SET, text="a red fox"), on_event=again)
     assert hub.requests == []
     assert not {"model", "vae", "clip"} & {*again.ran, *stronger.ran}
     assert "decode" in stronger.ran and not np.array_equal(other, image)
@@ -150,7 +152,7 @@ def test_from_an_empty_models_folder_to_a_picture(comfy, hub):
 
 def test_what_the_hub_refuses_is_one_line_on_the_node(comfy, hub):
     file = FILES["vae"]
-    hub.sent[file.repo, file.path] = bytes(len(hub.files[file.repo, file.path]))
+    hub.sent[file.repo, file.path] = hub.files[file.repo, file.path][:-4] + b"spot"
     with pytest.raises(PromptError, match="came damaged and was thrown away") as failed:
         comfy.queue(graph_for(comfy, model_set=SET, accept_licence=True))
     assert failed.value.node_type == "PiDKitUpscale" and file.name in failed.value.message
@@ -165,7 +167,7 @@ def test_what_the_hub_refuses_is_one_line_on_the_node(comfy, hub):
 def test_an_error_within_is_on_the_node(comfy, hub):
     file = FILES["vae"]
     good = hub.files[file.repo, file.path]
-    hub.files[file.repo, file.path] = b"no VAE at all"
+    hub.files[file.repo, file.path] = hub.files[FILES["model"].repo, FILES["model"].path]
     try:
         with pytest.raises(PromptError) as failed:
             comfy.queue(graph_for(comfy, model_set=SET, accept_licence=True))
@@ -222,11 +224,22 @@ def test_transparency_is_kept(comfy):
     assert out[:, :40, 3].max() < 10 and out[:, 56:, 3].min() > 245
 
 
-def test_a_size_that_cannot_be_is_said_before_anything_is_fetched(comfy, hub):
-    graph = graph_for(comfy, picture(8, 1100), model_set=SET, factor=16.0, accept_licence=True)
-    with pytest.raises(PromptError, match="at most 16384"):
-        comfy.queue(graph)
-    assert hub.requests == []
+def test_a_size_that_cannot_be_is_one_line(comfy):
+    with pytest.raises(PromptError, match="at most 16384") as failed:
+        comfy.queue(graph_for(comfy, picture(8, 1100), factor=16.0))
+    assert failed.value.node_type == "PiDKitUpscale" and "\n" not in failed.value.message.strip()
+
+
+def test_freeing_the_memory_lets_go_of_the_models(comfy, hub):
+    first, after = Seen(), Seen()
+    graph = graph_for(comfy, model_set=SET, accept_licence=True)
+    comfy.queue(graph, on_event=first)
+    wanted = json.dumps({"unload_models": True, "free_memory": True}).encode()
+    request = urllib.request.Request(f"http://{comfy.address}/free", wanted, {"Content-Type": "application/json"})
+    urllib.request.urlopen(request).close()
+    for _ in range(2):  # ComfyUI may do it only after the next prompt
+        comfy.queue(graph, on_event=after)
+    assert {"model", "vae"} <= set(first.ran) & set(after.ran)
 
 
 def test_the_licence_record_names_what_was_accepted(comfy, hub):
