@@ -165,15 +165,16 @@ def test_what_the_hub_refuses_is_one_line_on_the_node(comfy, hub):
 
 
 def test_an_error_within_is_on_the_node(comfy, hub):
-    file = FILES["vae"]
+    file, other = FILES["model"], FILES["vae"]
     good = hub.files[file.repo, file.path]
-    hub.files[file.repo, file.path] = hub.files[FILES["model"].repo, FILES["model"].path]
+    hub.files[file.repo, file.path] = hub.files[other.repo, other.path]
     try:
-        with pytest.raises(PromptError) as failed:
+        with pytest.raises(PromptError, match="this is no PiD checkpoint") as failed:
             comfy.queue(graph_for(comfy, model_set=SET, accept_licence=True))
     finally:
         hub.files[file.repo, file.path] = good
     assert failed.value.node_id == "upscale" and failed.value.node_type == "PiDKitUpscale"
+    assert "\n" not in failed.value.message.strip()
 
 
 @pytest.mark.parametrize(
