@@ -87,5 +87,5 @@ class PiDKitLoadCaption(io.ComfyNode):
         return io.NodeOutput(as_conditioning(caption), caption.text)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> tuple | None:
+    def fingerprint_inputs(cls, file: str | None = None) -> tuple | None:
         return file_stamp(file)

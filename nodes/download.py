@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pid_core.hub import FILES, get_file
-from .obtain import licence_input, local_choice, obtain
+from .obtain import generation, licence_input, obtain
 
 
 class PiDKitDownload(io.ComfyNode):
@@ -41,6 +41,6 @@ class PiDKitDownload(io.ComfyNode):
         return io.NodeOutput(*obtain(cls, [get_file(file)], accept_licence))
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **_) -> bool:
-        # a file that was deleted is fetched again
-        return local_choice(get_file(file)) is not None
+    def fingerprint_inputs(cls, file: str | None = None, **_) -> int | None:
+        # a file that was deleted is fetched again; a name that comes by a link is not known yet
+        return None if file is None else generation(get_file(file))

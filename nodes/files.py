@@ -25,9 +25,9 @@ def resolve_file(name: str) -> str:
     return folder_paths.get_annotated_filepath(name)
 
 
-def file_stamp(name: str) -> tuple | None:
-    """Changes when the file behind a name does: for fingerprint_inputs."""
-    if not folder_paths.exists_annotated_filepath(name):
+def file_stamp(name: str | None) -> tuple | None:
+    """Changes when the file behind a name does: for fingerprint_inputs, which gets None for an input that is linked."""
+    if name is None or not folder_paths.exists_annotated_filepath(name):
         return None
     stat = os.stat(folder_paths.get_annotated_filepath(name))
     return stat.st_mtime_ns, stat.st_size

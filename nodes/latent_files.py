@@ -129,7 +129,7 @@ class PiDKitLoadLatent(io.ComfyNode):
         return io.NodeOutput(latent, saved.family or "auto", saved.sigma, noise)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> tuple | None:
+    def fingerprint_inputs(cls, file: str | None = None) -> tuple | None:
         return file_stamp(file)
 
 

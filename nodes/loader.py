@@ -12,7 +12,7 @@ from ..pid_core import NANO_PATH
 from ..pid_core.assets import BUNDLED
 from ..pid_core.schedule import SCHEDULES
 from .model import PiDKitModel, load_model
-from .obtain import fetch_options, licence_input, local_choice, marked_file, obtain
+from .obtain import fetch_options, generation, licence_input, marked_file, obtain
 from .show import show_on_node
 
 FOLDER = "diffusion_models"
@@ -96,10 +96,14 @@ class PiDKitLoader(io.ComfyNode):
         return io.NodeOutput(model)
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, **_) -> tuple | None:
-        # a file that was replaced is loaded again
+    def fingerprint_inputs(cls, model_name: str | None = None, **_) -> tuple | None:
+        # a file that was replaced is loaded again; a name that comes by a link is not known yet
+        if model_name is None:
+            return None
         file = marked_file(model_name)
-        path = _path(model_name if file is None else local_choice(file))
+        if file is not None:
+            return (generation(file),)
+        path = _path(model_name)
         return path and (path.stat().st_mtime_ns, path.stat().st_size)
 
 

@@ -46,6 +46,30 @@ def local_choice(file: HubFile) -> str | None:
     return local_name(file, folder_paths.get_filename_list(file.folder))
 
 
+def generation(file: HubFile) -> int:
+    """Goes up when the file was replaced or deleted since it was last asked for, and not when `obtain` fetched it.
+
+    For fingerprint_inputs: what was loaded from a file that came during the run is good for the next one too.
+    """
+    stamp, (known, count) = _stamp(file), _seen.get(file.name, (None, 0))
+    if file.name in _seen and stamp != known:
+        count += 1
+    _seen[file.name] = stamp, count
+    return count
+
+
+_seen: dict[str, tuple[tuple | None, int]] = {}  # name -> stamp of the file as it is known, and its generation
+
+
+def _stamp(file: HubFile) -> tuple | None:
+    name = local_choice(file)
+    path = None if name is None else folder_paths.get_full_path(file.folder, name)
+    if path is None:
+        return None
+    stat = Path(path).stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
 def obtain(node: type[io.ComfyNode], files: Sequence[HubFile], accept: bool) -> list[str]:
     """The names that ComfyUI's loaders list these files under, after those were fetched that were missing or damaged.
 
@@ -85,6 +109,7 @@ def _fetch(node: type[io.ComfyNode], file: HubFile, which: str) -> None:
 
     show_on_node(node, f"fetching {file.name}{which}", terms)
     fetch(file, _folder(file.folder), progress=progress, say=lambda line: _say(node, line))
+    _seen[file.name] = _stamp(file), _seen.get(file.name, (None, 0))[1]
     show_on_node(node, f"{file.name} fetched", terms)
 
 

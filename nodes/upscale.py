@@ -7,9 +7,6 @@ is made: hence the lazy image, and PiDKitUpscalePicture, which waits for it.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import folder_paths
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
@@ -19,7 +16,7 @@ from ..pid_core.model_sets import BUNDLED_SET, MODEL_SETS
 from ..pid_core.prepare import TARGETS
 from .colour_hold import fidelity_input
 from .loader import BUNDLED
-from .obtain import licence_input, local_choice, obtain
+from .obtain import generation, licence_input, local_choice, obtain
 from .show import show_on_node
 from .text_encoder import TYPE
 from .upscale_picture import AUTO, OWN, STRENGTHS
@@ -144,9 +141,11 @@ class PiDKitUpscale(io.ComfyNode):
         return io.NodeOutput(picture.out(0), expand=graph.finalize())
 
     @classmethod
-    def fingerprint_inputs(cls, model_set: str, **_) -> list:
+    def fingerprint_inputs(cls, model_set: str | None = None, **_) -> list:
         # a file that was replaced is loaded again, one that was deleted is fetched again
-        return [_stamp(file) for file in MODEL_SETS[model_set].files(_is_here)]
+        if model_set is None:  # it comes by a link
+            return []
+        return [generation(file) for file in MODEL_SETS[model_set].files(_is_here)]
 
 
 def _is_here(file: HubFile) -> bool:
@@ -156,11 +155,3 @@ def _is_here(file: HubFile) -> bool:
 def _describe_missing(file: HubFile) -> str:
     size = "" if file.size is None else f", {file.size / 1e9:.1f} GB"
     return f"missing: {file.name}{size}, from {file.page}"
-
-
-def _stamp(file: HubFile) -> list | None:
-    name = local_choice(file)
-    if name is None:
-        return None
-    stat = Path(folder_paths.get_full_path_or_raise(file.folder, name)).stat()
-    return [stat.st_mtime_ns, stat.st_size]

@@ -1,0 +1,55 @@
+"""Inputs that come by a link: ComfyUI asks about them before it knows them, and gives None."""
+
+import pytest
+import torch
+from graphs import decode_graph, link, put_latent
+from hub_server import HubServer
+from tiny import save_tiny
+
+from pid_core.hub import get_file
+
+PID = get_file("pid_sdxl_1024_to_4096_4step_bf16.safetensors")
+HOOKS = ("fingerprint_inputs", "validate_inputs")
+
+
+def test_no_node_fails_over_an_input_that_is_linked(comfyui):
+    asked = 0
+    for node in comfyui.nodes.NODES:
+        node.GET_SCHEMA()
+        names = [entry.id for entry in node.define_schema().inputs]
+        for hook in HOOKS:
+            if hook in node.__dict__:
+                answer = getattr(node, hook)(**dict.fromkeys(names))
+                assert answer is True or hook == "fingerprint_inputs", (node.__name__, answer)
+                assert answer == getattr(node, hook)(**dict.fromkeys(names)), node.__name__
+                asked += 1
+    assert asked >= 5
+
+
+@pytest.fixture
+def hub(comfy, tmp_path) -> HubServer:
+    comfy.hub.files[PID.repo, PID.path] = save_tiny(tmp_path / "pid", "sdxl", caption=3, seed=12).read_bytes()
+    yield comfy.hub
+    (comfy.models / PID.folder / PID.name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("way", ["PiD Download's name", "fetch: in the loader"])
+def test_a_loader_whose_file_was_fetched_in_the_run_runs_once(comfy, hub, way):
+    latent = put_latent(comfy, "linked", torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(2)))
+    graph = decode_graph(PID.name, latent)
+    if way.startswith("fetch"):
+        graph["model"]["inputs"] |= {"model_name": f"fetch: {PID.name}", "accept_licence": True}
+    else:
+        graph["file"] = {"class_type": "PiDKitDownload", "inputs": {"file": PID.name, "accept_licence": True}}
+        graph["model"]["inputs"]["model_name"] = link("file")
+
+    def run() -> list[str]:
+        ran = []
+        comfy.queue(graph, on_event=lambda kind, data: ran.append(data["node"]) if kind == "executing" else None)
+        return [node for node in ran if node]
+
+    assert "model" in run()
+    assert run() == []
+    (comfy.models / PID.folder / PID.name).unlink()
+    assert "model" in run()
+    assert run() == []
