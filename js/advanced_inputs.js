@@ -41,7 +41,9 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith(PREFIX)) return;
-    const rare = (node.widgets ?? []).filter((widget) => widget.options?.advanced);
+    const marked = (node.widgets ?? []).filter((widget) => widget.options?.advanced);
+    // a seed brings "control after generate", which has no mark of its own
+    const rare = [...new Set(marked.flatMap((widget) => [widget, ...(widget.linkedWidgets ?? [])]))];
     if (rare.length < 2) return; // a button in the place of one input would save nothing
 
     const folded = (widget) => foldable() && !node.showAdvanced && node.getSlotFromWidget(widget)?.link == null;

@@ -97,3 +97,20 @@ def test_a_wired_rare_input_is_seen(fe, vue):
     fe.wait("id => app.graph.getNodeById(id).inputs.find(i => i.name === 'latent_noise').link != null", node)
     assert set(visible(fe, vue, node)) & set(FOLDED) == {"latent_noise"}
     fe.screenshot(f"advanced_wired_{'vue' if vue else 'classic'}")
+
+
+def test_a_folded_seed_takes_its_control_along(fe, vue):
+    node = fe.add_node("PiDKitUpscale")
+    fe.show(node)
+    both = """id => { const node = app.graph.getNodeById(id);
+      const seed = node.widgets.find(w => w.name === "seed");
+      return [seed, ...seed.linkedWidgets].map(w => node.isWidgetVisible(w)); }"""
+    if not vue:
+        assert fe.js(both, node) == [False, False]
+        press_button(fe, vue, node)
+        assert fe.js(both, node) == [True, True]
+        return
+    drawn = fe.page.locator(f'[data-node-id="{node}"]')
+    drawn.get_by_text("model_set").wait_for()
+    assert drawn.get_by_text("seed", exact=True).count() == 0
+    assert drawn.get_by_text("control", exact=False).count() == 0
