@@ -163,7 +163,7 @@ class PiDKitDecode(io.ComfyNode):
         framing: Framed | None = None,
     ) -> io.NodeOutput:
         check_student(model)
-        each = _is_list(sigma_list, latent)
+        sigmas = _sigmas(degrade_sigma, sigma_list, latent)
         caption, captioned = _caption(cls.hidden, positive, clip, text)
         made = condition(
             latent,
@@ -197,17 +197,18 @@ class PiDKitDecode(io.ComfyNode):
             image = to_image(pixels)
             return image if framing is None else finish_image(image, framing.framing, row_of(framing.source, index))
 
-        if each:
-            rest = (colour_hold, fidelity, window_mode, settings, framing and framing.framing)
-            shared = Shared(model, caption, steps, latent_format, latent_noise == "add", rest)
-            others = [batch for batch in (wanted, framing and framing.source) if batch is not None]
+        if sigmas is not None:
+            rest = () if wanted is None else (colour_hold, fidelity)
+            mark = windows_key(window_mode, settings)
+            shared = Shared(model, caption, steps, latent_format, latent_noise == "add", mark, rest)
             jobs = [
-                Job(latent["samples"][i : i + 1], float(sigma), seed, i, tuple(digest(row_of(b, i)) for b in others))
-                for i, sigma in enumerate(sigma_list)
+                Job(latent["samples"][i : i + 1], sigma, seed, i, _mark(wanted, framing, i))
+                for i, sigma in enumerate(sigmas)
             ]
-            done = decode_each(node_id, shared, jobs, draw)
+            done = decode_each(shared, jobs, draw, keep=sigma_list is not None)
             image = done.images
-            lines.append(done.news)
+            if sigma_list is not None or not done.drawn:
+                lines.append(done.news)
         else:
             image = draw(None, made)
         lines += [] if windows is None else windows.lines
@@ -218,17 +219,25 @@ class PiDKitDecode(io.ComfyNode):
         return io.NodeOutput(image)
 
 
-def _is_list(sigma_list: list | float | None, latent: dict) -> bool:
-    """Whether every image has a sigma of its own; one value serves all, as a number does."""
+def _sigmas(degrade_sigma: float, sigma_list: list | float | None, latent: dict) -> list[float] | None:
+    """The sigma of every image where each is decoded on its own; None: several images, with one value for all."""
     images = latent["samples"].shape[0]
-    if not isinstance(sigma_list, list | tuple) or (len(sigma_list) == 1 and images > 1):
-        return False
-    if len(sigma_list) != images:
+    sigmas = degrade_sigma if sigma_list is None else sigma_list
+    sigmas = list(sigmas) if isinstance(sigmas, list | tuple) else [sigmas]
+    if len(sigmas) == 1 and images > 1:
+        return None
+    if len(sigmas) != images:
         raise ValueError(
-            f"sigma_list has {len(sigma_list)} values, latent holds {images} images: "
+            f"sigma_list has {len(sigmas)} values, latent holds {images} images: "
             "give PiD Sigma Tuner the images that the latent was made from"
         )
-    return True
+    return [float(sigma) for sigma in sigmas]
+
+
+def _mark(wanted: Tensor | None, framing: Framed | None, index: int) -> tuple:
+    """What of one image alone changes its result, beside latent and sigma."""
+    held = () if wanted is None else (digest(row_of(wanted, index)),)
+    return held if framing is None else (*held, framing.framing, digest(row_of(framing.source, index)))
 
 
 def check_student(model) -> None:
@@ -249,6 +258,11 @@ def with_windows(
     if mode == "off" or (mode == "auto" and taken):
         return model, None
     return add_windows(model, replace(settings, auto=mode == "auto"), (), node_id)
+
+
+def windows_key(mode: str, settings: WindowSettings) -> tuple:
+    """Equal where `with_windows` gives a model the same windows."""
+    return {"off": (mode,), "auto": (mode, settings.overlap)}.get(mode, (mode, settings.size, settings.overlap))
 
 
 def sample(model, made: Conditioned, steps: int, seed: int, callback=None) -> Tensor:

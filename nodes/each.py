@@ -1,23 +1,17 @@
-"""Images decoded one by one, each as it would be alone; those that nothing changed for since the last run are kept."""
+"""Images decoded one by one, each as it would be alone; what was drawn before is not drawn again."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import latent_preview
-import torch
-from comfy.cli_args import args
-from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from .conditioning import Conditioned, condition
-
-NODES_KEPT = 4  # nodes whose last images are kept
+from .kept import kept_images
 
 
 class Job(NamedTuple):
@@ -31,13 +25,14 @@ class Job(NamedTuple):
     sigma: float
     seed: int
     row: int = 0
-    mark: Hashable = None
+    mark: tuple = ()
 
 
 class Shared(NamedTuple):
     """What the images of one run have in common.
 
-    positive: CONDITIONING of one caption or one per image, or None. rest: whatever else changes the result.
+    positive: CONDITIONING of one caption or one per image, or None. windows: how the model's windows are chosen.
+    rest: whatever else changes the result.
     """
 
     model: object
@@ -45,6 +40,7 @@ class Shared(NamedTuple):
     steps: int
     latent_format: str = "auto"
     add_noise: bool = True
+    windows: Hashable = None
     rest: tuple = ()
 
 
@@ -58,27 +54,31 @@ class Decoded(NamedTuple):
     def news(self) -> str:
         """A line for the node."""
         kept = len(self.images) - self.drawn
-        return f"{self.drawn} decoded" + (f", {kept} unchanged since the last run" if kept else "")
+        return f"{self.drawn} decoded" + (f", {kept} kept from before" if kept else "")
 
 
 def decode_each(
-    node_id: str | None,
     shared: Shared,
     jobs: Sequence[Job],
     draw: Callable[[int, Conditioned, Callable], Tensor],
+    *,
+    keep: bool = True,
 ) -> Decoded:
     """Decode jobs of one size, in their order. draw(index, conditioned, callback) gives an image [1, H, W, 3].
 
-    node_id: whose images of the last run may be used again and are kept for the next one; None: nobody's.
+    An image that this or another node drew of the same job with the same model is taken as it is. keep: whether those
+    drawn now may be taken later.
     """
-    kept = _kept_by(node_id, shared)
-    keys = [_key(shared, job) for job in jobs]
-    steps = len(set(keys) - kept.images.keys()) * shared.steps
+    extras = None if shared.positive is None else [mark_of(extra) for _, extra in shared.positive]
+    keys = [_key(shared, job, extras) for job in jobs]
+    # held here, so that what is drawn now cannot push out what is still needed
+    found = {key: image for key in keys if (image := kept_images.get(shared.model, key)) is not None}
+    steps = len(set(keys) - found.keys()) * shared.steps
     preview = latent_preview.prepare_callback(shared.model, steps)
-    images, drawn = [], 0
+    batch, drawn = None, 0
     with getattr(shared.model.model, "held", contextlib.nullcontext)():
         for index, (job, key) in enumerate(zip(jobs, keys, strict=True)):
-            image = kept.take(key)
+            image = found.get(key)
             if image is None:
                 done = drawn * shared.steps
 
@@ -87,12 +87,13 @@ def decode_each(
 
                 image = draw(index, conditioned(shared, job), callback)
                 drawn += 1
-                kept.put(key, image)
-            images.append(image)
-    batch = torch.cat(images)
-    # Views of the batch that ComfyUI holds anyway, so that keeping them costs no memory.
-    for i, key in enumerate(keys):
-        kept.put(key, batch[i : i + 1])
+            if batch is None:
+                batch = image.new_empty((len(jobs), *image.shape[1:]))
+            batch[index : index + 1] = image
+            # a view of the batch, which ComfyUI holds too
+            found[key] = batch[index : index + 1]
+            if keep:
+                kept_images.put(shared.model, key, found[key])
     return Decoded(batch, drawn)
 
 
@@ -104,7 +105,35 @@ def row_of(batch: Tensor, index: int | None) -> Tensor:
 def digest(tensor: Tensor) -> str:
     """32 hexadecimal digits for a tensor's shape and values."""
     values = tensor.detach().float().cpu().contiguous().numpy()
-    return hashlib.blake2b(values.tobytes() + repr(values.shape).encode(), digest_size=16).hexdigest()
+    found = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
+    found.update(values.data)
+    return found.hexdigest()
+
+
+def mark_of(value) -> Hashable:
+    """Equal for nested lists, dicts and tensors that hold the same; anything else is only equal to itself."""
+    if isinstance(value, Tensor):
+        return "tensor", value.dtype, digest(value)
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(mark_of, value))
+    if isinstance(value, dict):
+        return dict, frozenset((repr(key), mark_of(part)) for key, part in value.items())
+    if value is None or isinstance(value, str | bytes | bool | int | float):
+        return type(value), value
+    return _Itself(value)
+
+
+class _Itself:
+    """Equal where it is the same object. Holds it, so that no other object can take its place."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, _Itself) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
 
 
 def conditioned(shared: Shared, job: Job) -> Conditioned:
@@ -126,63 +155,7 @@ def _text(shared: Shared, job: Job) -> list | None:
     return [[row_of(caption, job.row), extras] for caption, extras in shared.positive]
 
 
-def _key(shared: Shared, job: Job) -> tuple:
+def _key(shared: Shared, job: Job, extras: list | None) -> tuple:
     captions = tuple(digest(caption) for caption, _ in _text(shared, job) or [])
-    return digest(job.latent), captions, job.sigma, job.seed, job.mark
-
-
-class _Kept:
-    """The images one node made in the last prompt, and those of the current one."""
-
-    def __init__(self):
-        self.images: dict[tuple, tuple[Tensor, str | None]] = {}
-        self._prompt: str | None = None
-        self._model = lambda: None
-        self._rest: tuple = ()
-
-    def start(self, prompt: str | None, shared: Shared) -> None:
-        """A call of the node begins: forgets what the last prompt did not use, and all where the model changed."""
-        if prompt != self._prompt:
-            self.images = {key: entry for key, entry in self.images.items() if entry[1] == self._prompt}
-            self._prompt = prompt
-        if self._model() is not shared.model or not _same(self._rest, shared[1:]):
-            self.images.clear()
-        # Only the text is held on to; a model that nobody else wants may go.
-        self._model, self._rest = weakref.ref(shared.model), shared[1:]
-
-    def take(self, key: tuple) -> Tensor | None:
-        if key not in self.images:
-            return None
-        self.put(key, self.images[key][0])
-        return self.images[key][0]
-
-    def put(self, key: tuple, image: Tensor) -> None:
-        self.images[key] = image, self._prompt
-
-
-_nodes: OrderedDict[str, _Kept] = OrderedDict()
-
-
-def _kept_by(node_id: str | None, shared: Shared) -> _Kept:
-    kept = _Kept()
-    if node_id is not None and not args.cache_none:
-        kept = _nodes.setdefault(node_id, kept)
-        _nodes.move_to_end(node_id)
-        while len(_nodes) > NODES_KEPT:
-            _nodes.popitem(last=False)
-    context = get_executing_context()
-    kept.start(context.prompt_id if context else None, shared)
-    return kept
-
-
-def _same(a, b) -> bool:
-    """Whether nested lists, dicts and tensors hold the same; what cannot be compared must be one and the same."""
-    if a is b:
-        return True
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
-    if isinstance(a, list | tuple) and type(a) is type(b):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    return type(a) is type(b) and isinstance(a, Hashable) and bool(a == b)
+    text = None if extras is None else (captions, tuple(extras))
+    return *shared[2:], text, digest(job.latent), job.sigma, job.seed, job.mark

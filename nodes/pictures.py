@@ -10,15 +10,16 @@ from PIL import Image
 from torch import Tensor
 
 
-def save_picture(image: Tensor, name: str, longest: int) -> dict[str, str]:
+def save_picture(image: Tensor, name: str, longest: int, exact: bool = False) -> dict[str, str]:
     """Write an image [H, W, C] in [0, 1] as a JPEG, its longer side at most `longest` pixels.
 
     Returns what ComfyUI's /view wants to know. name: tells the picture and size apart; what is there already stays.
+    exact: for a close look, with little loss and colours at full resolution.
     """
     file = Path(folder_paths.get_temp_directory()) / "pidkit" / f"{name}.jpg"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        to_pil(image, longest).save(file, quality=90)
+        to_pil(image, longest).save(file, quality=95 if exact else 90, subsampling=0 if exact else 2)
     return {"filename": file.name, "subfolder": "pidkit", "type": "temp"}
 
 

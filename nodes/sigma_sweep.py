@@ -11,14 +11,14 @@ from ..pid_core.rgb import to_image
 from ..pid_core.tuning import parse_sigmas
 from .conditioning import Conditioned, SigmaList, describe, latent_format_input, latent_noise_input
 from .contact_sheet import contact_sheet
-from .decode import check_student, sample, with_windows
+from .decode import check_student, sample, windows_key, with_windows
 from .each import Job, Shared, conditioned, decode_each, digest
 from .pictures import save_picture
 from .show import show_on_node
 from .window_handler import WindowSettings
 
 MOST = 64  # results in one sweep
-LARGE = 768  # longest side of a tile on the node, in pixels
+TILE, LARGE = 768, 4096  # longest sides in pixels: of a tile on the node, and of a result that is compared
 SEEDS = 2**64
 
 
@@ -104,19 +104,26 @@ class PiDKitSigmaSweep(io.ComfyNode):
         check_student(model[0])
         tried = _tried(sigmas[0], seeds[0])
         samples, row = _picture(latent, picture[0])
-        shared = Shared(model[0], positive[0], steps[0], latent_format[0], latent_noise[0] == "add")
+        settings = WindowSettings()
+        windows_mark = windows_key("auto", settings)
+        shared = Shared(model[0], positive[0], steps[0], latent_format[0], latent_noise[0] == "add", windows_mark)
         jobs = [Job(samples, sigma, seed, row) for seed, sigma in tried]
         lines = describe(conditioned(shared, max(jobs, key=lambda job: job.sigma)))
         node_id = cls.hidden.unique_id if cls.hidden else None
-        windowed, windows = with_windows(model[0], WindowSettings(), "auto", node_id)
+        windowed, windows = with_windows(model[0], settings, "auto", node_id)
 
         def draw(index: int, made: Conditioned, callback) -> Tensor:
             return to_image(sample(windowed, made, steps[0], jobs[index].seed, callback))
 
-        done = decode_each(node_id, shared, jobs, draw)
+        done = decode_each(shared, jobs, draw)
         tiles = [
-            {"sigma": sigma, "seed": str(seed), "image": save_picture(image, f"sweep_{digest(image)}", LARGE)}
-            for (seed, sigma), image in zip(tried, done.images, strict=True)
+            {
+                "sigma": sigma,
+                "seed": str(seed),
+                "image": save_picture(image, f"sweep_{name}", TILE),
+                "large": save_picture(image, f"sweep_{name}_large", LARGE, exact=True),
+            }
+            for (seed, sigma), image, name in zip(tried, done.images, map(digest, done.images), strict=True)
         ]
         seeds_tried = len({seed for seed, _ in tried})
         labels = [_label(sigma, seed if seeds_tried > 1 else None) for seed, sigma in tried]

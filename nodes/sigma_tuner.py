@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..pid_core.estimate import estimate_quality, suggest_sigma
+from ..pid_core.estimate import Quality, estimate_quality, suggest_sigma
 from ..pid_core.tuning import match_values, parse_ids, parse_sigmas, picture_id
 from .conditioning import SigmaList
 from .pictures import save_picture
+from .pid_models import config_of
 from .show import show_on_node
 
-THUMBNAIL, LARGE = 192, 1024  # longest sides in pixels
+THUMBNAIL, LARGE = 192, 4096  # longest sides in pixels
+BLURRED = 0.2  # what blur alone would ask for, from which on the node speaks of it
 
 
 class PiDKitSigmaTuner(io.ComfyNode):
@@ -60,6 +62,12 @@ class PiDKitSigmaTuner(io.ComfyNode):
                     tooltip="The latent made from the pictures. Its count is checked, and a list of latents gets a "
                     "list of values.",
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The PiD model that decodes the pictures. With one that can draw what a blur took, such "
+                    "as NVIDIA's, blur counts in the suggestion. Left open, or with pid_nano, only noise does.",
+                ),
             ],
             outputs=[
                 SigmaList.Output(
@@ -79,23 +87,26 @@ class PiDKitSigmaTuner(io.ComfyNode):
         sigmas: list,
         pictures: list,
         latent: list[dict] | None = None,
+        model: list | None = None,
     ) -> io.NodeOutput:
         counts = _counts(image, latent)
         single = [picture for batch in image for picture in batch]
         ids = [picture_id(picture) for picture in single]
         known = parse_ids(pictures[0])
+        qualities = [estimate_quality(picture) for picture in single]
+        invents = None if model is None else config_of(model[0].model).invents
         values = match_values(parse_sigmas(sigmas[0]), known, ids, default_sigma[0])
         shown = [
             {
                 "id": name,
                 "sigma": value,
-                "suggestion": suggest_sigma(estimate_quality(picture)),
+                "suggestion": suggest_sigma(quality, invents=bool(invents)),
                 "thumbnail": save_picture(picture, f"{name}_{THUMBNAIL}", THUMBNAIL),
-                "large": save_picture(picture, f"{name}_{LARGE}", LARGE),
+                "large": save_picture(picture, f"{name}_{LARGE}", LARGE, exact=True),
             }
-            for name, value, picture in zip(ids, values, single, strict=True)
+            for name, value, picture, quality in zip(ids, values, single, qualities, strict=True)
         ]
-        show_on_node(cls, _news(known, ids, default_sigma[0]))
+        show_on_node(cls, _news(known, ids, default_sigma[0]), _blurred(qualities, invents))
         lists = [list(part.tolist()) for part in torch.tensor(values, dtype=torch.float64).split(counts)]
         return io.NodeOutput(lists, ui={"pidkit_pictures": shown})
 
@@ -121,3 +132,13 @@ def _news(known: list[str], ids: list[str], default: float) -> str:
     if known and (new or gone):
         text += f": {new} new at {default:g}, {gone} gone, the others keep their value"
     return text
+
+
+def _blurred(qualities: list[Quality], invents: bool | None) -> str:
+    """Says where blur was seen and nothing is suggested for it. invents: None where the model is not known."""
+    count = sum(suggest_sigma(Quality(0.0, quality.blur), invents=True) >= BLURRED for quality in qualities)
+    if invents or not count:
+        return ""
+    if invents is None:
+        return f"{count} blurred: with the model connected, blur counts where the model can invent"
+    return f"{count} blurred: this model cannot invent what a blur took, so nothing is suggested for it"

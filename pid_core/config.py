@@ -61,6 +61,7 @@ class PiDConfig:
     channel) or "token" (v1.5: one per token). `prediction` is what the network's output means: "velocity" or "x0".
     `schedule` is the noise levels it was trained at: the "distilled" student's four, or "undistilled", all of them.
     `latent_channels` 0 means no latent branch: PixelDiT, which draws from text alone. The lq_ fields mean nothing then.
+    `invents` says whether it draws detail that a blur took from the latent, as the released networks were trained to.
     `window_min` and `window_max` are the smallest and largest side of a context window: about what the checkpoint was
     trained on.
     """
@@ -97,6 +98,7 @@ class PiDConfig:
     prediction: str = "velocity"
     schedule: str = "distilled"
     family: str | None = None
+    invents: bool = True
     window_min: int = 1536
     window_max: int = 2304
 

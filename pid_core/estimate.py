@@ -51,19 +51,27 @@ def estimate_quality(image: Tensor) -> Quality:
     return Quality(noise, _blur(pixels.mean(0), noise))
 
 
-def suggest_sigma(quality: Quality, *, invents: bool = True) -> float:
+def suggest_sigma(quality: Quality, *, invents: bool) -> float:
     """degrade_sigma for an image of this quality: 0 for a clean and sharp one, at most 0.8, in steps of 0.05.
 
-    invents: whether the model can draw what a blur took; the bundled one cannot, and is only told of noise.
-
-    Noise: the latent's own noise of level sigma must drown the grain, sigma / (1 - sigma) = 4 * noise. Blur: a Gaussian
-    of b pixels leaves about SHARP / b of the resolution, and the rest is to be invented.
+    invents: `PiDConfig.invents` of the model that decodes it. One that does not gets nothing for blur: it would only
+    see less of the image, and draw it softer still.
     """
-    drown = 4 * quality.noise
-    for_noise = drown / (1 + drown)
-    for_blur = 0.8 * (1 - SHARP / max(quality.blur, SHARP)) if invents else 0.0
-    sigma = 1 - (1 - for_noise) * (1 - for_blur)
-    return min(MOST, math.floor(sigma * 20 + 0.5) / 20)
+    kept = 1 - sigma_for_noise(quality.noise)
+    if invents:
+        kept *= 1 - sigma_for_blur(quality.blur)
+    return min(MOST, math.floor((1 - kept) * 20 + 0.5) / 20)
+
+
+def sigma_for_noise(noise: float) -> float:
+    """The part that grain asks for: the latent's own noise must drown it, sigma / (1 - sigma) = 4 * noise."""
+    drown = 4 * noise
+    return drown / (1 + drown)
+
+
+def sigma_for_blur(blur: float) -> float:
+    """The part that blur asks for: it leaves about SHARP / blur of the resolution, and the rest is to be invented."""
+    return MOST * (1 - SHARP / max(blur, SHARP))
 
 
 def _noise(pixels: Tensor) -> float:

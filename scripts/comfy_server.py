@@ -113,7 +113,7 @@ class ComfyServer:
     def __exit__(self, *_) -> None:
         self.stop()
 
-    def start(self, timeout: float = 300.0) -> None:
+    def start(self, timeout: float = 900.0) -> None:
         """Starts ComfyUI and returns when it answers. Raises ServerError where it ends or takes too long."""
         folders = []
         for name in ("input", "output", "temp", "user"):
@@ -173,6 +173,10 @@ class ComfyServer:
         """The JSON answer of a GET, e.g. get("/system_stats")."""
         return json.loads(self._call(self._request("GET", path, params=query)))
 
+    def post(self, path: str, body: dict) -> None:
+        """Sends JSON, e.g. post("/free", {"free_memory": True})."""
+        self._call(self._request("POST", path, json=body))
+
     def object_info(self, node: str | None = None) -> dict:
         """What ComfyUI tells its frontend about every node, or about one (the entry itself)."""
         return self.get(f"/object_info/{node}")[node] if node else self.get("/object_info")
@@ -215,7 +219,7 @@ class ComfyServer:
             raise ServerError(f"ComfyUI {what} ({type(error).__name__}). Log:\n{self.log_tail()}") from error
 
     async def _request(self, method: str, path: str, **options) -> bytes:
-        limit = aiohttp.ClientTimeout(total=120)
+        limit = aiohttp.ClientTimeout(total=900)
         async with (
             aiohttp.ClientSession(f"http://{self.address}", timeout=limit) as session,
             session.request(method, path, **options) as response,

@@ -34,7 +34,7 @@ MEMORY = (
 SIGMA = (
     "**degrade_sigma**: 0 keeps to the picture, flaws and all. Higher values trust it less and invent more. PiD was "
     "trained up to 0.8. The bundled model is small: it draws noise away (0.1 to 0.3), but cannot invent what a blur "
-    "took. The suggestions are meant for NVIDIA's networks."
+    "took, so the suggestion for a blurred photo is 0. With NVIDIA's models blur counts too."
 )
 OTHER_PID = (
     "NVIDIA's PiD: choose it in PiD Loader, and put VAE Encode in the place of PiD RGB Latent. Its weights are for "
@@ -528,8 +528,8 @@ def pid_tune_per_image() -> Graph:
         "## Restore several pictures, each as much as it needs\n\n"
         "With the model that comes with this pack. Nothing to download.\n\n"
         "1. Three example pictures are there already. Your own must be of one size.\n"
-        "2. In PiD Sigma Tuner press **Load pictures**. The orange mark on a slider is a suggestion, from how blurred "
-        "and noisy the picture is. Click its number to take it, or move the slider.\n"
+        "2. In PiD Sigma Tuner press **Load pictures**. The orange mark on a slider is a suggestion, from how noisy "
+        "the picture is, and how blurred where the model can invent. Click its number to take it, or move the slider.\n"
         "3. Press Run. Click a picture in the tuner to see it before and after.\n"
         "4. Move one slider and run again: only that picture is decoded.\n\n"
         f"{SIGMA}\n\n**To change:**\n\n"
@@ -543,7 +543,7 @@ def pid_tune_per_image() -> Graph:
     batch = graph.add("BatchImagesNode", 1, read, width_=240, **inputs)
     model = graph.add("PiDKitLoader", 1, read)
     latent = graph.add("PiDKitRGBLatent", 1, read, image=batch[0])
-    tuner = graph.add("PiDKitSigmaTuner", 2, tuned, image=batch[0], width_=520, height_=600)
+    tuner = graph.add("PiDKitSigmaTuner", 2, tuned, image=batch[0], model=model[0], width_=520, height_=600)
     image = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=520)
     graph.add("SaveImage", 3, drawn, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
     return graph
@@ -568,7 +568,7 @@ def pid_sigma_sweep() -> Graph:
     image = graph.add("LoadImage", 0, read, title="Picture to restore", image=NOISY, height_=380)
     model = graph.add("PiDKitLoader", 0, read)
     latent = graph.add("PiDKitRGBLatent", 0, read, image=image[0])
-    tuner = graph.add("PiDKitSigmaTuner", 1, tried, image=image[0], width_=500, height_=600)
+    tuner = graph.add("PiDKitSigmaTuner", 1, tried, image=image[0], model=model[0], width_=500, height_=600)
     sweep = graph.add(
         *("PiDKitSigmaSweep", 2, tried),
         **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "sigmas": "0, 0.1, 0.2, 0.3, 0.5"},

@@ -58,6 +58,7 @@ NANO = PiDConfig(
     pit_injection=True,
     prediction="x0",
     family="rgb",
+    invents=False,
     window_min=128,
     window_max=512,
 )

@@ -40,7 +40,7 @@ class TestServer(ComfyServer):
         env = {"HF_ENDPOINT": self.hub.endpoint, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1,localhost"}
         super().__init__(comfyui, comfy_env.python(), folder, pack=pack, more_packs=packs, arguments=arguments, env=env)
 
-    def start(self, timeout: float = 300.0) -> None:
+    def start(self, timeout: float = 900.0) -> None:
         self.hub.__enter__()
         super().start(timeout)
 
@@ -58,6 +58,10 @@ class TestServer(ComfyServer):
     def network_calls(self) -> int:
         """How often PiD's network has run in this server."""
         return self.get("/pidkit_tests/network_calls")["calls"]
+
+    def image_bytes(self, height: int, width: int) -> int:
+        """Memory that images of this size take in this server, whoever holds them."""
+        return self.get("/pidkit_tests/image_bytes", height=str(height), width=str(width))["bytes"]
 
     def images(self, finished: Finished, node_id: str | None = None) -> list[np.ndarray]:
         """The images of a run as [H, W, 3] uint8, fetched through /view."""

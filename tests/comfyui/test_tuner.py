@@ -4,11 +4,26 @@ import numpy as np
 import pytest
 import torch
 from graphs import link
+from PIL import Image
 from tiny import save_tiny
 
 from comfy_server import PromptError
 
+BUNDLED = "pid_nano (bundled)"
 SIGMAS = [0.1, 0.5, 0.75]
+
+
+# Another workflow, whose image has another size: with it ComfyUI drops what it holds of the one before.
+OTHER = {
+    "image": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+    "png": {"class_type": "PreviewImage", "inputs": {"images": link("image")}},
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(comfy):
+    """What an earlier test drew is not taken by the next."""
+    comfy.queue(OTHER)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +71,8 @@ def alone(comfy, model: str, photo: str, sigma: float) -> np.ndarray:
     graph = tuner_graph(model, [photo])
     graph["decode"]["inputs"] |= {"degrade_sigma": sigma}
     del graph["decode"]["inputs"]["sigma_list"], graph["tuner"]
+    # the same numbers, but another model to ComfyUI: nothing drawn before is taken
+    graph["model"]["inputs"]["dtype"] = "float32"
     return comfy.images(comfy.queue(graph), "png")[0]
 
 
@@ -133,6 +150,7 @@ def test_pictures_of_a_list_are_counted_through(comfy, model, photos):
     assert len(images) == 3
     for photo, sigma, image in zip(photos, SIGMAS, images, strict=False):
         assert np.array_equal(image, alone(comfy, model, photo, sigma))
+    run(comfy, graph)
     graph["tuner"]["inputs"]["sigmas"] = {"__value__": [0.1, 0.55, 0.75]}
     assert run(comfy, graph)[1] == 2
 
@@ -143,6 +161,22 @@ def test_the_node_gets_what_it_shows(comfy, model, photos):
         assert 0 <= entry["suggestion"] <= 0.8
         for size in ("thumbnail", "large"):
             assert comfy.view(entry[size])[:2] == b"\xff\xd8"
+
+
+def test_blur_counts_only_for_a_model_that_can_invent(comfy, model, root):
+    photos = sorted((root / "example_workflows").glob("*photo*.png"))  # as it is, blurred, noisy
+    names = [comfy.upload(Image.open(photo).convert("RGB"), photo.name) for photo in photos]
+
+    def suggestions(model: str | None) -> list[float]:
+        graph = tuner_graph(model or BUNDLED, names, sigmas="")
+        del graph["decode"], graph["png"]
+        graph["tuner"]["inputs"] |= {"model": link("model")} if model else {}
+        return [entry["suggestion"] for entry in shown(comfy.queue(graph))]
+
+    good, soft, grainy = suggestions(BUNDLED)
+    assert good <= 0.05 and soft <= 0.05 and grainy >= 0.1
+    assert suggestions(None) == [good, soft, grainy]
+    assert [a - b for a, b in zip(suggestions(model), [good, soft, grainy], strict=True)][1] >= 0.3
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -201,6 +235,88 @@ def test_a_sweep_draws_only_what_is_new(comfy, model, photos):
     assert run(comfy, graph)[1] == 4
     graph["sweep"]["inputs"]["sigmas"] = "0.1, 0.5, 0.6"
     assert run(comfy, graph)[1] == 2
+
+
+def test_what_the_sweep_drew_is_not_decoded_again(comfy, model, photos):
+    graph = tuner_graph(model, photos[:2], [0.15, 0.85])
+    sweep = sweep_graph(model, photos[:2], picture=2, sigmas="0.35, 0.45")["sweep"]
+    wires = {name: graph["decode"]["inputs"][name] for name in ("model", "latent")}
+    graph["sweep"] = sweep | {"inputs": sweep["inputs"] | wires}
+    decode = graph.pop("decode")
+    png = graph.pop("png")
+    graph["sweep_png"] = png | {"inputs": png["inputs"] | {"images": link("sweep")}}
+    done, calls = run(comfy, graph)
+    assert calls == 4
+    tried = comfy.images(done, "sweep_png")
+
+    graph |= {"decode": decode, "png": png}
+    graph["tuner"]["inputs"]["sigmas"] = {"__value__": [0.15, 0.45]}
+    done, calls = run(comfy, graph)
+    chosen = comfy.images(done, "png")
+    assert calls == 2 and np.array_equal(chosen[1], tried[1])
+    assert np.array_equal(chosen[1], alone(comfy, model, photos[1], 0.45))
+    run(comfy, graph)
+
+    # the other way round, and only where everything is the same
+    graph["sweep"]["inputs"] |= {"picture": 1, "sigmas": "0.15, 0.45"}
+    assert run(comfy, graph)[1] == 2
+    graph["sweep"]["inputs"]["seeds"] = "6"
+    assert run(comfy, graph)[1] == 4
+    graph["sweep"]["inputs"] |= {"seeds": "5", "steps": 1}
+    assert run(comfy, graph)[1] == 2
+
+
+def test_one_picture_with_a_number_takes_what_the_sweep_drew(comfy, model, photos):
+    graph = sweep_graph(model, photos[:1], sigmas="0.22, 0.32")
+    run(comfy, graph)
+    graph["decode"] = tuner_graph(model, photos[:1])["decode"]
+    graph["decode"]["inputs"] |= {"degrade_sigma": 0.32}
+    del graph["decode"]["inputs"]["sigma_list"]
+    graph["decoded"] = {"class_type": "SaveImage", "inputs": {"images": link("decode"), "filename_prefix": "one"}}
+    done, calls = run(comfy, graph)
+    assert calls == 0
+    assert np.array_equal(comfy.images(done, "decoded")[0], comfy.images(done, "png")[1])
+    graph["decode"]["inputs"] |= {"window_mode": "manual", "window_size": 1024, "window_overlap": 128}
+    assert run(comfy, graph)[1] == 2
+
+
+def test_images_drawn_before_go_with_what_comfyui_drops(comfy, model, photos):
+    graph = tuner_graph(model, photos[:3], [0.19, 0.29, 0.39])
+    size = comfy.images(run(comfy, graph)[0], "png")[0].shape[:2]
+    assert comfy.image_bytes(*size) >= 3 * 3 * 4 * size[0] * size[1]
+
+    comfy.queue(OTHER)
+    assert freed(comfy, size)
+
+    assert run(comfy, graph)[1] == 6
+    comfy.post("/free", {"unload_models": True, "free_memory": True})
+    assert freed(comfy, size)
+
+
+def freed(comfy, size: tuple[int, int]) -> bool:
+    """The server frees when it comes to it: asks until it has, or until it has had every chance."""
+    return any(comfy.image_bytes(*size) == 0 for _ in range(500))
+
+
+class Model:
+    """Something to hold images for."""
+
+
+def test_the_images_kept_have_a_bound(comfyui):
+    kept = comfyui.module("nodes.kept").KeptImages(most=3 * 48)
+    model, other = Model(), Model()
+    batch = torch.zeros(2, 2, 2, 3)  # 48 bytes an image
+    kept.put(model, "a", batch[:1])
+    kept.put(model, "b", batch[1:])
+    kept.put(other, "c", torch.zeros(1, 2, 2, 3))
+    assert kept.get(model, "a") is not None and kept.get(model, "b") is not None
+    kept.put(other, "d", torch.zeros(1, 2, 2, 3))
+    assert kept.get(other, "c") is None, "the longest unused goes first"
+    kept.put(other, "e", torch.zeros(1, 2, 2, 3))
+    assert kept.get(model, "a") is None and kept.get(model, "b") is None, "one view holds the whole batch"
+    kept.put(other, "too large", torch.zeros(1, 4, 4, 3))
+    assert kept.get(other, "too large") is None
+    assert kept.get(other, "a") is None
 
 
 @pytest.mark.parametrize(

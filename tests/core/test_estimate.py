@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pid_core.estimate import SHARP, Quality, _gaussian, estimate_quality, suggest_sigma
+from pid_core import NANO_PATH, load_network
+from pid_core.estimate import SHARP, Quality, _gaussian, estimate_quality
+from pid_core.estimate import suggest_sigma as suggest
+
+
+def suggest_sigma(quality, invents=True):
+    return suggest(quality, invents=invents)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +60,16 @@ def test_noise_is_measured_in_levels(photos):
         assert found[3].noise == pytest.approx(0.05, rel=0.15)
 
 
+def test_blur_asks_nothing_of_a_model_that_cannot_invent(photos):
+    soft, grainy = estimate_quality(blurred(photos[0], 2)), estimate_quality(noisy(photos[0], 0.1))
+    assert suggest_sigma(soft) >= 0.4 and suggest_sigma(soft, invents=False) <= 0.05
+    assert suggest_sigma(grainy, invents=False) > 0.1
+
+
+def test_the_bundled_model_cannot_invent():
+    assert not load_network(NANO_PATH).config.invents
+
+
 def test_noise_does_not_hide_blur(photos):
     for photo in photos:
         soft = blurred(photo, 2)
@@ -93,8 +109,9 @@ def test_a_wrong_shape():
         estimate_quality(torch.zeros(1, 32, 32, 3))
 
 
-@given(st.floats(0, 1), st.floats(0.1, 40))
-def test_a_suggestion_is_in_range_and_round(noise, blur):
-    sigma = suggest_sigma(Quality(noise, blur))
+@given(st.floats(0, 1), st.floats(0.1, 40), st.booleans())
+def test_a_suggestion_is_in_range_and_round(noise, blur, invents):
+    sigma = suggest_sigma(Quality(noise, blur), invents)
     assert 0 <= sigma <= 0.8 and sigma == round(sigma, 2) and round(sigma * 20, 6) % 1 == 0
-    assert suggest_sigma(Quality(noise + 0.1, blur)) >= sigma <= suggest_sigma(Quality(noise, blur + 0.5))
+    more_noise, more_blur = Quality(noise + 0.1, blur), Quality(noise, blur + 0.5)
+    assert suggest_sigma(more_noise, invents) >= sigma <= suggest_sigma(more_blur, invents)
