@@ -3,24 +3,31 @@
 import { app } from "../../scripts/app.js";
 import { Compare } from "./compare.js";
 import { button, element, pictureUrl } from "./elements.js";
-import { resultOf } from "./results.js";
+import { executionIds } from "./graph.js";
+import { collect, pictureOf, resultsOf } from "./runs.js";
 import { word } from "./words.js";
 
 const PRESETS = { faithful: 0.1, repair: 0.5, rebuild: 0.75 };
 const TRAINED = 0.8;
-const LONGEST = 1000;
-
-// Picture id -> what the server said of it. Undo and tabs build nodes anew; the pictures stay the same.
-const known = new Map();
-
-function remember(entry) {
-  known.set(entry.id, entry);
-  if (known.size > LONGEST) known.delete(known.keys().next().value);
-}
+const LARGE = 4096; // longest side of the pictures that are compared
 
 // What the server names a picture's file, so that a workflow opened again finds its pictures while they exist.
 function file(id, size) {
   return { filename: `${id}_${size}.jpg`, subfolder: "pidkit", type: "temp" };
+}
+
+// Results as they are offered: named by their strength, and by what else tells them apart.
+function labelled(results) {
+  const differ = (name) => new Set(results.map((result) => String(result[name]))).size > 1;
+  const seeds = differ("seed");
+  const steps = differ("steps");
+  return results.map(({ key, sigma, seed, steps: count, sweep, file: made }) => {
+    const parts = [word("strength", Number(sigma).toFixed(2))];
+    if (seeds && seed !== undefined) parts.push(word("seed", seed));
+    if (steps && count !== undefined) parts.push(word("steps", count));
+    if (sweep) parts.push(word("fromSweep"));
+    return { key, label: parts.join(" · "), url: pictureUrl(made) };
+  });
 }
 
 function rounded(value) {
@@ -97,12 +104,19 @@ export class SigmaStrip {
   }
 
   suggestion(index) {
-    return known.get(this.ids[index])?.suggestion;
+    return pictureOf(this.ids[index])?.suggestion;
+  }
+
+  // Something new is known of a run, perhaps of this node's.
+  refresh() {
+    if (!this.node.graph) return;
+    const found = collect(this.node);
+    if (found) this.received(found);
+    else this.draw();
   }
 
   // What the server found in a run: its pictures in their order. Values changed here since then stay.
   received(pictures) {
-    pictures.forEach(remember);
     const waiting = new Map();
     this.ids.forEach((id, i) => waiting.set(id, [...(waiting.get(id) ?? []), this.sigmas[i]]));
     const sigmas = pictures.map(({ id, sigma }) => waiting.get(id)?.shift() ?? sigma);
@@ -118,8 +132,7 @@ export class SigmaStrip {
   }
 
   load() {
-    const targets = this.node.graph === app.rootGraph ? [String(this.node.id)] : undefined;
-    app.queuePrompt(0, 1, targets);
+    app.queuePrompt(0, 1, executionIds(this.node));
   }
 
   onKey(event) {
@@ -128,7 +141,8 @@ export class SigmaStrip {
     const key = event.key.toLowerCase();
     if (event.ctrlKey || event.metaKey) {
       const redo = key === "y" || (key === "z" && event.shiftKey);
-      if ((key !== "z" && key !== "y") || typing) return;
+      // ComfyUI hears these keys itself, except in an <input>
+      if ((key !== "z" && key !== "y") || typing || event.target.tagName !== "INPUT") return;
       app.extensionManager.command.execute(redo ? "Comfy.Redo" : "Comfy.Undo");
     } else if (event.key === "Delete" || event.key === "Backspace") {
       // Would remove the node.
@@ -191,7 +205,7 @@ export class SigmaStrip {
     const number = index + 1;
     const image = element("img", { alt: word("picture", number), draggable: false, decoding: "async", loading: "lazy" });
     image.onerror = () => image.classList.add("pidkit-gone");
-    image.src = pictureUrl(known.get(id)?.thumbnail ?? file(id, 192));
+    image.src = pictureUrl(pictureOf(id)?.thumbnail ?? file(id, 192));
     const card = { id };
     card.thumb = element(
       "button",
@@ -261,8 +275,9 @@ export class SigmaStrip {
   drawCompare() {
     const id = this.cards[this.chosen]?.id;
     if (id) {
-      const before = pictureUrl(known.get(id)?.large ?? file(id, 1024));
-      this.compare.show(this.chosen + 1, before, resultOf(this.node, this.chosen, this.sigmas.length));
+      const before = { key: "before", label: word("before"), url: pictureUrl(pictureOf(id)?.large ?? file(id, LARGE)) };
+      const results = resultsOf(id);
+      this.compare.show(this.chosen + 1, [before, ...labelled(results)], this.usual(results));
     } else {
       this.compare.hide();
     }
@@ -271,12 +286,19 @@ export class SigmaStrip {
     if (grew) this.node.expandToFitContent?.();
   }
 
+  // The result that stands beside the picture by itself: of the last run, else the sweep's with the chosen value.
+  usual(results) {
+    const found =
+      results.find((result) => !result.sweep) ?? results.find((result) => result.sigma === this.sigmas[this.chosen]);
+    return (found ?? results[0])?.key;
+  }
+
   get comparing() {
     return !this.compare.stage.hidden;
   }
 
   // Of the widget: buttons, a row of pictures, and the comparison or a line in its place.
   get minHeight() {
-    return this.comparing ? 490 : 300;
+    return this.comparing ? 530 : 300;
   }
 }

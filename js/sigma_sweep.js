@@ -2,7 +2,8 @@
 
 import { app } from "../../scripts/app.js";
 import { addWidget, element, followNode, pictureUrl } from "./elements.js";
-import { nodeBefore, outputsOf } from "./results.js";
+import { nodeBefore } from "./graph.js";
+import { listen, sweptBy } from "./runs.js";
 import { word } from "./words.js";
 
 const NODE = "PiDKitSigmaSweep";
@@ -21,7 +22,15 @@ class Tiles {
     return tuner?.widgets?.find((widget) => widget.name === "sigmas")?.strip;
   }
 
-  // What the server sent: {pidkit_tiles, pidkit_picture, pidkit_columns}.
+  // Shows what the last run brought, if it is new.
+  draw() {
+    const found = sweptBy(this.node);
+    if (!found || found === this.shown) return;
+    this.shown = found;
+    this.show(found);
+  }
+
+  // found: {pidkit_tiles, pidkit_picture, pidkit_columns}.
   show({ pidkit_tiles: tiles, pidkit_picture: [picture], pidkit_columns: [columns] }) {
     const severalSeeds = columns < tiles.length;
     this.list.style.setProperty("--pidkit-columns", columns);
@@ -69,15 +78,11 @@ app.registerExtension({
     widget.serialize = false;
     node.setSize([Math.max(node.size[0], 440), Math.max(node.size[1], 460)]);
 
-    const shown = () => {
-      const output = outputsOf(node);
-      if (output?.pidkit_tiles) tiles.show(output);
+    let deaf;
+    const added = () => {
+      deaf = listen(() => tiles.draw());
+      queueMicrotask(() => tiles.draw());
     };
-    followNode(node, tiles.root, () => queueMicrotask(shown));
-    const { onExecuted } = node;
-    node.onExecuted = function (output) {
-      onExecuted?.call(this, output);
-      if (output?.pidkit_tiles) tiles.show(output);
-    };
+    followNode(node, tiles.root, added, () => deaf?.());
   },
 });

@@ -48,9 +48,15 @@ MISSING_MEDIA = """() => {
   return ($pinia.state.value.missingMedia.missingMediaCandidates ?? []).map((candidate) => candidate.name);
 }"""
 
+# A last resort: for so long, in seconds, nothing at all may happen.
+PATIENCE = 600
+
 WATCH_RUNS = """() => {
   if (window.endedRuns) return;
   window.endedRuns = {};
+  window.newsOfRuns = 0;
+  for (const kind of ["progress", "progress_state", "executing", "executed", "status"])
+    app.api.addEventListener(kind, () => { window.newsOfRuns += 1; });
   for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
     app.api.addEventListener(kind, ({ detail }) => { window.endedRuns[detail.prompt_id] = { kind, ...detail }; });
 }"""
@@ -70,7 +76,7 @@ class FrontEnd:
         self._settings: dict | None = None
         self._prepare_user()
         self.context = browser.new_context(viewport=SIZE, permissions=["clipboard-read", "clipboard-write"])
-        self.context.set_default_timeout(120_000)
+        self.context.set_default_timeout(PATIENCE * 1000)
         self.page: Page = self.context.new_page()
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(f"page error: {error}"))
@@ -109,15 +115,16 @@ class FrontEnd:
     def reload(self) -> None:
         """What the browser's reload button does."""
         self.page.reload()
-        self._wait_until_ready()
+        self.loaded()
 
     def _load(self, body: dict) -> None:
         self._settings = body
         self.context.request.post(f"http://{self.comfy.address}/api/settings", data=json.dumps(body))
         self.page.goto(f"http://{self.comfy.address}/")
-        self._wait_until_ready()
+        self.loaded()
 
-    def _wait_until_ready(self) -> None:
+    def loaded(self) -> None:
+        """Waits until a page that was opened or opened again can be used."""
         self.page.wait_for_function("() => window.app?.vueAppReady && window.app?.canvas?.graph")
         self.page.locator(".p-blockui-mask, .comfyui-blockui").wait_for(state="hidden")
 
@@ -125,9 +132,9 @@ class FrontEnd:
         """The value of a JavaScript function called in the page."""
         return self.page.evaluate(code, argument)
 
-    def wait(self, code: str, argument: Any = None, timeout: float = 120.0) -> None:
+    def wait(self, code: str, argument: Any = None) -> None:
         """Waits until a JavaScript function gives a true value."""
-        self.page.wait_for_function(code, arg=argument, timeout=timeout * 1000)
+        self.page.wait_for_function(code, arg=argument)
 
     def drop(self, file: Path) -> None:
         """Drops a workflow file onto the canvas and waits until its nodes are there."""
@@ -137,7 +144,20 @@ class FrontEnd:
         """`drop`, for a file that exists only here. It opens in a tab of its own."""
         self.js("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
         self.js(DROP, [text, name])
-        self.wait("count => app.graph.nodes.length === count", len(json.loads(text)["nodes"]))
+        self.wait(
+            """([count, name]) => app.graph.nodes.length === count
+              && app.extensionManager.workflow.activeWorkflow.filename.startsWith(name)""",
+            [len(json.loads(text)["nodes"]), Path(name).stem],
+        )
+
+    def tab(self) -> str:
+        """The name of the open tab."""
+        return self.js("() => app.extensionManager.workflow.activeWorkflow.filename")
+
+    def go_to(self, tab: str) -> None:
+        """Clicks a tab, and waits until it is the open one."""
+        self.page.locator(".workflow-tab", has=self.page.get_by_text(tab, exact=True)).click()
+        self.wait("name => app.extensionManager.workflow.activeWorkflow.filename === name", tab)
 
     def add_node(self, node_type: str) -> int:
         """Puts a node on the canvas; returns its id."""
@@ -163,8 +183,11 @@ class FrontEnd:
     def dialogs(self) -> Locator:
         return self.page.get_by_role("dialog")
 
-    def run(self, timeout: float = 120.0) -> str:
-        """Presses Run and waits for the end of that run; returns the prompt's id. Raises RuntimeError if it failed."""
+    def run(self) -> str:
+        """Presses Run and waits for the end of that run, however long, as long as it moves on; returns the prompt's id.
+
+        Raises RuntimeError if it failed.
+        """
         self.js(WATCH_RUNS)
         with self.page.expect_response(re.compile(r"/api/prompt$")) as posted:
             self.page.get_by_test_id("queue-button").first.click()
@@ -172,8 +195,9 @@ class FrontEnd:
         # ComfyUI runs what it can of a graph and only mentions the rest
         assert answer.ok and not answer.json().get("node_errors"), answer.text()
         prompt_id = answer.json()["prompt_id"]
-        self.wait("id => window.endedRuns[id]", prompt_id, timeout)
-        ended = self.js("id => window.endedRuns[id]", prompt_id)
+        while (ended := self.js("id => window.endedRuns[id]", prompt_id)) is None:
+            news = self.js("() => window.newsOfRuns")
+            self.wait("([id, news]) => window.endedRuns[id] || window.newsOfRuns > news", [prompt_id, news])
         if ended["kind"] != "execution_success":
             raise RuntimeError(f"{ended['kind']}: {ended.get('exception_message', '')}")
         return prompt_id
@@ -211,7 +235,7 @@ class FrontEnd:
         """Where a node is on the page: x, y, width, height in CSS pixels, title bar included."""
         return self.js(
             """id => {
-              const [x, y, width, height] = app.graph.getNodeById(id).getBounding();
+              const [x, y, width, height] = app.canvas.graph.getNodeById(id).getBounding();
               const { scale, offset } = app.canvas.ds;
               const canvas = app.canvas.canvas.getBoundingClientRect();
               return { x: canvas.x + (x + offset[0]) * scale, y: canvas.y + (y + offset[1]) * scale,
@@ -239,7 +263,7 @@ class FrontEnd:
         """Moves the view so that these nodes, or all, fill the page."""
         self.js(
             """ids => {
-              const nodes = app.graph.nodes.filter(n => !ids.length || ids.includes(n.id));
+              const nodes = app.canvas.graph.nodes.filter(n => !ids.length || ids.includes(n.id));
               const boxes = nodes.map(n => n.getBounding());
               const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]));
               const right = Math.max(...boxes.map(b => b[0] + b[2]));
@@ -257,7 +281,7 @@ class FrontEnd:
     def id_of(self, node_type: str, number: int = 0) -> int:
         """The id of the first, or a later, node of this type."""
         return self.js(
-            "([type, number]) => app.graph.nodes.filter(n => n.type === type)[number].id", [node_type, number]
+            "([type, number]) => app.canvas.graph.nodes.filter(n => n.type === type)[number].id", [node_type, number]
         )
 
     def wait_for_images(self, selector: str, count: int) -> None:

@@ -20,7 +20,7 @@ def test_three_pictures_tuned_and_compared(front_end, root):
 
     front_end.show(tuner)
     suggestions = [float(text.removeprefix("≈")) for text in page.locator(".pidkit-take").all_inner_texts()]
-    assert suggestions[0] == 0 and suggestions[1] > suggestions[2] > 0
+    assert suggestions[0] == suggestions[1] == 0 < suggestions[2]  # pid_nano cannot invent what a blur took
     page.locator(".pidkit-take").nth(2).click()
     front_end.screenshot("tour_2_tune", tuner)
 
@@ -30,7 +30,8 @@ def test_three_pictures_tuned_and_compared(front_end, root):
     assert [picture.size for picture in front_end.pictures(run, save)] == [(768, 576)] * PICTURES
     front_end.wait_for_pictures("SaveImage")
     front_end.wait_for_images(".pidkit-stage img", 2)
-    assert page.locator(".pidkit-after").get_attribute("src") == front_end.picture_url(run, save, 2)
+    right = page.locator(".pidkit-layer-right img")
+    assert right.get_attribute("src") == front_end.picture_url(run, save, 2)
     page.locator(".pidkit-number").nth(2).click()  # the slider's frame is not part of the picture
     front_end.show(tuner)
     front_end.screenshot("tour_3_compare", tuner)
