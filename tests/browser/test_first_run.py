@@ -56,6 +56,17 @@ def test_from_the_template_browser(front_end, new_page, vue):
     runs(front_end)
 
 
+def test_after_a_reload_of_the_page(front_end, new_page, workflow, empty_input):
+    new_page(VueNodes_Enabled=True, Workflow_Persist=True)
+    front_end.js("() => localStorage.clear()")
+    front_end.drop(workflow)
+    front_end.wait_for_pictures("LoadImage")
+    front_end.wait("name => Object.values(localStorage).some(text => text.includes(name))", NAME)  # it keeps a draft
+    (empty_input / NAME).unlink()
+    front_end.reload()
+    runs(front_end)
+
+
 def test_back_in_its_tab(front_end, new_page, workflow, empty_input):
     new_page(VueNodes_Enabled=True)
     front_end.drop(workflow)
@@ -65,6 +76,24 @@ def test_back_in_its_tab(front_end, new_page, workflow, empty_input):
     (empty_input / NAME).unlink()
     front_end.page.get_by_role("button", name=WORKFLOW).click()
     runs(front_end)
+
+
+def test_undo_asks_for_nothing(front_end, new_page, workflow):
+    new_page()
+    front_end.drop(workflow)
+    front_end.wait_for_pictures("LoadImage")
+    asked = []
+    front_end.page.on("request", lambda request: asked.append(request.url))
+    front_end.js("() => app.canvas.selectItems(app.graph.nodes.filter(n => n.type === 'SaveImage'))")
+    front_end.js("() => app.extensionManager.command.execute('Comfy.Canvas.DeleteSelectedItems')")
+    # as a key or a mouse button that is let go does
+    front_end.js("""() => {
+      const { changeTracker } = app.extensionManager.workflow.activeWorkflow;
+      (changeTracker.captureCanvasState ?? changeTracker.checkState).call(changeTracker);
+    }""")
+    front_end.js("() => app.extensionManager.command.execute('Comfy.Undo')")
+    front_end.wait("() => app.graph.nodes.some(n => n.type === 'SaveImage')")
+    assert not [url for url in asked if "example_pictures" in url]
 
 
 def test_an_input_folder_that_takes_no_picture_is_one_line(front_end, new_page, root, empty_input):
