@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .refused import ABSENT
 from .show import show_on_node
-from .text_encoder import as_conditioning, clip_is_linked, describe_kept, kept_caption, linked_caption, needed_inputs
+from .text_encoder import as_conditioning, caption_cache, clip_is_linked, describe_kept, linked_caption, needed_inputs
+
+NEEDS_CLIP = {  # by whether the cache is on
+    False: "clip is not connected and cache is off: connect Load CLIP (type pixeldit) to clip, or turn cache on",
+    True: "this text is not in the cache and clip is not connected: connect Load CLIP (type pixeldit) to clip, or use "
+    "PiD Load Caption",
+}
 
 
 class PiDKitCaption(io.ComfyNode):
@@ -50,6 +57,12 @@ class PiDKitCaption(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, text: str | None = None, cache: bool | None = None, clip=ABSENT) -> bool | str:
+        if clip is not ABSENT or cache is None or (cache and text is None):
+            return True
+        return True if cache and caption_cache().find(text) is not None else NEEDS_CLIP[cache]
+
+    @classmethod
     def check_lazy_status(cls, text: str, cache: bool, clip=None) -> list[str]:
         return needed_inputs(cls.hidden, clip, text, cache)
 
@@ -59,13 +72,8 @@ class PiDKitCaption(io.ComfyNode):
             conditioning, line = linked_caption(cls.hidden, clip, text, cache)
             show_on_node(cls, line)
             return io.NodeOutput(conditioning)
-        if not cache:
-            raise ValueError("clip is not connected and cache is off: connect CLIPLoader with type pixeldit")
-        kept = kept_caption(cls.hidden, text)
+        kept = caption_cache().find(text) if cache else None
         if kept is None:
-            raise ValueError(
-                "this text is not in the cache and clip is not connected: connect CLIPLoader with type pixeldit, or "
-                "use PiD Load Caption"
-            )
+            raise ValueError(NEEDS_CLIP[cache])
         show_on_node(cls, describe_kept(kept))
         return io.NodeOutput(as_conditioning(kept))

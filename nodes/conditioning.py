@@ -11,12 +11,14 @@ import torch
 from comfy_api.latest import io
 
 from ..pid_core.conditioning import LQ, TRAINED_SIGMA, Decoder, prepare_lq
-from .early_stop import NOISE_KEY
+from .early_stop import NOISE_KEY, image_latent
 from .pid_models import config_of
+from .refused import ABSENT
 from .show import show_on_node
 
 FAMILY_KEY = "pidkit_family"  # in a LATENT: the family that its file told
 FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
+NO_TEXT = "neither positive nor model is connected: connect a text to positive, or PiD Loader to model"
 SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
 
 
@@ -124,6 +126,10 @@ class PiDKitConditioning(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, latent=None, positive=ABSENT, model=ABSENT) -> bool | str:
+        return NO_TEXT if positive is ABSENT and model is ABSENT else True
+
+    @classmethod
     def execute(
         cls,
         latent: dict,
@@ -175,9 +181,7 @@ def condition(
     negative: list | None = None,
 ) -> Conditioned:
     """What PiD Latent Conditioning does, for every node that needs it. Raises ValueError in one line."""
-    samples = latent["samples"]
-    if samples.is_nested:
-        raise ValueError("the latent holds several streams (audio and video); PiD decodes one image latent")
+    samples = image_latent(latent)
     decoder = None if model is None else _decoder(model)
     carried = latent.get(NOISE_KEY)
     if latent_format == "auto" and carried is None:
@@ -225,8 +229,8 @@ def _saved_family(latent: dict, decoder: Decoder | None) -> str:
     made_for = decoder.family if decoder else None
     if family != "auto" and made_for not in (None, family):
         raise ValueError(
-            f"the latent was saved as {family}, this checkpoint was made for {made_for}: load another checkpoint, or "
-            "set latent_format if the file is wrong"
+            f"the latent was saved as {family}, this checkpoint was made for {made_for}: choose a PiD file for "
+            f"{family} in PiD Loader, or set latent_format to {made_for} if the latent's file is wrong"
         )
     return family
 
@@ -247,8 +251,8 @@ def _own_caption(model) -> list:
     caption = getattr(model.model, "default_caption", None) if model is not None else None
     if caption is None:
         raise ValueError(
-            "positive is not connected and the checkpoint brings no caption: connect CLIP Text Encode"
+            "positive is not connected and the checkpoint brings no caption: connect PiD Caption to positive"
             if model is not None
-            else "neither positive nor model is connected: connect a text, or a model with its own caption"
+            else NO_TEXT
         )
     return [[caption, {}]]

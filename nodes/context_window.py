@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pid_core.windows import FUSE_METHODS, plan_windows
+from .refused import refused
 from .regional_caption import RegionalCaption, Regions
 from .show import show_on_node
 from .window_handler import WindowSettings, add_windows
@@ -68,6 +69,15 @@ class PiDKitContextWindow(io.ComfyNode):
             outputs=[io.Model.Output(display_name="model", tooltip="The model, which runs in windows from here on.")],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, mode: str | None = None, size: int | None = None, overlap: int | None = None
+    ) -> bool | str:
+        wrong = refused(cls, mode=mode, size=size, overlap=overlap)
+        if wrong is None and mode == "manual" and size is not None and overlap is not None and overlap >= size:
+            wrong = f"overlap {overlap} must be smaller than size {size}: lower overlap or raise size"
+        return wrong or True
 
     @classmethod
     def execute(

@@ -28,6 +28,7 @@ from .conditioning import (
 )
 from .each import Job, Shared, decode_each, digest, row_of
 from .prepare import Framed, framing_input
+from .refused import ABSENT
 from .sampling import UndistilledSampling
 from .show import show_on_node
 from .text_encoder import clip_is_linked, linked_caption, needed_inputs
@@ -135,6 +136,10 @@ class PiDKitDecode(io.ComfyNode):
             outputs=[io.Image.Output(display_name="image", tooltip="The decoded images.")],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
+
+    @classmethod
+    def validate_inputs(cls, text: str | None = "", clip=ABSENT, positive=ABSENT) -> bool | str:
+        return _caption_problem(text or "", clip is not ABSENT, positive is not ABSENT) or True
 
     @classmethod
     def check_lazy_status(cls, clip=None, text: str = "", **_) -> list[str]:
@@ -286,14 +291,23 @@ def sample(model, made: Conditioned, steps: int, seed: int, callback=None) -> Te
     )
 
 
+def _caption_problem(text: str, clip: bool, positive: bool) -> str | None:
+    """What is wrong with the three ways to give a text; clip, positive: whether they are connected."""
+    if clip and positive:
+        return "both positive and clip are connected: positive is a text already, take one of them away"
+    if text.strip() and not clip and not positive:
+        return "text is set, but clip is not connected: connect Load CLIP (type pixeldit) to clip, or empty text"
+    return None
+
+
 def _caption(hidden, positive: list | None, clip, text: str) -> tuple[list | None, list[str]]:
     """The conditioning of the text, or None where nothing is connected; and lines for the node."""
-    if not clip_is_linked(hidden, clip):
-        if text.strip() and positive is None:
-            raise ValueError("text is set, but clip is not connected: connect CLIPLoader (type pixeldit), or empty it")
+    linked = clip_is_linked(hidden, clip)
+    problem = _caption_problem(text, linked, positive is not None)
+    if problem is not None:
+        raise ValueError(problem)
+    if not linked:
         return positive, []
-    if positive is not None:
-        raise ValueError("both positive and clip are connected: positive is a text already, take one of them away")
     conditioning, line = linked_caption(hidden, clip, text)
     return conditioning, [line]
 
@@ -307,5 +321,6 @@ def _reference(reference: Tensor | None, framed: Framed | None, latent: dict, fa
     if family == "rgb":
         return from_rgb_latent(latent["samples"])
     raise ValueError(
-        "colour_hold and fidelity need a reference: connect VAE Decode of the latent, or the picture it was made from"
+        "colour_hold and fidelity need a reference: connect VAE Decode of the latent, or the picture it was made from, "
+        "to reference; or set colour_hold to none and fidelity to 0"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pid_core.hub import FILES, get_file
-from .obtain import generation, licence_input, obtain
+from .obtain import generation, licence_input, not_accepted, obtain
+from .refused import refused
 
 
 class PiDKitDownload(io.ComfyNode):
@@ -39,6 +40,11 @@ class PiDKitDownload(io.ComfyNode):
     @classmethod
     def execute(cls, file: str, accept_licence: bool = False) -> io.NodeOutput:
         return io.NodeOutput(*obtain(cls, [get_file(file)], accept_licence))
+
+    @classmethod
+    def validate_inputs(cls, file: str | None = None, accept_licence: bool | None = False) -> bool | str:
+        wrong = refused(cls, file=file)
+        return wrong or (file and not_accepted(get_file(file), accept_licence)) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None, **_) -> int | None:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..pid_core.early_stop import GENERATORS, CarriedNoise, stop_early, undo_sampler_scaling
 from .show import show_on_node
 
 NOISE_KEY = "pidkit_noise"  # in a LATENT: the CarriedNoise of samples that were stopped early
 FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage")
+
+
+def image_latent(latent: dict) -> Tensor:
+    """The tensor of a LATENT. Raises ValueError in one line for one that holds more than an image."""
+    if latent["samples"].is_nested:
+        raise ValueError(
+            "the latent holds several streams (audio and video), PiD decodes one image: connect the latent of an image"
+        )
+    return latent["samples"]
 
 
 class PiDKitEarlyStop(io.ComfyNode):
@@ -111,9 +121,7 @@ class PiDKitLatentFromNoisy(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict, latent_format: str, degrade_sigma: float) -> io.NodeOutput:
-        samples = latent["samples"]
-        if samples.is_nested:
-            raise ValueError("the latent holds several streams (audio and video); PiD decodes one image latent")
+        samples = image_latent(latent)
         out = latent | {"samples": undo_sampler_scaling(samples, degrade_sigma, latent_format)}
         if degrade_sigma > 0:
             out[NOISE_KEY] = CarriedNoise(latent_format, degrade_sigma)

@@ -13,7 +13,7 @@ from ..pid_core.early_stop import CarriedNoise
 from ..pid_core.latent_files import SavedLatent, read_latent, write_latent
 from ..pid_core.latents import families_with
 from .conditioning import FAMILY_KEY, FORMATS
-from .early_stop import NOISE_KEY
+from .early_stop import NOISE_KEY, image_latent
 from .files import file_stamp, listed_files, new_file, resolve_file
 from .show import show_on_node
 
@@ -62,9 +62,7 @@ class PiDKitSaveLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict, latent_format: str, degrade_sigma: float, filename_prefix: str) -> io.NodeOutput:
-        samples = latent["samples"]
-        if samples.is_nested:
-            raise ValueError("the latent holds several streams (audio and video); PiD decodes one image latent")
+        samples = image_latent(latent)
         family, sigma = _known(latent, latent_format, degrade_sigma)
         path, entry = new_file(filename_prefix, ENDING)
         write_latent(path, SavedLatent(samples, family, sigma), cls._workflow())

@@ -12,7 +12,7 @@ from ..pid_core import NANO_PATH
 from ..pid_core.assets import BUNDLED
 from ..pid_core.schedule import SCHEDULES
 from .model import PiDKitModel, load_model
-from .obtain import fetch_options, generation, licence_input, marked_file, obtain
+from .obtain import fetch_options, generation, licence_input, marked_file, not_accepted, obtain
 from .show import show_on_node
 
 FOLDER = "diffusion_models"
@@ -87,13 +87,21 @@ class PiDKitLoader(io.ComfyNode):
         file = marked_file(model_name)
         path = _path(model_name if file is None else obtain(cls, [file], accept_licence)[0])
         if path is None:
-            help_ = "install this pack again" if model_name == BUNDLED else f"put it into models/{FOLDER}"
-            raise FileNotFoundError(f"no such file: {model_name}; {help_}")
+            raise FileNotFoundError(_no_file(model_name))
         told = {"family": family, "schedule": schedule}
         told = {name: choice for name, choice in told.items() if choice != "auto"}
         model = load_model(str(path), DTYPES[dtype], **told)
         show_on_node(cls, *_describe(model.model))
         return io.NodeOutput(model)
+
+    @classmethod
+    def validate_inputs(cls, model_name: str | None = None, accept_licence: bool | None = False) -> bool | str:
+        if model_name is None:
+            return True
+        file = marked_file(model_name)
+        if file is not None:
+            return not_accepted(file, accept_licence) or True
+        return True if _path(model_name) is not None else _no_file(model_name)
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str | None = None, **_) -> tuple | None:
@@ -120,6 +128,12 @@ def _describe(model: PiDKitModel) -> list[str]:
     if model.unpacked:
         lines.append(f"{model.unpacked} quantised layers were unpacked, because ComfyUI cannot run them as they are")
     return lines
+
+
+def _no_file(model_name: str) -> str:
+    if model_name == BUNDLED:
+        return f"no such file: {model_name}; install this pack again"
+    return f"no such file: {model_name}; put it into models/{FOLDER} and press R, or choose another model_name"
 
 
 def _path(model_name: str | None) -> Path | None:

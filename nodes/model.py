@@ -24,6 +24,7 @@ from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_te
 from ..pid_core.cost import peak_bytes, trunk_bytes
 from ..pid_core.devices import without_float64
 from ..pid_core.guard import finite_or_repeat
+from ..pid_core.latents import wrong_channels
 from ..pid_core.windowed import crop_features
 from .latent_windows import LatentWindows
 from .network import ComfyPiDNetwork
@@ -116,7 +117,10 @@ class PiDKitModel(BaseModel):
                 "negative through PiD Latent Conditioning"
             )
         if c_crossattn is None:
-            raise ValueError("a conditioning without text reached the PiD model, and its checkpoint has no caption")
+            raise ValueError(
+                "a conditioning without text reached the PiD model, and its checkpoint has no caption: connect PiD "
+                "Caption to positive"
+            )
         net = self.diffusion_model
         if net.compute_dtype != self.get_dtype_inference():
             net.compute_dtype = self.get_dtype_inference()
@@ -225,8 +229,10 @@ def check_canvas(config: PiDConfig, lq_latent: Tensor, shape: Sequence[int]) -> 
     """Raise ValueError in one line where the latent is not this checkpoint's, or a canvas [B, 3, H, W] not its size."""
     if lq_latent.ndim != 4 or lq_latent.shape[1] != config.latent_channels:
         raise ValueError(
-            f"the latent in the conditioning has shape {list(lq_latent.shape)}; this checkpoint needs "
-            f"[B, {config.latent_channels}, h, w]: use the VAE it was made for"
+            f"in the conditioning {wrong_channels(lq_latent.shape[1], config.latent_channels)}"
+            if lq_latent.ndim == 4
+            else f"the latent in the conditioning must have shape [B, C, h, w], got {list(lq_latent.shape)}: connect "
+            "an image latent"
         )
     height, width = config.output_size(*lq_latent.shape[-2:])
     if tuple(shape[-2:]) != (height, width):

@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from ..pid_core.comfy_home import folder_for_new
 from ..pid_core.fetch import fetch, set_aside_if_damaged
 from ..pid_core.hub import FILES, HubFile, get_file, local_name
-from ..pid_core.licences import LICENCES, check_licences
+from ..pid_core.licences import LICENCES, check_licences, licence_question
 from .show import show_on_node
 
 MARK = "fetch: "  # before the names in a Combo that can be fetched; they stay in the list when the file is there
@@ -77,11 +77,24 @@ def obtain(node: type[io.ComfyNode], files: Sequence[HubFile], accept: bool) -> 
     fetched.
     """
     missing = [file for file in files if not _is_here(node, file)]
-    record = Path(folder_paths.get_system_user_directory("pidkit")) / "licences.json"
-    check_licences(missing, record, accept=accept, how=HOW)
+    check_licences(missing, _record(), accept=accept, how=HOW)
     for number, file in enumerate(missing, 1):
         _fetch(node, file, f" ({number} of {len(missing)})" if len(missing) > 1 else "")
     return [local_choice(file) or file.name for file in files]
+
+
+def not_accepted(file: HubFile, accept: bool | None) -> str | None:
+    """The line with which `obtain` would ask for the licence of a file that is not here yet; None where it would not.
+
+    accept: None where it is not known before the run.
+    """
+    if accept or accept is None or local_choice(file) is not None:
+        return None
+    return licence_question([file], _record(), how=HOW)
+
+
+def _record() -> Path:
+    return Path(folder_paths.get_system_user_directory("pidkit")) / "licences.json"
 
 
 def _is_here(node: type[io.ComfyNode], file: HubFile) -> bool:

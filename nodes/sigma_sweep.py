@@ -88,6 +88,14 @@ class PiDKitSigmaSweep(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, sigmas: list | tuple = (None,), seeds: list | tuple = (None,)) -> bool | str:
+        try:
+            _tried(*("0" if values[0] is None else values[0] for values in (sigmas, seeds)))
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls,
         model: list,

@@ -80,6 +80,14 @@ class PiDKitSigmaTuner(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, sigmas: list | tuple = ("",)) -> bool | str:
+        try:
+            parse_sigmas(sigmas[0])
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls,
         image: list,

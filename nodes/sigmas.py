@@ -4,8 +4,11 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..pid_core import distilled_sigmas
-from ..pid_core.schedule import undistilled_sigmas
+from ..pid_core.schedule import DISTILLED_SIGMAS, undistilled_sigmas
+from .refused import ABSENT, refused
 from .sampling import PixelDiTSampling, UndistilledSampling
+
+MOST = len(DISTILLED_SIGMAS) - 1
 
 
 class PiDKitSigmas(io.ComfyNode):
@@ -37,6 +40,16 @@ class PiDKitSigmas(io.ComfyNode):
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels, falling to 0.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, steps: int | None = None, model=ABSENT) -> bool | str:
+        wrong = refused(cls, steps=steps)
+        if wrong is None and steps is not None and model is ABSENT and steps > MOST:
+            wrong = (
+                f"steps is {steps}, but 4-step checkpoints know 1 to {MOST}: lower it, or connect model for "
+                "the levels of an undistilled checkpoint or PixelDiT"
+            )
+        return wrong or True
 
     @classmethod
     def execute(cls, steps: int, model=None) -> io.NodeOutput:

@@ -112,7 +112,10 @@ def encode_caption(clip, text: str, encoder: str = "", cache: CaptionCache | Non
         states = states.float()
         check_states(states)
         if states.shape[1] != CAPTION_LENGTH:
-            raise ValueError(f"the text encoder gave {states.shape[1]} tokens, PiD takes {CAPTION_LENGTH}")
+            raise ValueError(
+                f"the text encoder gave {states.shape[1]} tokens, PiD takes {CAPTION_LENGTH}: use Load CLIP with type "
+                f"{TYPE}"
+            )
         extra = {key: value for key, value in extra.items() if key != "attention_mask"}
         conditioning.append([states, extra | {"pidkit_caption": {"text": text, "encoder": encoder}}])
     if cache is not None and len(conditioning) == 1:
@@ -142,11 +145,11 @@ def warn_of_cut(cut: int) -> str:
 def _tokenizer(clip):
     """The SentencePiece processor inside a CLIP of type pixeldit."""
     if clip is None:
-        raise ValueError("the text encoder is missing: the loader gave none")
+        raise ValueError("the text encoder is missing, its loader gave none: connect Load CLIP (type pixeldit) to clip")
     model = type(clip.cond_stage_model)
     if not any(base.__name__ == "PixelDiTGemma2TE" for base in model.__mro__):
         raise ValueError(
-            f"clip is {model.__name__}, which PiD was not trained with: use CLIPLoader with type {TYPE} and the file "
+            f"clip is {model.__name__}, which PiD was not trained with: use Load CLIP with type {TYPE} and the file "
             "gemma_2_2b_it_elm_bf16.safetensors (or its fp8 form)"
         )
     return getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer.tokenizer

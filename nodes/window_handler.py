@@ -45,7 +45,10 @@ def add_windows(
 ) -> tuple[ModelPatcher, WindowHandler]:
     """A clone of a PiD model that runs in windows. Raises ValueError in one line for a model that cannot."""
     if not config_of(model.model).has_latent:
-        raise ValueError("the model is PixelDiT, which draws from text alone: every window would be another picture")
+        raise ValueError(
+            "the model is PixelDiT, which draws from text alone: every window would be another picture: "
+            "load a PiD checkpoint with PiD Loader"
+        )
     other = model.model_options.get("context_handler")
     if other is not None:
         raise ValueError(
@@ -243,11 +246,14 @@ class WindowHandler(ContextHandlerABC):
                 return (), ["this checkpoint brings its own caption and reads no other: regional captions do nothing"]
             if given != width:
                 raise ValueError(
-                    f"regional caption {number} is {given} wide, this checkpoint takes {width}: encode it with this "
-                    "checkpoint's text encoder"
+                    f"regional caption {number} is {given} wide, this checkpoint takes {width}: encode it with "
+                    "PiD Caption, as the text of the whole picture"
                 )
             if count not in (1, images):
-                raise ValueError(f"regional caption {number} is for {count} images, the canvas holds {images}")
+                raise ValueError(
+                    f"regional caption {number} is for {count} images, the canvas holds {images}: give one"
+                    ", or one per image"
+                )
         if not self._given:
             return (), []
         used = [region_of(window, [entry.region for entry in self._given]) for window in plan.windows]

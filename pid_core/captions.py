@@ -79,7 +79,9 @@ def check_states(states: Tensor) -> None:
         raise ValueError(f"a caption is [B, tokens, width], this one has shape {list(states.shape)}")
     bad = int((~torch.isfinite(states)).sum())
     if bad:
-        raise ValueError(f"the caption holds {bad} NaN or infinite values: the text encoder failed; try another dtype")
+        raise ValueError(
+            f"the caption holds {bad} NaN or infinite values: the text encoder failed; set device to cpu in Load CLIP"
+        )
 
 
 def write_caption(path: Path, caption: Caption, dtype: str = "float32") -> None:

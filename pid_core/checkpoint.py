@@ -228,11 +228,11 @@ def _config_of(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str], hi
         )
     if kind == _LORA or not (latent_branch or state_dict.keys() >= _PIXELDIT):
         raise ValueError(
-            f"this is no PiD checkpoint; it seems to be {kind}"
+            f"this is no PiD checkpoint, it seems to be {kind}: choose another file"
             if kind
             else "this is no PiD checkpoint: it has no lq_proj tensors (first names: "
             + ", ".join(list(state_dict)[:3])
-            + ")"
+            + "): choose another file"
         )
     return PiDConfig.from_state_dict(state_dict, metadata, hints)
 
@@ -250,10 +250,11 @@ def _with_family(config: PiDConfig, family: str) -> PiDConfig:
         raise ValueError(f"this checkpoint is PixelDiT, which takes no latents: leave family on auto, not {family}")
     if row.channels != config.latent_channels:
         raise ValueError(
-            f"family {family} has latents of {row.channels} channels, this checkpoint takes {config.latent_channels}"
+            f"family {family} has latents of {row.channels} channels, this checkpoint takes {config.latent_channels}: "
+            "set family to auto"
         )
     if config.family not in (None, row.name):
-        raise ValueError(f"this checkpoint was made for {config.family}, not for {family}")
+        raise ValueError(f"this checkpoint was made for {config.family}, not for {family}: set family to auto")
     return replace(config, family=row.name)
 
 

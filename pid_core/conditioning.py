@@ -51,7 +51,7 @@ def prepare_lq(
     the rest disagrees, `LQ.warnings` tells. Raises ValueError in one line when anything does not fit.
     """
     row = _family(latent, family, decoder, carried)
-    latent = check_latent(latent, decoder.channels if decoder else row.channels)
+    latent = check_latent(latent, decoder.channels) if decoder else check_latent(latent, row.channels, row.name)
     sigmas = sigma_per_image(sigma, latent.shape[0])
     latent = row.normalise(latent.float())
     warnings = _scale_warnings(row, latent)
@@ -99,7 +99,7 @@ def _family(latent: Tensor, choice: str, decoder: Decoder | None, carried: Carri
     if row != own:
         raise ValueError(
             f"PiD Latent From Noisy was told that the latent is {own.name}'s, but it is to be decoded as {row.name}'s: "
-            "choose the same latent_format there, or another checkpoint"
+            "choose the same latent_format there, or another file in PiD Loader"
         )
     return row
 
@@ -113,11 +113,12 @@ def _chosen_family(latent: Tensor, choice: str, decoder: Decoder | None) -> Late
     row = get_family(choice)
     if made_for not in (None, row.name):
         raise ValueError(
-            f"latent_format is {choice}, but this checkpoint was made for {made_for}: choose that, or auto"
+            f"latent_format is {choice}, but this checkpoint was made for {made_for}: set latent_format to auto, or "
+            f"choose a PiD file for {choice} in PiD Loader"
         )
     if decoder is not None and decoder.channels != row.channels:
         raise ValueError(
-            f"latent_format {choice} has {row.channels} channels, this checkpoint takes {decoder.channels}: "
-            "choose another"
+            f"latent_format {choice} has {row.channels} channels, this checkpoint takes {decoder.channels}: set "
+            f"latent_format to auto, or choose a PiD file for {choice} in PiD Loader"
         )
     return row

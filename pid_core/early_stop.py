@@ -81,8 +81,8 @@ def stop_early(sigmas: Tensor, generator: str, step: int | None = None) -> Stop:
     family = get_family(row.family)
     if family.noising == "flow" and level > 1:
         raise ValueError(
-            f"after step {step} the schedule is at sigma {level:.3g}; {generator}'s never exceed 1: this is another "
-            "model's schedule, or the generator is not the right one"
+            f"after step {step} the schedule is at sigma {level:.3g}; {generator}'s never exceed 1: set generator "
+            "to the model that this schedule is for"
         )
     return Stop(sigmas[: step + 1], level / math.hypot(1, level) if family.noising == "vp" else level, step, steps)
 
@@ -95,9 +95,12 @@ def undo_sampler_scaling(latent: Tensor, sigma: float, family: str) -> Tensor:
     Raises ValueError in one line when the latent does not fit the family, or sigma is outside 0 to 1.
     """
     if not 0 <= sigma < 1:
-        raise ValueError(f"degrade_sigma is {sigma:g}, but a latent that can be decoded is at 0 to below 1")
+        raise ValueError(
+            f"degrade_sigma is {sigma:g}, but a latent that can be decoded is at 0 to below 1: connect degrade_sigma "
+            "of PiD Early Stop"
+        )
     row = get_family(family)
-    check_latent(latent, row.channels)
+    check_latent(latent, row.channels, row.name)
     return row.denormalise(row.normalise(latent.float()) * _kept(row, sigma))
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from .errors import prints_bare
 from .hub import NVIDIA, HubFile
 from .intact import BEGINNING, damage, wrong_beginning
 from .printable import printable
@@ -36,6 +37,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOG = logging.getLogger(__name__)
 
 
+@prints_bare
 class FetchError(OSError):
     """A download that did not work, in one line for the user."""
 
@@ -220,6 +222,7 @@ def _download(file: HubFile, url: str, part: Path, size: int | None, progress: P
         progress(transfer.done, size or transfer.done)
 
 
+@prints_bare
 class _Ended(Exception):
     """Carries what the caller's progress raised past what explains the hub's errors."""
 

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .errors import prints_bare
 
+
+@prints_bare
 class NonFiniteError(ValueError):
     """A network call gave NaN or infinite values, in float32 too. One line: where, and in what it was computed."""
 

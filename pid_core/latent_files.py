@@ -41,7 +41,7 @@ def write_latent(path: Path, latent: SavedLatent, metadata: Mapping[str, str] | 
     if latent.family is not None:
         row = get_family(latent.family)
         if row.channels != channels:
-            raise ValueError(f"latent_format {row.name} has {row.channels} channels, the latent has {channels}")
+            check_latent(latent.samples, row.channels, row.name)
     check_latent(latent.samples, channels)
     about = {"family": latent.family, "degrade_sigma": latent.sigma}
     tensors = {_TENSOR: latent.samples.detach().cpu().contiguous(), _MARK: torch.tensor([])}

@@ -98,16 +98,18 @@ def detect_family(latent: Tensor) -> str:
     Raises ValueError with the candidates when several share the count (16: flux, sd3, qwenimage) or none has it.
     """
     if latent.ndim not in (4, 5):
-        raise ValueError(f"a latent is [B, C, h, w], this one has shape {list(latent.shape)}")
+        raise ValueError(f"the latent must have shape [B, C, h, w], got {list(latent.shape)}: connect an image latent")
     channels = latent.shape[1]
     rows = families_with(channels)
     if len(rows) == 1:
         return rows[0].name
     if rows:
-        names = ", ".join(row.name for row in rows)
-        raise ValueError(f"a latent with {channels} channels can be of {names}: choose the one its VAE belongs to")
+        names = _either([row.name for row in rows])
+        raise ValueError(
+            f"a latent with {channels} channels can be of {names}: set latent_format to the one whose VAE made it"
+        )
     known = ", ".join(f"{row.channels} ({row.name})" for row in _ROWS)
-    raise ValueError(f"no PiD family has latents with {channels} channels; known: {known}")
+    raise ValueError(f"the latent has {describe_channels(channels)}; PiD decodes latents of {known} channels")
 
 
 def sigma_per_image(sigma: float | Sequence[float] | Tensor, batch: int, device: torch.device | str = "cpu") -> Tensor:
@@ -121,7 +123,7 @@ def sigma_per_image(sigma: float | Sequence[float] | Tensor, batch: int, device:
         raise ValueError(f"degrade_sigma must be a number, or one number per image, got {sigma!r}"[:200]) from None
     if values.numel() not in (1, batch):
         raise ValueError(
-            f"degrade_sigma has {values.numel()} values for {batch} images; give one number, or one per image"
+            f"degrade_sigma has {values.numel()} values for {batch} images: give one number, or one per image"
         )
     if not bool(((values >= 0) & (values <= 1)).all()):
         raise ValueError(f"degrade_sigma must be between 0 and 1, got {', '.join(f'{v:g}' for v in values)}")
@@ -149,23 +151,68 @@ def latent_cell(family: LatentFamily) -> int:
     return family.down * family.sr_scale
 
 
-def check_latent(latent: Tensor, channels: int) -> Tensor:
-    """Return the latent as [B, C, h, w] (a single-frame 5-D latent is squeezed), or raise ValueError in one line."""
+def describe_channels(channels: int) -> str:
+    """What a latent with this many channels is, in a few words."""
+    if channels == 3:
+        return "3 channels, which is pixels"
+    names = [row.name for row in families_with(channels)]
+    if names == ["rgb"]:
+        return f"{channels} channels, a picture from PiD RGB Latent"
+    return f"{channels} channels, {_either(names) if names else 'of no family that PiD knows'}"
+
+
+def wrong_channels(found: int, needed: int) -> str:
+    """The line for a latent that a checkpoint cannot take, with what to do for the mistake it seems to be."""
+    takes = [row.name for row in families_with(needed)]
+    names = [row.name for row in families_with(found)]
+    file_for = f"choose a PiD file for {_either(names)} in PiD Loader"
+    if takes == ["rgb"]:
+        # the bundled model has no VAE
+        advice = "put PiD RGB Latent before it, with the picture"
+        if names:
+            advice = f"{file_for}, or {advice}"
+    elif names == ["rgb"]:
+        advice = "choose pid_nano (bundled) in PiD Loader, or make the latent with VAE Encode"
+    else:
+        advice = f"connect a latent that the VAE of {_either(takes)} made" if takes else "connect a latent made for it"
+        if names:
+            advice += f", or {file_for}"
+    takes_text = {"rgb": "pictures from PiD RGB Latent"}.get(takes[0], _either(takes)) if takes else "its own"
+    return f"the latent has {describe_channels(found)}; this checkpoint takes {needed}, {takes_text}: {advice}"
+
+
+def _wrong_format(found: int, chosen: str) -> str:
+    names = [row.name for row in families_with(found)]
+    advice = f"set latent_format to {_either(names)}" if names else "connect another latent"
+    return f"latent_format is {chosen}, but the latent has {describe_channels(found)}: {advice}"
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def check_latent(latent: Tensor, channels: int, chosen: str | None = None) -> Tensor:
+    """Return the latent as [B, C, h, w] (a single-frame 5-D latent is squeezed), or raise ValueError in one line.
+
+    channels: those of the checkpoint; of the family `chosen` as latent_format, where there is no checkpoint.
+    """
     if latent.ndim == 5:
         if latent.shape[2] != 1:
-            raise ValueError(f"the latent holds a video of {latent.shape[2]} frames; PiD decodes one frame at a time")
+            raise ValueError(
+                f"the latent holds a video of {latent.shape[2]} frames, PiD decodes one frame: take one out of it first"
+            )
         latent = latent[:, :, 0]
     if latent.ndim != 4:
-        raise ValueError(f"the latent must have shape [B, C, h, w], got {list(latent.shape)}")
+        raise ValueError(f"the latent must have shape [B, C, h, w], got {list(latent.shape)}: connect an image latent")
     if latent.shape[1] != channels:
-        names = "/".join(row.name for row in families_with(latent.shape[1])) or "of no family"
         raise ValueError(
-            f"the latent has {latent.shape[1]} channels ({names}), this checkpoint needs {channels} "
-            f"({'/'.join(row.name for row in families_with(channels)) or 'its own'}): use its VAE"
+            wrong_channels(latent.shape[1], channels) if chosen is None else _wrong_format(latent.shape[1], chosen)
         )
     if math.prod(latent.shape) == 0:
-        raise ValueError(f"the latent is empty: shape {list(latent.shape)}")
+        raise ValueError(f"the latent is empty, its shape is {list(latent.shape)}: make it anew from a picture")
     if not bool(torch.isfinite(latent).all()):
         bad = int((~torch.isfinite(latent)).sum())
-        raise ValueError(f"the latent holds {bad} NaN or infinite values: the step that made it failed")
+        raise ValueError(
+            f"the latent holds {bad} NaN or infinite values: the node that made it failed; change its settings or dtype"
+        )
     return latent

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from .errors import prints_bare
 from .files import replace_file
 from .hub import HubFile
 
@@ -40,6 +41,7 @@ LICENCES = {
 }
 
 
+@prints_bare
 class LicenceError(ValueError):
     """The user has not accepted a licence yet; the message says what it is and how to."""
 
@@ -49,17 +51,27 @@ def check_licences(files: Sequence[HubFile], record: Path, *, accept: bool, how:
 
     how: how to accept them here, for the message of the LicenceError raised otherwise, which names all files.
     """
-    entries = accepted(record)
-    asked = {file.licence for file in files if LICENCES[file.licence].ask} - entries.keys()
+    asked = _unanswered(files, record)
     if not asked:
         return
     if not accept:
         raise LicenceError(_ask(files, asked, how))
+    entries = accepted(record)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     for key in sorted(asked):
         names = ", ".join(file.name for file in files if file.licence == key)
         entries |= {key: {"accepted": now, "for": names, "page": LICENCES[key].page}}
     replace_file(record, json.dumps(entries, indent=1).encode())
+
+
+def licence_question(files: Sequence[HubFile], record: Path, *, how: str) -> str | None:
+    """The line of `check_licences` where it would ask, else None; it writes nothing."""
+    asked = _unanswered(files, record)
+    return _ask(files, asked, how) if asked else None
+
+
+def _unanswered(files: Sequence[HubFile], record: Path) -> set[str]:
+    return {file.licence for file in files if LICENCES[file.licence].ask} - accepted(record).keys()
 
 
 def _ask(files: Sequence[HubFile], asked: set[str], how: str) -> str:

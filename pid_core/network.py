@@ -254,7 +254,7 @@ class PiDNetwork(nn.Module):
         if caption.ndim != 3 or caption.shape[-1] != config.caption_width or not caption.shape[1]:
             raise ValueError(
                 f"this checkpoint needs captions [B, tokens, {config.caption_width}], got {list(caption.shape)}: "
-                "encode it with this checkpoint's text encoder (Gemma-2-2b for NVIDIA's files)"
+                "encode the text with PiD Caption and Load CLIP (type pixeldit, for NVIDIA's files with Gemma-2-2b)"
             )
         counts = {"timestep": timestep.numel(), "caption": caption.shape[0]}
         if config.has_latent:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import prints_bare
 from .printable import printable
 
 if TYPE_CHECKING:  # Pillow is needed for pictures only, not to import the core
@@ -84,6 +85,7 @@ def read_picture(path: Path) -> Picture:
         raise ValueError(f"{name} {what}" + ("" if "is no" in what else f": {reason}")) from None
 
 
+@prints_bare
 class _Refused(Exception):
     pass
 

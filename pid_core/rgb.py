@@ -31,7 +31,8 @@ def to_image(pixels: Tensor) -> Tensor:
     """
     if pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ValueError(
-            f"pixels are [B, 3, H, W], these have shape {list(pixels.shape)}: decode them with another VAE"
+            f"pixels are [B, 3, H, W], these have shape {list(pixels.shape)}: a latent is decoded by the VAE that made "
+            "it, not by Pixel-Space VAE"
         )
     if not all_finite(pixels):
         raise ValueError(

@@ -23,7 +23,7 @@ def distilled_sigmas(steps: int = 4) -> Tensor:
     """
     last = len(DISTILLED_SIGMAS) - 1
     if isinstance(steps, float) or steps not in range(1, last + 1):
-        raise ValueError(f"the distilled student runs in 1 to {last} steps, got {steps}")
+        raise ValueError(f"steps is {steps}, but 4-step checkpoints know 1 to {last}: choose one of these")
     if steps == 1:
         return torch.tensor([1.0, 0.0], dtype=torch.float32)
     picked = [DISTILLED_SIGMAS[round(i * last / steps)] for i in range(steps + 1)]

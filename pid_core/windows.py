@@ -18,17 +18,19 @@ from torch import Tensor
 from .config import PiDConfig
 from .cost import ATTENTION_PRICE, forward_work, peak_bytes
 from .devices import to_device, widest_float
+from .errors import prints_bare
 
 FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
 
 
+@prints_bare
 class NoPlanError(ValueError):
     """No window is small enough for the memory. size: (height, width) of the one that needs least, `needed` bytes."""
 
     def __init__(self, bounds: tuple[int, int], budget: float, needed: float, size: tuple[int, int]):
         super().__init__(
             f"no window of {bounds[0]} to {bounds[1]} px a side fits {budget / 1e9:.2f} GB: the smallest, "
-            f"{size[1]} x {size[0]}, needs {needed / 1e9:.2f} GB; free memory, or give smaller bounds"
+            f"{size[1]} x {size[0]}, needs {needed / 1e9:.2f} GB: free memory, or give smaller bounds"
         )
         self.needed, self.size = needed, size
 
@@ -120,7 +122,7 @@ def plan_windows(height: int, width: int, size: int | tuple[int, int], overlap: 
     _check_canvas(height, width, align)
     given = (size, size) if isinstance(size, int) else tuple(size)
     if len(given) != 2 or min(given) < align:
-        raise ValueError(f"window size {size} is too small: each side must be at least one cell of {align} px")
+        raise ValueError(f"window size {size} is too small: set it to at least {align} px, one cell of the latent")
     limits = tuple(side // align for side in given)
     overlap_cells = _check_overlap(overlap, align)
     if overlap_cells >= min(limits):

@@ -32,8 +32,8 @@ SETTINGS = {
     "Comfy.RightSidePanel.IsOpen": False,
     "Comfy.VueNodes.Enabled": False,
 }
-# What the front end itself says on a clean start: its default workflow asks the network for model files.
-ITS_OWN = ("huggingface.co", "ComfyApp graph accessed before initialization")
+# What the front end itself says: its default workflow asks the network for model files, its error panel for packs.
+ITS_OWN = ("huggingface.co", "api.comfy.org", "ComfyApp graph accessed before initialization")
 USER_FILES = {"user.css": "", "comfy.templates.json": "[]", "workflows/.index.json": "{}", "subgraphs/.keep": ""}
 DROP = """([text, name]) => {
   const data = new DataTransfer();

@@ -30,7 +30,7 @@ def encoder(comfy):
 
 
 def loader(encoder, type_="pixeldit"):
-    return {"class_type": "CLIPLoader", "inputs": {"clip_name": encoder, "type": type_, "device": "default"}}
+    return {"class_type": "Load CLIP", "inputs": {"clip_name": encoder, "type": type_, "device": "default"}}
 
 
 def caption_graph(text, encoder=None, *, cache=True, name="", dtype="float32", type_="pixeldit"):
@@ -95,7 +95,7 @@ def test_a_caption_that_is_too_long_is_reported(comfy, encoder):
 
 
 def test_another_type_of_encoder_is_refused(comfy, encoder):
-    with pytest.raises(PromptError, match="use CLIPLoader with type pixeldit") as refused:
+    with pytest.raises(PromptError, match="use Load CLIP with type pixeldit") as refused:
         run(comfy, caption_graph("a fox", encoder, type_="lumina2"))
     assert refused.value.node_type == "PiDKitCaption"
 
@@ -141,7 +141,7 @@ def test_a_corrupt_cache_file_is_written_again(comfy, encoder, no_cache):
 
 
 def test_an_unknown_text_without_an_encoder(comfy):
-    with pytest.raises(PromptError, match="not in the cache and clip is not connected: connect CLIPLoader") as failed:
+    with pytest.raises(PromptError, match="not in the cache and clip is not connected: connect Load CLIP") as failed:
         run(comfy, caption_graph("never seen before"))
     assert failed.value.node_type == "PiDKitCaption"
 

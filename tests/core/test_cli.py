@@ -57,7 +57,7 @@ def test_seed_decides_the_picture(photo, tmp_path):
     ("arguments", "message"),
     [
         (["--sigma", "1.5"], "between 0 and 1"),
-        (["--steps", "5"], "1 to 4 steps, got 5"),
+        (["--steps", "5"], "steps is 5, but 4-step checkpoints know 1 to 4"),
         (["--model", "missing.safetensors"], "no such file"),
     ],
 )

@@ -53,10 +53,10 @@ def test_a_sigma_per_image():
 @pytest.mark.parametrize(
     ("latent", "options", "words"),
     [
-        (torch.zeros(1, 16, 2, 2), {}, "flux, sd3, qwenimage"),
-        (torch.zeros(1, 16, 2, 2), {"decoder": Decoder(16, 32)}, "flux, sd3, qwenimage"),
+        (torch.zeros(1, 16, 2, 2), {}, "flux, sd3 or qwenimage: set latent_format"),
+        (torch.zeros(1, 16, 2, 2), {"decoder": Decoder(16, 32)}, "flux, sd3 or qwenimage: set latent_format"),
         (torch.zeros(1, 16, 2, 2), {"family": "sd3", "decoder": FLUX}, "made for flux"),
-        (torch.zeros(1, 4, 2, 2), {"family": "sdxl", "decoder": Decoder(16, 32)}, "choose another"),
+        (torch.zeros(1, 4, 2, 2), {"family": "sdxl", "decoder": Decoder(16, 32)}, "set latent_format to auto"),
         (torch.zeros(1, 4, 2, 2), {"decoder": FLUX}, "4 channels"),
         (torch.zeros(1, 5, 2, 2), {}, "5 channels"),
         (torch.zeros(16, 2, 2), {"family": "flux"}, "shape"),

@@ -90,7 +90,7 @@ def test_detects_the_only_family(name):
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((1, 16, 2, 2), "flux, sd3, qwenimage"),
+        ((1, 16, 2, 2), "flux, sd3 or qwenimage"),
         ((1, 5, 2, 2), "16 (flux), 128 (flux2)"),
         ((1, 32, 2, 2), "32 channels"),
         ((16, 2, 2), "[16, 2, 2]"),
@@ -190,8 +190,8 @@ def test_check_latent_takes_a_single_frame():
     [
         (torch.zeros(1, 16, 5, 2, 2), "a video of 5 frames"),
         (torch.zeros(16, 2, 2), "[16, 2, 2]"),
-        (torch.zeros(1, 4, 2, 2), "4 channels (sdxl), this checkpoint needs 16 (flux/sd3/qwenimage)"),
-        (torch.zeros(1, 7, 2, 2), "7 channels (of no family)"),
+        (torch.zeros(1, 4, 2, 2), "4 channels, sdxl; this checkpoint takes 16, flux, sd3 or qwenimage"),
+        (torch.zeros(1, 7, 2, 2), "7 channels, of no family"),
         (torch.zeros(0, 16, 2, 2), "empty"),
         (torch.zeros(1, 16, 0, 2), "empty"),
         (torch.full((1, 16, 2, 2), float("nan")), "64 NaN or infinite values"),

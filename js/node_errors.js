@@ -1,0 +1,160 @@
+// The line of an error, on the node it is about: raised in a run, or found before it; in a toast where that node is out of
+// sight. ComfyUI itself shows such lines in a panel that must be opened first. They go when something is queued or starts.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { addWidget, element } from "./elements.js";
+
+const NAME = "pidkit_error";
+const STATUS = "$$node-text-preview"; // ComfyUI's widget for the text that a node sends
+const OURS = "PiDKit";
+const READABLE = 0.5; // of the canvas's scale
+// The pack's folder in custom_nodes, as the server names it in tracebacks.
+const FOLDER = decodeURIComponent(new URL(import.meta.url).pathname.split("/extensions/")[1].split("/")[0]);
+
+// The nodes behind an execution id, "5" or "5:3": those of the subgraphs around the node, then the node itself.
+function nodesOf(id) {
+  const found = [];
+  let graph = app.rootGraph ?? app.graph;
+  for (const part of String(id).split(":")) {
+    const node = graph?.getNodeById(Number(part));
+    if (!node) return [];
+    found.push(node);
+    graph = node.subgraph;
+  }
+  return found;
+}
+
+// The widget with what one of our nodes says of itself, if it has said something.
+function statusOf(node) {
+  return node?.comfyClass?.startsWith(OURS) ? node.widgets?.find((widget) => widget.name === STATUS) : undefined;
+}
+
+class ErrorLine {
+  constructor(node, text) {
+    this.node = node;
+    this.root = element("div", { className: "pidkit-error", role: "alert", textContent: text });
+    this.height = node.size[1];
+    const status = statusOf(node);
+    if (status && !status.value) node.removeWidget(status);
+    this.widget = addWidget(node, NAME, "PIDKIT_ERROR", this.root, this.root, {
+      serialize: false,
+      getMinHeight: () => this.neededHeight,
+    });
+    this.widget.serialize = false;
+    this.resize(node.size[1]);
+  }
+
+  // The classic rendering asks before it draws the element, at the node's width less its margins.
+  get neededHeight() {
+    const probe = this.root.cloneNode(true);
+    probe.style.cssText = `position: fixed; visibility: hidden; height: auto; width: ${this.node.size[0] - 30}px`;
+    document.body.append(probe);
+    const { height } = probe.getBoundingClientRect();
+    probe.remove();
+    return Math.ceil(height) + 8;
+  }
+
+  resize(height) {
+    this.node.setSize([this.node.size[0], Math.max(height, this.node.computeSize()[1])]);
+    app.canvas.setDirty(true, true);
+  }
+
+  // On the page, and large enough to be read.
+  get isInView() {
+    const { left, right, top, bottom, width } = this.root.getBoundingClientRect();
+    const view = app.canvas.canvas.getBoundingClientRect();
+    const inside = left >= view.left && right <= view.right && top >= view.top && bottom <= view.bottom;
+    return width > 0 && inside && app.canvas.ds.scale >= READABLE;
+  }
+
+  remove() {
+    if (!this.node.widgets?.includes(this.widget)) return;
+    this.node.removeWidget(this.widget);
+    this.resize(this.height);
+  }
+}
+
+const shown = new Map(); // node -> its ErrorLine
+const toasts = [];
+
+async function show(id, text) {
+  const nodes = nodesOf(id);
+  if (!nodes.length) return; // another workflow is open by now
+  const name = nodes.at(-1).title;
+  const lines = nodes.map((node, i) => {
+    shown.get(node)?.remove();
+    const line = new ErrorLine(node, i === nodes.length - 1 ? text : `${name}: ${text}`);
+    shown.set(node, line);
+    return line;
+  });
+  await drawn();
+  const gone = !lines.some((line) => shown.get(line.node) === line);
+  if (gone || lines.some((line) => line.isInView)) return;
+  // ComfyUI's own message only says that there was an error.
+  const toast = { severity: "error", summary: name, detail: text, life: 30000, styleClass: "pidkit-toast" };
+  toasts.push(toast);
+  app.extensionManager.toast.add(toast);
+}
+
+function clear() {
+  shown.forEach((line) => line.remove());
+  shown.clear();
+  toasts.splice(0).forEach((toast) => app.extensionManager.toast.remove(toast));
+}
+
+function drawn() {
+  return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+}
+
+// Whether this pack raised it: in a node of its own, or in its model while another node ran it.
+function isOurs({ node_type: type, traceback }) {
+  const place = traceback?.at(-1) ?? "";
+  return type?.startsWith(OURS) || ["/", "\\"].some((slash) => place.includes(`custom_nodes${slash}${FOLDER}${slash}`));
+}
+
+// ComfyUI puts the input's name before what a node's own check answers, and repeats the answer for every input.
+function refusals({ errors, class_type: type }) {
+  if (!type?.startsWith(OURS)) return [];
+  const lines = errors.map(({ type: kind, message, details, extra_info: { input_name: input } = {} }) => {
+    const own = kind === "custom_validation_failed" && details.startsWith(`${input} - `);
+    return own ? details.slice(`${input} - `.length) : [message, details].filter(Boolean).join(": ");
+  });
+  return [...new Set(lines)];
+}
+
+function showRefused(answer) {
+  for (const [id, report] of Object.entries(answer?.node_errors ?? {})) {
+    const lines = refusals(report);
+    if (lines.length) show(id, lines.join("\n"));
+  }
+}
+
+app.registerExtension({
+  name: "PiDKit.Errors",
+
+  setup() {
+    api.addEventListener("promptQueueing", clear);
+    api.addEventListener("execution_start", clear);
+    api.addEventListener("execution_error", ({ detail }) => {
+      if (isOurs(detail)) show(detail.node_id, detail.exception_message.trim());
+    });
+    // What a node said of itself in an earlier run is not true of the one that starts now.
+    api.addEventListener("executing", ({ detail }) => {
+      const status = statusOf(nodesOf(detail).at(-1));
+      if (status) status.value = "";
+    });
+    // What is found before a run comes as the answer to the request; there is no event for it.
+    const { queuePrompt } = api;
+    api.queuePrompt = async function (...args) {
+      try {
+        const answer = await queuePrompt.apply(this, args);
+        showRefused(answer);
+        return answer;
+      } catch (error) {
+        showRefused(error.response);
+        throw error;
+      }
+    };
+  },
+});
