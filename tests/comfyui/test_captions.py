@@ -30,7 +30,7 @@ def encoder(comfy):
 
 
 def loader(encoder, type_="pixeldit"):
-    return {"class_type": "Load CLIP", "inputs": {"clip_name": encoder, "type": type_, "device": "default"}}
+    return {"class_type": "CLIPLoader", "inputs": {"clip_name": encoder, "type": type_, "device": "default"}}
 
 
 def caption_graph(text, encoder=None, *, cache=True, name="", dtype="float32", type_="pixeldit"):
