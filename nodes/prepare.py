@@ -96,8 +96,8 @@ class PiDKitPrepareImage(io.ComfyNode):
                 ),
                 io.Latent.Output(
                     display_name="latent",
-                    tooltip="The picture encoded, for PiD Decode or PiD Conditioning: by vae, or as PiD RGB Latent "
-                    "does for rgb. Every picture of a batch on its own.",
+                    tooltip="The picture encoded, for PiD Decode or PiD Latent Conditioning: by vae, or as PiD RGB "
+                    "Latent does for rgb. Every picture of a batch on its own.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],

@@ -24,11 +24,23 @@ OTHERS = {
     *("lq_proj", "pid_config", "lq_interval", "lq_latent", "lq_features", "latent_channels"),
     *("window_min", "window_max"),
     *("rope_ref_h", "rope_ref_w", "weight_scale", "pid_nano", "step_noise", "extra_model_paths", "diffusion_models"),
-    *("gemma_2_2b_it_elm_bf16", "huggingface_hub", "flux2_klein", "zimage_turbo", "fp8_scaled"),
+    *("gemma_2_2b_it_elm_bf16", "huggingface_hub", "flux2_klein", "zimage_turbo", "fp8_scaled", "dpmpp_2m"),
+    *("pid_core", "encode_lq"),
 }
-SETTING = re.compile(r"\bset ([a-z_]+) to ([a-z0-9_]+)\b")
+PLACES = re.compile(r"\{[^}]*\}|https?://\S+")
+SETTING = re.compile(r"\bset (?!it\b)([a-z_]+) to (?!the\b)([a-z0-9_]+)\b")
+HELP = ("tooltip", "description")
 # Written for Python and the command line, which have no nodes.
-NOT_NODES = ("commands", "__main__.py", "comfy_home.py", "doctor.py", "decode.py", "convert.py")
+NOT_NODES = (
+    "__init__.py",
+    "inventory.py",
+    "commands",
+    "__main__.py",
+    "comfy_home.py",
+    "doctor.py",
+    "decode.py",
+    "convert.py",
+)
 
 
 def literal(node: ast.expr) -> str:
@@ -40,28 +52,29 @@ def literal(node: ast.expr) -> str:
     return ""
 
 
-def messages() -> dict[str, str]:
-    """Everything said to a user in pid_core and nodes: place -> text. All strings of two words, but docstrings."""
-    found = {}
+def strings() -> list[tuple[str, str, bool]]:
+    """Everything said to a user in pid_core and nodes: place, text, whether it is a help text of a node.
+
+    All strings of two words but docstrings.
+    """
+    found = []
     core = comfy_env.ROOT / "pid_core"
     files = [path for path in core.rglob("*.py") if not any(part in NOT_NODES for part in path.relative_to(core).parts)]
     for path in sorted([*files, *(comfy_env.ROOT / "nodes").glob("*.py")]):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        helps = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg in HELP}
         for node in ast.walk(tree):
-            text = literal(node) if isinstance(node, ast.expr) and id(node) not in inside | docs else ""
+            text = literal(node) if isinstance(node, ast.expr) and id(node) not in parts | docs else ""
             if " " in text.strip():
-                found[f"{path.parent.name}/{path.name}:{node.lineno}"] = text
+                found.append((f"{path.parent.name}/{path.name}:{node.lineno}", text, id(node) in helps))
     return found
 
 
-MESSAGES = messages()
-
-
-def raised() -> dict[str, str]:
-    """Those that stand in a raise, or are an answer of validate_inputs: they end a run, and must say what to do."""
-    return {place: text for place, text in MESSAGES.items() if ": " in text}
+STRINGS = strings()
+# Errors and notes; those of two parts, what is wrong and what to do, are held to every name in them.
+MESSAGES = [(place, text) for place, text, is_help in STRINGS if not is_help]
 
 
 @pytest.fixture(scope="module")
@@ -86,37 +99,38 @@ def inputs(info) -> dict[str, list]:
 
 def test_there_are_messages():
     assert len(MESSAGES) > 150
-    assert any("PiD Loader" in text for text in MESSAGES.values())
+    assert sum("PiD Loader" in text for _, text in MESSAGES) > 5
 
 
 def test_nodes_of_ours_are_named_as_they_are_shown(info):
-    shown = {node["display_name"] for node in our_nodes(info).values()}
-    for place, text in MESSAGES.items():
-        for name in OURS.findall(text):
-            # a name may be followed by another capital: "PiD Caption Load CLIP"
-            assert any(name == one or name.startswith(f"{one} ") for one in shown), f"{place}: {name!r} in {text!r}"
+    shown = [node["display_name"] for node in our_nodes(info).values()]
+    # a name may have another capital beside it: "For Context Window (PiD)"
+    known = [one for name in shown for one in (f" {name} ",)]
+    found = [(place, name) for place, text, _ in STRINGS for name in OURS.findall(text)]
+    assert [(place, name) for place, name in found if not any(one in f" {name} " for one in known)] == []
+    assert len(found) > 100
 
 
 def test_nodes_of_comfyui_are_named_as_they_are_shown(info):
     for name, kind in CORE.items():
-        assert info[kind]["display_name"].startswith(name.partition(" (Prompt")[0]), kind
-    for place, text in raised().items():
-        assert not CLASSES.search(text), f"{place}: {text!r}"
+        assert info[kind]["display_name"].startswith(name), kind
+    assert [(place, text) for place, text in MESSAGES if CLASSES.search(text)] == []
 
 
 def test_inputs_that_are_named_exist(inputs):
-    for place, text in raised().items():
-        for name in SNAKE.findall(re.sub(r"\{[^}]*\}|https?://\S+", "", text)):
-            assert name in inputs or name in OTHERS or name in str(inputs.values()), f"{place}: {name!r} in {text!r}"
+    known = OTHERS | inputs.keys() | {str(option) for options in inputs.values() for option in options}
+    found = [(place, name) for place, text in MESSAGES for name in SNAKE.findall(PLACES.sub("", text))]
+    assert [(place, name) for place, name in found if name not in known] == []
+    assert ("nodes/decode.py", "colour_hold") in [(place.partition(":")[0], name) for place, name in found]
 
 
 def test_options_that_are_advised_exist(inputs, info):
-    advised = []
-    for place, text in raised().items():
-        for name, value in SETTING.findall(text):
-            advised.append(name)
-            options = inputs.get(name) or info["CLIPLoader"]["input"]["optional"].get(name, [[]])[0]
-            assert name in inputs or options, f"{place}: {name!r} in {text!r}"
-            if options:
-                assert value in options, f"{place}: {name} has no {value!r}"
-    assert advised
+    core = {name: entry[0] for name, entry in info["CLIPLoader"]["input"]["optional"].items()}
+    found = [(place, *pair) for place, text in MESSAGES for pair in SETTING.findall(text)]
+    wrong = []
+    for place, name, value in found:
+        options = inputs.get(name) or core.get(name) or []
+        if (name not in inputs and name not in core) or (options and value not in options):
+            wrong.append((place, name, value))
+    assert wrong == []
+    assert len(found) > 3

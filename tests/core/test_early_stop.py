@@ -88,7 +88,10 @@ BAD = {
     "of sdxl": (lambda: stop_early(KARRAS, "flux", 2), "at sigma 2.5; flux's never exceed 1"),
     "unknown": (lambda: stop_early(FLOW, "sd1"), "unknown generator 'sd1'"),
     "pure noise": (lambda: undo_sampler_scaling(torch.zeros(1, 16, 1, 1), 1.0, "flux"), "at 0 to below 1"),
-    "channels": (lambda: undo_sampler_scaling(torch.zeros(1, 4, 1, 1), 0.2, "flux"), "4 channels, sdxl: set latent_format to sdxl"),
+    "channels": (
+        lambda: undo_sampler_scaling(torch.zeros(1, 4, 1, 1), 0.2, "flux"),
+        "4 channels, sdxl: set",
+    ),
 }
 
 
