@@ -12,7 +12,8 @@ from ..pid_core import NANO_PATH
 from ..pid_core.assets import BUNDLED
 from ..pid_core.schedule import SCHEDULES
 from .model import PiDKitModel, load_model
-from .obtain import fetch_options, generation, licence_input, marked_file, not_accepted, obtain
+from .obtain import MARK, fetch_options, generation, licence_input, marked_file, not_accepted, obtain
+from .refused import refused
 from .show import show_on_node
 
 FOLDER = "diffusion_models"
@@ -98,9 +99,9 @@ class PiDKitLoader(io.ComfyNode):
     def validate_inputs(cls, model_name: str | None = None, accept_licence: bool | None = False) -> bool | str:
         if model_name is None:
             return True
-        file = marked_file(model_name)
-        if file is not None:
-            return not_accepted(file, accept_licence) or True
+        if model_name.startswith(MARK):
+            wrong = refused(cls, model_name=model_name)
+            return wrong or not_accepted(marked_file(model_name), accept_licence) or True
         return True if _path(model_name) is not None else _no_file(model_name)
 
     @classmethod

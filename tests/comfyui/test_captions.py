@@ -238,7 +238,7 @@ def test_a_caption_of_another_width_is_one_line(comfy):
     graph = decode_graph(model, latent, conditioning={"positive": link("caption")})
     graph["caption"] = {"class_type": "PiDKitLoadCaption", "inputs": {"file": "wide.safetensors"}}
     with pytest.raises(
-        PromptError, match=r"captions \[B, tokens, 24\], got \[1, 4, 48\]: encode it with this"
+        PromptError, match=r"captions \[B, tokens, 24\], got \[1, 4, 48\]: encode the text with PiD Caption"
     ) as failed:
         comfy.queue(graph)
     assert "\n" not in failed.value.message.strip()

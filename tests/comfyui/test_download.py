@@ -153,5 +153,5 @@ def test_download_feeds_another_packs_loader(comfy, hub):
 
 
 def test_an_unknown_marked_name(comfy):
-    with pytest.raises(PromptError, match="not in list"):
+    with pytest.raises(PromptError, match="not in its list"):
         comfy.queue(graph(comfy, "fetch: anything.safetensors") | image_nodes("sampler"))
