@@ -52,7 +52,7 @@ class ErrorLine {
     document.body.append(probe);
     const { height } = probe.getBoundingClientRect();
     probe.remove();
-    return Math.ceil(height) + 8;
+    return Math.ceil(height) + 16; // the widget's own margins
   }
 
   resize(height) {

@@ -27,7 +27,7 @@ class Small:
         picture = graph.add("EmptyImage", 0, "a", width=16, height=16, color=0x8040C0)
         packed = graph.add("PiDKitRGBLatent", 0, "a", image=picture[0])
         wrong = graph.add("EmptySD3LatentImage", 0, "a", width=64, height=64)
-        decoded = graph.add("PiDKitDecode", 1, "a", model=model[0], latent=packed[0], steps=1)
+        decoded = graph.add("PiDKitDecode", 1, "a", model=model[0], latent=packed[0], steps=1, seed=int(vue))
         graph.add("SaveImage", 2, "a", images=decoded[0])
         self.loader, self.packed, self.wrong, self.decode = model.id, packed.id, wrong.id, decoded.id
         front_end.open(VueNodes_Enabled=vue)
@@ -36,7 +36,7 @@ class Small:
 
     @property
     def line(self):
-        return self.page.locator(".pidkit-error")
+        return self.page.locator(".pidkit-error").filter(visible=True)
 
     def on_node(self, node: int) -> str:
         """The line, once it is there, whole and on this node."""
