@@ -10,7 +10,7 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
-from ..pid_core.conditioning import LQ, TRAINED_SIGMA, Decoder, prepare_lq
+from ..pid_core.conditioning import LATENT_NOISE, LQ, TRAINED_SIGMA, Decoder, prepare_lq
 from .early_stop import NOISE_KEY, image_latent
 from .pid_models import config_of
 from .refused import ABSENT
@@ -60,10 +60,11 @@ def sigma_list_input() -> io.MultiType.Input:
 def latent_noise_input(**options) -> io.Combo.Input:
     return io.Combo.Input(
         "latent_noise",
-        options=["add", "keep"],
+        options=list(LATENT_NOISE),
         default="add",
-        tooltip="add: noise of level degrade_sigma is added here, as in NVIDIA's code. "
-        "keep: the latent already carries noise of that level.",
+        tooltip="add: noise of level degrade_sigma is added here, as in NVIDIA's code. scale: for a picture that is "
+        "noisy itself; nothing is added, its own noise counts. keep: the latent was stopped early and carries noise of "
+        "that level.",
         **options,
     )
 
@@ -147,7 +148,7 @@ class PiDKitConditioning(io.ComfyNode):
             model,
             latent_format=latent_format,
             sigma=degrade_sigma if sigma_list is None else sigma_list,
-            add_noise=latent_noise == "add",
+            latent_noise=latent_noise,
             seed=noise_seed,
             positive=positive,
             negative=negative,
@@ -175,7 +176,7 @@ def condition(
     *,
     latent_format: str = "auto",
     sigma: float | list = 0.0,
-    add_noise: bool = True,
+    latent_noise: str = "add",
     seed: int = 0,
     positive: list | None = None,
     negative: list | None = None,
@@ -186,7 +187,9 @@ def condition(
     carried = latent.get(NOISE_KEY)
     if latent_format == "auto" and carried is None:
         latent_format = _saved_family(latent, decoder)
-    lq = prepare_lq(samples, latent_format, sigma, add_noise=add_noise, seed=seed, decoder=decoder, carried=carried)
+    lq = prepare_lq(
+        samples, latent_format, sigma, latent_noise=latent_noise, seed=seed, decoder=decoder, carried=carried
+    )
     notes = _ignored_text(model, [*(positive or ()), *(negative or ())])
     positive = positive or _own_caption(model)
     tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}

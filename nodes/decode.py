@@ -175,7 +175,7 @@ class PiDKitDecode(io.ComfyNode):
             model,
             latent_format=latent_format,
             sigma=degrade_sigma if sigma_list is None else sigma_list,
-            add_noise=latent_noise == "add",
+            latent_noise=latent_noise,
             seed=seed,
             positive=caption,
         )
@@ -205,7 +205,7 @@ class PiDKitDecode(io.ComfyNode):
         if sigmas is not None:
             rest = () if wanted is None else (colour_hold, fidelity)
             mark = windows_key(window_mode, settings)
-            shared = Shared(model, caption, steps, latent_format, latent_noise == "add", mark, rest)
+            shared = Shared(model, caption, steps, latent_format, latent_noise, mark, rest)
             jobs = [
                 Job(latent["samples"][i : i + 1], sigma, seed, i, _mark(wanted, framing, i))
                 for i, sigma in enumerate(sigmas)

@@ -39,7 +39,7 @@ class Shared(NamedTuple):
     positive: list | None
     steps: int
     latent_format: str = "auto"
-    add_noise: bool = True
+    latent_noise: str = "add"
     windows: Hashable = None
     rest: tuple = ()
 
@@ -143,7 +143,7 @@ def conditioned(shared: Shared, job: Job) -> Conditioned:
         shared.model,
         latent_format=shared.latent_format,
         sigma=job.sigma,
-        add_noise=shared.add_noise,
+        latent_noise=shared.latent_noise,
         seed=job.seed,
         positive=_text(shared, job),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from comfy.cli_args import args
 from comfy_api.latest import io
 
-from ..pid_core.conditioning import SAME_SIGMA
+from ..pid_core.conditioning import LATENT_NOISE, SAME_SIGMA
 from ..pid_core.early_stop import CarriedNoise
 from ..pid_core.latent_files import SavedLatent, read_latent, write_latent
 from ..pid_core.latents import families_with
@@ -107,7 +107,7 @@ class PiDKitLoadLatent(io.ComfyNode):
                 io.Float.Output(display_name="degrade_sigma", tooltip="The noise level it carries."),
                 io.Combo.Output(
                     display_name="latent_noise",
-                    options=["add", "keep"],
+                    options=list(LATENT_NOISE),
                     tooltip="keep where the latent carries noise, so that none is added again; else add.",
                 ),
             ],

@@ -114,7 +114,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
         samples, row = _picture(latent, picture[0])
         settings = WindowSettings()
         windows_mark = windows_key("auto", settings)
-        shared = Shared(model[0], positive[0], steps[0], latent_format[0], latent_noise[0] == "add", windows_mark)
+        shared = Shared(model[0], positive[0], steps[0], latent_format[0], latent_noise[0], windows_mark)
         jobs = [Job(samples, sigma, seed, row) for seed, sigma in tried]
         lines = describe(conditioned(shared, max(jobs, key=lambda job: job.sigma)))
         node_id = cls.hidden.unique_id if cls.hidden else None

@@ -8,9 +8,19 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .early_stop import CarriedNoise
-from .latents import LatentFamily, check_latent, degrade, detect_family, get_family, latent_cell, sigma_per_image
+from .latents import (
+    LatentFamily,
+    check_latent,
+    degrade,
+    detect_family,
+    get_family,
+    latent_cell,
+    scale_down,
+    sigma_per_image,
+)
 
 TRAINED_SIGMA = 0.8  # largest degrade_sigma in NVIDIA's training
+LATENT_NOISE = ("add", "scale", "keep")
 SAME_SIGMA = 0.005  # the widgets' rounding
 
 
@@ -38,7 +48,7 @@ def prepare_lq(
     family: str = "auto",
     sigma: float | Sequence[float] | Tensor = 0.0,
     *,
-    add_noise: bool = True,
+    latent_noise: str = "add",
     seed: int = 0,
     decoder: Decoder | None = None,
     carried: CarriedNoise | None = None,
@@ -46,20 +56,25 @@ def prepare_lq(
     """Check a raw VAE latent [B, C, h, w] (or [B, C, 1, h, w]) and make it the network's input.
 
     family: a name in LATENT_FAMILIES, or "auto": the decoder's, else the only one with that channel count.
-    sigma: degrade_sigma, 0 to 1, one number or one per image. add_noise: add noise of that level, drawn from `seed`;
-    False for a latent that already carries it. carried: what a latent that was stopped early says of itself; where
-    the rest disagrees, `LQ.warnings` tells. Raises ValueError in one line when anything does not fit.
+    sigma: degrade_sigma, 0 to 1, one number or one per image. latent_noise: "add" noise of that level, drawn from
+    `seed`; "scale" a noisy picture's latent down to where noise of that level belongs, and add nothing; "keep" a latent
+    that is noised already. carried: what a latent that was stopped early says of itself; where the rest disagrees,
+    `LQ.warnings` tells. Raises ValueError in one line when anything does not fit.
     """
+    if latent_noise not in LATENT_NOISE:
+        raise ValueError(f"latent_noise is {latent_noise!r}; choose one of {', '.join(LATENT_NOISE)}")
     row = _family(latent, family, decoder, carried)
     latent = check_latent(latent, decoder.channels) if decoder else check_latent(latent, row.channels, row.name)
     sigmas = sigma_per_image(sigma, latent.shape[0])
     latent = row.normalise(latent.float())
     warnings = _scale_warnings(row, latent)
-    if add_noise and bool((sigmas > 0).any()):
+    if latent_noise == "add" and bool((sigmas > 0).any()):
         latent = degrade(latent, sigmas, row.name, seed)
+    elif latent_noise == "scale":
+        latent = scale_down(latent, sigmas, row.name)
     cell = decoder.cell if decoder else latent_cell(row)
     if carried:
-        warnings += _noise_warnings(carried, sigmas, add_noise)
+        warnings += _noise_warnings(carried, sigmas, latent_noise)
     return LQ(latent, sigmas, row, latent.shape[2] * cell, latent.shape[3] * cell, warnings)
 
 
@@ -73,12 +88,15 @@ def _scale_warnings(row: LatentFamily, latent: Tensor) -> tuple[str, ...]:
     )
 
 
-def _noise_warnings(carried: CarriedNoise, sigmas: Tensor, add_noise: bool) -> tuple[str, ...]:
+def _noise_warnings(carried: CarriedNoise, sigmas: Tensor, latent_noise: str) -> tuple[str, ...]:
     level = f"{carried.sigma:.3g}"
-    if add_noise and bool((sigmas > 0).any()):
+    if latent_noise != "keep" and bool((sigmas > 0).any()):
+        wrong = (
+            "add puts more on top, which PiD takes for picture" if latent_noise == "add" else "scale makes it weaker"
+        )
         return (
-            f"the latent was stopped early and already carries noise of level {level}; latent_noise add puts more on "
-            "top, which PiD takes for picture: set it to keep",
+            f"the latent was stopped early and already carries noise of level {level}; latent_noise {wrong}: set it to "
+            "keep",
         )
     if bool(((sigmas - carried.sigma).abs() > SAME_SIGMA).any()):
         told = ", ".join(f"{v:.3g}" for v in sigmas.unique().tolist())

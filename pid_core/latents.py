@@ -137,13 +137,29 @@ def degrade(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: str
     every device and at every sigma, and never shifts the image's noise. An image whose sigma is 0 comes back untouched.
     Same shape and dtype.
     """
-    noising = get_family(family).noising
-    s = sigma_per_image(sigma, latent.shape[0], latent.device).view(-1, *[1] * (latent.ndim - 1))
+    s = _per_image(sigma, latent)
     eps = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(
         latent.device
     )
-    keep = (1 - s * s).clamp(min=0).sqrt() if noising == "vp" else 1 - s
-    return torch.where(s > 0, (keep * latent.float() + s * eps).to(latent.dtype), latent)
+    return torch.where(s > 0, (_kept(s, family) * latent.float() + s * eps).to(latent.dtype), latent)
+
+
+def scale_down(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: str) -> Tensor:
+    """A normalised latent that carries noise already, at the size it has among latents of noise level `sigma`.
+
+    As `degrade`, with nothing added: for latents of a noisy picture, whose own noise stands for what would be added.
+    """
+    s = _per_image(sigma, latent)
+    return torch.where(s > 0, (_kept(s, family) * latent.float()).to(latent.dtype), latent)
+
+
+def _per_image(sigma: float | Sequence[float] | Tensor, latent: Tensor) -> Tensor:
+    return sigma_per_image(sigma, latent.shape[0], latent.device).view(-1, *[1] * (latent.ndim - 1))
+
+
+def _kept(s: Tensor, family: str) -> Tensor:
+    """The factor on the latent at noise level s."""
+    return (1 - s * s).clamp(min=0).sqrt() if get_family(family).noising == "vp" else 1 - s
 
 
 def latent_cell(family: LatentFamily) -> int:

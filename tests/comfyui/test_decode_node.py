@@ -104,6 +104,14 @@ def test_a_sigma_per_image_equals_each_alone(comfyui):
         assert torch.allclose(images[i : i + 1], to_image(by_core(net, lq.latent, lq.sigma)), atol=2e-5)
 
 
+def test_a_noisy_pictures_latent_is_scaled_and_nothing_is_added(comfyui):
+    patcher, net = comfyui.load()
+    latent = torch.randn(2, 16, 2, 1)
+    images = decode(comfyui, patcher, latent, degrade_sigma=0.35, latent_noise="scale")
+    lq = prepare_lq(latent, "flux")
+    assert torch.allclose(images, to_image(by_core(net, 0.65 * lq.latent, torch.full((2,), 0.35))), atol=2e-5)
+
+
 @pytest.mark.parametrize("value", [0.35, [0.35], torch.tensor([0.35])])
 def test_one_sigma_in_any_form(comfyui, value):
     patcher, _ = comfyui.load()

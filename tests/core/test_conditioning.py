@@ -22,9 +22,23 @@ def test_adds_the_familys_noise_or_keeps_what_is_there():
     clean = LATENT_FAMILIES["sdxl"].normalise(latent)
     noisy = prepare_lq(latent, sigma=0.4, seed=3)
     assert torch.equal(noisy.latent, degrade(clean, 0.4, "sdxl", 3))
-    kept = prepare_lq(latent, sigma=0.4, seed=3, add_noise=False)
+    kept = prepare_lq(latent, sigma=0.4, seed=3, latent_noise="keep")
     assert torch.equal(kept.latent, clean)
     assert kept.sigma == noisy.sigma == torch.tensor([0.4])
+
+
+@pytest.mark.parametrize(("family", "factor"), [("rgb", 0.6), ("flux", 0.6), ("sdxl", 0.84**0.5)])
+def test_scales_a_noisy_pictures_latent_as_its_family_does_and_adds_nothing(family, factor):
+    latent = torch.randn(2, LATENT_FAMILIES[family].channels, 2, 2)
+    clean = LATENT_FAMILIES[family].normalise(latent)
+    scaled = prepare_lq(latent, family, [0.4, 0.0], latent_noise="scale")
+    assert torch.allclose(scaled.latent[0], factor * clean[0]) and torch.equal(scaled.latent[1], clean[1])
+    assert torch.equal(scaled.sigma, torch.tensor([0.4, 0.0]))
+
+
+def test_an_unknown_latent_noise_is_told():
+    with pytest.raises(ValueError, match="choose one of add, scale, keep"):
+        prepare_lq(torch.zeros(1, 4, 2, 2), latent_noise="none")
 
 
 def test_auto_follows_the_decoder():

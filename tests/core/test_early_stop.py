@@ -71,7 +71,7 @@ def test_what_a_sampler_hands_back_becomes_the_references_noisy_latent(family, s
         handed_back = row.denormalise(noisy / (1 - sigma))
     undone = undo_sampler_scaling(handed_back, sigma, family)
     assert torch.allclose(row.normalise(undone), noisy, atol=2e-5)
-    made = prepare_lq(undone, family, sigma, add_noise=False, carried=CarriedNoise(family, sigma))
+    made = prepare_lq(undone, family, sigma, latent_noise="keep", carried=CarriedNoise(family, sigma))
     assert torch.allclose(made.latent, noisy, atol=2e-5) and made.warnings == ()
 
 
@@ -113,20 +113,20 @@ def test_adding_noise_to_a_latent_that_carries_some_is_told():
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
-@pytest.mark.parametrize("add_noise", [True, False])
-def test_another_sigma_than_the_latent_carries_is_told(sigma, add_noise):
-    (warning,) = prepare_lq(LATENT, "flux", sigma, add_noise=add_noise, carried=CARRIED).warnings
+@pytest.mark.parametrize("latent_noise", ["add", "scale", "keep"])
+def test_another_sigma_than_the_latent_carries_is_told(sigma, latent_noise):
+    (warning,) = prepare_lq(LATENT, "flux", sigma, latent_noise=latent_noise, carried=CARRIED).warnings
     assert "0.25" in warning
-    assert prepare_lq(LATENT, "flux", 0.251, add_noise=False, carried=CARRIED).warnings == ()
+    assert prepare_lq(LATENT, "flux", 0.251, latent_noise="keep", carried=CARRIED).warnings == ()
 
 
 def test_the_family_it_carries_decides_where_nothing_else_does():
-    assert prepare_lq(LATENT, "auto", 0.25, add_noise=False, carried=CARRIED).family.name == "flux"
+    assert prepare_lq(LATENT, "auto", 0.25, latent_noise="keep", carried=CARRIED).family.name == "flux"
     decoder = Decoder(16, 32)
-    assert prepare_lq(LATENT, "auto", 0.25, add_noise=False, decoder=decoder, carried=CARRIED).family.name == "flux"
+    assert prepare_lq(LATENT, "auto", 0.25, latent_noise="keep", decoder=decoder, carried=CARRIED).family.name == "flux"
 
 
 @pytest.mark.parametrize("options", [{"family": "sd3"}, {"decoder": Decoder(16, 32, "qwenimage")}])
 def test_a_family_other_than_the_latents_own(options):
     with pytest.raises(ValueError, match="told that the latent is flux's, but it is to be decoded as"):
-        prepare_lq(LATENT, sigma=0.25, add_noise=False, carried=CARRIED, **options)
+        prepare_lq(LATENT, sigma=0.25, latent_noise="keep", carried=CARRIED, **options)
