@@ -86,6 +86,7 @@ class PiDKitUpscalePicture(io.ComfyNode):
             latent=prepare.out(2),
             framing=prepare.out(1),
             degrade_sigma=0.0,
+            latent_noise=chosen.latent_noise,
             sigma_list=sigmas,
             steps=chosen.steps,
             seed=seed,

@@ -64,9 +64,11 @@ def suggest_sigma(quality: Quality, *, invents: bool) -> float:
 
 
 def sigma_for_noise(noise: float) -> float:
-    """The part that grain asks for: the latent's own noise must drown it, sigma / (1 - sigma) = 4 * noise."""
-    drown = 4 * noise
-    return drown / (1 + drown)
+    """The part that grain asks for: the level at which a latent's noise is as strong, sigma / (1 - sigma) = 2 * noise.
+
+    Twice, because a latent of the bundled model spans -1 to 1 where an image spans 0 to 1.
+    """
+    return 2 * noise / (1 + 2 * noise)
 
 
 def sigma_for_blur(blur: float) -> float:

@@ -25,6 +25,11 @@ class ModelSet:
         """The bundled model's four steps lay a screen over textures."""
         return 1 if self.checkpoint is None else 4
 
+    @property
+    def latent_noise(self) -> str:
+        """Noise of a picture is in the bundled model's latents as it is; what a VAE makes of it is another matter."""
+        return "scale" if self.checkpoint is None else "add"
+
     def files(self, is_here: Callable[[HubFile], bool]) -> list[HubFile]:
         """Checkpoint, VAE and text encoder, in this order; the encoder in the precision that is here."""
         if self.checkpoint is None:

@@ -66,6 +66,11 @@ def test_blur_asks_nothing_of_a_model_that_cannot_invent(photos):
     assert suggest_sigma(grainy, invents=False) > 0.1
 
 
+@pytest.mark.parametrize(("levels", "sigma"), [(5, 0.05), (10, 0.05), (25, 0.15), (50, 0.3)])
+def test_noise_asks_for_the_level_at_which_a_latents_noise_is_as_strong(levels, sigma):
+    assert suggest_sigma(Quality(levels / 255, SHARP)) == pytest.approx(sigma)
+
+
 def test_the_bundled_model_cannot_invent():
     assert not load_network(NANO_PATH).config.invents
 
