@@ -4,6 +4,8 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addWidget, element } from "./elements.js";
+import { nodeBefore } from "./graph.js";
+import { word } from "./words.js";
 
 const NAME = "pidkit_error";
 const STATUS = "$$node-text-preview"; // ComfyUI's widget for the text that a node sends
@@ -113,6 +115,25 @@ function isOurs({ node_type: type, traceback }) {
   return type?.startsWith(OURS) || ["/", "\\"].some((slash) => place.includes(`custom_nodes${slash}${FOLDER}${slash}`));
 }
 
+// Whether a node of ComfyUI's failed because it was given PiD's pixels and the VAE of a latent.
+function hasPixelsForLatent(node) {
+  const vae = node?.comfyClass?.startsWith("VAEDecode") && nodeBefore(node, "vae");
+  if (!vae || vae.comfyClass === "PiDKitPixelVAE" || vae.widgets?.some(({ value }) => value === "pixel_space")) {
+    return false;
+  }
+  const waiting = [nodeBefore(node, "samples")];
+  const seen = new Set();
+  while (waiting.length) {
+    const current = waiting.pop();
+    if (!current || seen.has(current)) continue;
+    if (current.comfyClass === "PiDKitLoader") return true;
+    seen.add(current);
+    const inputs = current.inputs.filter(({ type }) => ["LATENT", "MODEL", "GUIDER"].includes(type));
+    waiting.push(...inputs.map(({ name }) => nodeBefore(current, name)));
+  }
+  return false;
+}
+
 // ComfyUI puts the input's name before what a node's own check answers, and repeats the answer for every input.
 function refusals({ errors, class_type: type }) {
   if (!type?.startsWith(OURS)) return [];
@@ -138,6 +159,7 @@ app.registerExtension({
     api.addEventListener("execution_start", clear);
     api.addEventListener("execution_error", ({ detail }) => {
       if (isOurs(detail)) show(detail.node_id, detail.exception_message.trim());
+      else if (hasPixelsForLatent(nodesOf(detail.node_id).at(-1))) show(detail.node_id, word("pixelVae"));
     });
     // What a node said of itself in an earlier run is not true of the one that starts now.
     api.addEventListener("executing", ({ detail }) => {

@@ -119,3 +119,25 @@ def test_an_error_inside_a_subgraph_stands_on_both_nodes(small):
     with pytest.raises(RuntimeError, match="16 channels"):
         fe.run()
     assert small.on_node(outer).startswith("PiD Decode: the latent has 16 channels")
+
+
+def test_a_vae_of_latents_on_pids_pixels(front_end, vue):
+    """ComfyUI's own VAE Decode fails, and cannot know why."""
+    graph = Graph("errors", "")
+    model = graph.add("PiDKitLoader", 0, "a")
+    picture = graph.add("EmptyImage", 0, "a", width=16, height=16, color=0x8040C0)
+    packed = graph.add("PiDKitRGBLatent", 0, "a", image=picture[0])
+    pid = graph.add("PiDKitConditioning", 1, "a", latent=packed[0], model=model[0])
+    wires = {"positive": pid[0], "negative": pid[1], "latent_image": pid[2], "model": model[0]}
+    steps = {"steps": 1, "cfg": 1.0, "sampler_name": "lcm", "scheduler": "simple"}
+    drawn = graph.add("KSampler", 2, "a", **wires, **steps)
+    vae = graph.add("TestVAE", 2, "a")
+    image = graph.add("VAEDecode", 3, "a", samples=drawn[0], vae=vae[0])
+    graph.add("SaveImage", 4, "a", images=image[0])
+    front_end.open(VueNodes_Enabled=vue)
+    front_end.drop_text(json.dumps(ui_format(graph, front_end.comfy.object_info())), "errors.json")
+    front_end.show()
+    with pytest.raises(RuntimeError, match="to have 16 channels, but got 3"):
+        front_end.run()
+    front_end.page.get_by_role("alert").filter(has_text="connect Pixel-Space VAE to vae").wait_for()
+    front_end.screenshot(f"error_of_another_node_{'vue' if vue else 'classic'}")

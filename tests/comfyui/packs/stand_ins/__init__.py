@@ -107,4 +107,23 @@ class TestEncode:
         return ({"samples": small.repeat(1, 6, 1, 1)[:, :16]},)
 
 
-NODE_CLASS_MAPPINGS = {"TestText": TestText, "TestGenerator": TestGenerator, "TestEncode": TestEncode}
+class TestVAE:
+    """A VAE for latents of 16 channels: its decoder's first layer is all there is."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    RETURN_TYPES = ("VAE",)
+    FUNCTION = "run"
+    CATEGORY = "tests"
+
+    def run(self):
+        return (self,)
+
+    def decode(self, samples):
+        return torch.nn.Conv2d(16, 3, 1)(samples).movedim(1, -1)
+
+
+STAND_INS = (TestText, TestGenerator, TestEncode, TestVAE)
+NODE_CLASS_MAPPINGS = {stand_in.__name__: stand_in for stand_in in STAND_INS}
