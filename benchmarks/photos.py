@@ -1,4 +1,6 @@
-"""Natural colour photos that ship inside well-kept Python packages: for evaluation only, never for training.
+"""Natural colour photos that others ship: for evaluation only, never for training, never copied into the project.
+
+For choices (`chosen`), from Python packages:
 
 | photo | package | licence |
 |---|---|---|
@@ -7,10 +9,23 @@
 | motorcycle (Middlebury stereo 2014, left) | scikit-image | for research, not redistributed here |
 | china (danielbuechele), flower (vultilion) | scikit-learn | CC BY 2.0 |
 | grace_hopper (US Navy) | matplotlib | public domain |
+
+For the bars (`held`), from Debian's packages; no choice may be made by them:
+
+| photo | package |
+|---|---|
+| Elephants | mate-backgrounds |
+| Autumn, ColorfulCups | plasma-workspace-wallpapers |
+| picosdeeuropa, greentock, umang, Bridge, Wine | lomiri-wallpapers-16.04 |
+
+    mkdir wallpapers && cd wallpapers
+    apt-get download mate-backgrounds plasma-workspace-wallpapers lomiri-wallpapers-16.04
+    for f in *.deb; do dpkg-deb -x $f .; done
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +33,17 @@ import torch
 from PIL import Image
 
 MULTIPLE = 32
+HELD = {
+    "Elephants": "backgrounds/mate/abstract/Elephants.jpg",
+    "Autumn": "wallpapers/Autumn/contents/images/2560x1600.jpg",
+    "ColorfulCups": "wallpapers/ColorfulCups/contents/images/2560x1600.jpg",
+    "picosdeeuropa": "backgrounds/picosdeeuropa_by_Aitzol_Berasategi.jpg",
+    "greentock": "backgrounds/greentock_by_Peter_Nerlich.jpg",
+    "umang": "backgrounds/umang_by_Abhishek_Mudgal.jpg",
+    "Bridge": "backgrounds/Bridge_by_Sander_Klootwijk.jpg",
+    "Wine": "backgrounds/Wine_by_Jakkub_Mede.jpg",
+}
+HELD_SIDE = 768  # the shorter side that held photos are made, so that they are sharp at pixel size
 
 
 def load_photos() -> list[tuple[str, torch.Tensor]]:
@@ -31,8 +57,20 @@ def load_photos() -> list[tuple[str, torch.Tensor]]:
     return photos
 
 
+def load_held(folder: Path) -> list[tuple[str, torch.Tensor]]:
+    """The held photos, as `load_photos`, from a folder that Debian's packages were unpacked in.
+
+    Raises RuntimeError when one is missing.
+    """
+    paths = {name: folder / "usr/share" / path for name, path in HELD.items()}
+    missing = [name for name, path in paths.items() if not path.exists()]
+    if missing:
+        raise RuntimeError(f"not in {folder}: {', '.join(missing)}; benchmarks/photos.py says how to get them")
+    return [(name, read_photo(path, HELD_SIDE)) for name, path in paths.items()]
+
+
 def photo_paths() -> list[Path]:
-    """Where the photos are, in a fixed order."""
+    """Where the photos for choices are, in a fixed order."""
     paths = []
     for package, folder, names in (
         (
@@ -43,16 +81,20 @@ def photo_paths() -> list[Path]:
         ("sklearn", "datasets/images", ("china.jpg", "flower.jpg")),
         ("matplotlib", "mpl-data/sample_data", ("grace_hopper.jpg",)),
     ):
-        try:
-            root = Path(__import__(package).__file__).parent
-        except ImportError:
-            continue
-        paths += [root / folder / name for name in names]
+        if (found := find_spec(package)) and found.origin:
+            paths += [Path(found.origin).parent / folder / name for name in names]
     return paths
 
 
-def read_photo(path: Path) -> torch.Tensor:
-    """One picture, float32 [3, H, W] in [0, 1], cropped at the right and bottom to multiples of 32."""
-    pixels = np.asarray(Image.open(path).convert("RGB"), np.float32) / 255
+def read_photo(path: Path, shorter: int | None = None) -> torch.Tensor:
+    """One picture, float32 [3, H, W] in [0, 1], cropped at the right and bottom to multiples of 32.
+
+    shorter: the length in pixels that its shorter side is made first.
+    """
+    picture = Image.open(path).convert("RGB")
+    if shorter:
+        scale = shorter / min(picture.size)
+        picture = picture.resize(tuple(round(scale * side) for side in picture.size), Image.Resampling.LANCZOS)
+    pixels = np.asarray(picture, np.float32) / 255
     height, width = (side // MULTIPLE * MULTIPLE for side in pixels.shape[:2])
     return torch.from_numpy(pixels[:height, :width]).permute(2, 0, 1).contiguous()
