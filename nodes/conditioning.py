@@ -12,6 +12,7 @@ from comfy_api.latest import io
 
 from ..pid_core.conditioning import LATENT_NOISE, LQ, TRAINED_SIGMA, Decoder, prepare_lq
 from .early_stop import NOISE_KEY, image_latent
+from .picture_size import CANVAS_KEY, picture_size
 from .pid_models import config_of
 from .refused import ABSENT
 from .show import show_on_node
@@ -193,6 +194,11 @@ def condition(
     notes = _ignored_text(model, [*(positive or ()), *(negative or ())])
     positive = positive or _own_caption(model)
     tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
+    size, changed = picture_size(latent)
+    notes += (changed,) if changed else ()
+    if size is not None:
+        lq = lq._replace(height=size.height * lq.family.sr_scale, width=size.width * lq.family.sr_scale)
+        tags[CANVAS_KEY] = (lq.height, lq.width)
     device = comfy.model_management.intermediate_device()
     canvas = torch.zeros((lq.latent.shape[0], 3, lq.height, lq.width), device=device)
     return Conditioned(

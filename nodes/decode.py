@@ -27,6 +27,7 @@ from .conditioning import (
     sigma_list_input,
 )
 from .each import Job, Shared, decode_each, digest, row_of
+from .picture_size import SIZE_KEY, picture_size
 from .prepare import Framed, framing_input
 from .refused import ABSENT
 from .sampling import UndistilledSampling
@@ -207,7 +208,7 @@ class PiDKitDecode(io.ComfyNode):
             mark = windows_key(window_mode, settings)
             shared = Shared(model, caption, steps, latent_format, latent_noise, mark, rest)
             jobs = [
-                Job(latent["samples"][i : i + 1], sigma, seed, i, _mark(wanted, framing, i))
+                Job(latent["samples"][i : i + 1], sigma, seed, i, _mark(wanted, framing, i), latent.get(SIZE_KEY))
                 for i, sigma in enumerate(sigmas)
             ]
             done = decode_each(shared, jobs, draw, keep=sigma_list is not None)
@@ -319,7 +320,9 @@ def _reference(reference: Tensor | None, framed: Framed | None, latent: dict, fa
     if framed is not None:
         return to_pixels(framed.image)
     if family == "rgb":
-        return from_rgb_latent(latent["samples"])
+        size, _ = picture_size(latent)
+        pixels = from_rgb_latent(latent["samples"])
+        return pixels if size is None else pixels[..., : size.height, : size.width]
     raise ValueError(
         "colour_hold and fidelity need a reference: connect VAE Decode of the latent, or the picture it was made from, "
         "to reference; or set colour_hold to none and fidelity to 0"

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import latent_preview
 from torch import Tensor
 
+from ..pid_core.fingerprint import digest
 from .conditioning import Conditioned, condition
 from .kept import kept_images
+from .picture_size import SIZE_KEY, PictureSize
 
 
 class Job(NamedTuple):
     """One image to decode: latent [1, C, h, w] (or with a frame axis), degrade_sigma, seed of all its noise.
 
     row: which caption of `Shared.positive` is its own, where that holds more than one. mark: whatever else of this
-    image changes the result.
+    image changes the result. size: of the picture in the latent, where the latent is padded.
     """
 
     latent: Tensor
@@ -26,6 +27,7 @@ class Job(NamedTuple):
     seed: int
     row: int = 0
     mark: tuple = ()
+    size: PictureSize | None = None
 
 
 class Shared(NamedTuple):
@@ -102,14 +104,6 @@ def row_of(batch: Tensor, index: int | None) -> Tensor:
     return batch if index is None or batch.shape[0] == 1 else batch[index : index + 1]
 
 
-def digest(tensor: Tensor) -> str:
-    """32 hexadecimal digits for a tensor's shape and values."""
-    values = tensor.detach().float().cpu().contiguous().numpy()
-    found = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
-    found.update(values.data)
-    return found.hexdigest()
-
-
 def mark_of(value) -> Hashable:
     """Equal for nested lists, dicts and tensors that hold the same; anything else is only equal to itself."""
     if isinstance(value, Tensor):
@@ -139,7 +133,7 @@ class _Itself:
 def conditioned(shared: Shared, job: Job) -> Conditioned:
     """What PiD Latent Conditioning makes of one job."""
     return condition(
-        {"samples": job.latent},
+        {"samples": job.latent, SIZE_KEY: job.size},
         shared.model,
         latent_format=shared.latent_format,
         sigma=job.sigma,
@@ -158,4 +152,4 @@ def _text(shared: Shared, job: Job) -> list | None:
 def _key(shared: Shared, job: Job, extras: list | None) -> tuple:
     captions = tuple(digest(caption) for caption, _ in _text(shared, job) or [])
     text = None if extras is None else (captions, tuple(extras))
-    return *shared[2:], text, digest(job.latent), job.sigma, job.seed, job.mark
+    return *shared[2:], text, digest(job.latent), job.sigma, job.seed, job.mark, job.size and job.size[:2]

@@ -15,6 +15,7 @@ from ..pid_core.latents import families_with
 from .conditioning import FAMILY_KEY, FORMATS
 from .early_stop import NOISE_KEY, image_latent
 from .files import file_stamp, listed_files, new_file, resolve_file
+from .picture_size import picture_size, with_size
 from .show import show_on_node
 
 FOLDER, ENDING = "latents", ".latent"
@@ -65,8 +66,9 @@ class PiDKitSaveLatent(io.ComfyNode):
         samples = image_latent(latent)
         family, sigma = _known(latent, latent_format, degrade_sigma)
         path, entry = new_file(filename_prefix, ENDING)
-        write_latent(path, SavedLatent(samples, family, sigma), cls._workflow())
-        show_on_node(cls, f"{family or 'family not known'}, degrade_sigma {sigma:g}")
+        size, changed = picture_size(latent)
+        write_latent(path, SavedLatent(samples, family, sigma, size and size[:2]), cls._workflow())
+        show_on_node(cls, f"{family or 'family not known'}, degrade_sigma {sigma:g}", changed or "")
         return io.NodeOutput(ui={"latents": [entry]})
 
     @classmethod
@@ -118,7 +120,7 @@ class PiDKitLoadLatent(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         saved = read_latent(Path(resolve_file(file)))
         show_on_node(cls, f"{saved.family or 'family not known'}, degrade_sigma {saved.sigma:g}")
-        latent = {"samples": saved.samples}
+        latent = {"samples": saved.samples} if saved.size is None else with_size(saved.samples, *saved.size)
         if saved.family is not None:
             latent[FAMILY_KEY] = saved.family
             if saved.sigma > 0:

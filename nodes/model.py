@@ -25,9 +25,11 @@ from ..pid_core.cost import peak_bytes, trunk_bytes
 from ..pid_core.devices import without_float64
 from ..pid_core.guard import finite_or_repeat
 from ..pid_core.latents import wrong_channels
+from ..pid_core.mirror import extend
 from ..pid_core.windowed import crop_features
 from .latent_windows import LatentWindows
 from .network import ComfyPiDNetwork
+from .picture_size import CANVAS_KEY
 from .quantised import QUANT_CONFIG, check_formats, dequantise
 from .sampling import outer_sample, sampling_for
 
@@ -90,12 +92,15 @@ class PiDKitModel(BaseModel):
                 "load a PiD checkpoint to decode the latent, or connect the text without PiD Latent Conditioning"
             )
         if lq_latent is not None:
-            check_canvas(self.config, lq_latent, kwargs["noise"].shape)
+            size = kwargs.get(CANVAS_KEY)
+            check_canvas(self.config, lq_latent, kwargs["noise"].shape, size)
             _check_count("the latent in the conditioning", lq_latent.shape[0], images)
             sigma = torch.as_tensor(kwargs.get("degrade_sigma", 0.0), dtype=torch.float32).reshape(-1)
             _check_count("degrade_sigma", sigma.shape[0], images)
             out["lq_latent"] = comfy.conds.CONDRegular(without_float64(lq_latent))
             out["degrade_sigma"] = comfy.conds.CONDRegular(sigma)
+            if size is not None:
+                out[CANVAS_KEY] = comfy.conds.CONDConstant(tuple(size))
         return out
 
     def _caption(self, caption: Tensor | None) -> Tensor | None:
@@ -111,6 +116,7 @@ class PiDKitModel(BaseModel):
 
     def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         lq_latent, degrade_sigma = kwargs.pop("lq_latent", None), kwargs.pop("degrade_sigma", None)
+        size = kwargs.pop(CANVAS_KEY, None)
         if lq_latent is None and self.config.has_latent:
             raise ValueError(
                 "a conditioning without a latent reached the PiD model: pass positive and, with cfg above 1, "
@@ -126,13 +132,17 @@ class PiDKitModel(BaseModel):
             net.compute_dtype = self.get_dtype_inference()
         options = transformer_options or {}
         context = c_crossattn.to(x.device)
+        network_in = self.model_sampling.calculate_input(t, x)
         if lq_latent is not None:
-            kwargs["lq_features"] = self._features(lq_latent, x, t)
+            if not isinstance(lq_latent, LatentWindows):
+                check_canvas(self.config, lq_latent, x.shape, size)
+                network_in = extend(network_in, *self.config.output_size(*lq_latent.shape[-2:]))
+            kwargs["lq_features"] = self._features(lq_latent, network_in, t)
             kwargs["degrade_sigma"] = degrade_sigma.to(x.device, torch.float32)
 
         def run() -> Tensor:
             return net(
-                self.model_sampling.calculate_input(t, x),
+                network_in,
                 self.model_sampling.timestep(t).float(),
                 context=context,
                 transformer_options=options,
@@ -140,6 +150,7 @@ class PiDKitModel(BaseModel):
             )
 
         out = finite_or_repeat(net, run, _step(t, options), image=x, caption=context)
+        out = out[..., : x.shape[-2], : x.shape[-1]]
         if self.config.prediction == "x0":
             return out
         return self.model_sampling.calculate_denoised(t, out, x)
@@ -147,7 +158,6 @@ class PiDKitModel(BaseModel):
     def _features(self, lq: Tensor | LatentWindows, x: Tensor, t: Tensor) -> Tensor:
         """The projector's features for the images x [B, 3, H, W] at time t: [B, tokens, C]."""
         if not isinstance(lq, LatentWindows):
-            check_canvas(self.config, lq, x.shape)
             return self._encode_lq(lq.to(x.device, torch.float32), x.shape[-2:], t)
         images = x.shape[0] // (len(lq.latents) * len(lq.windows))
         parts = []
@@ -225,8 +235,13 @@ class PiDKitModel(BaseModel):
         return cond_value._copy_with(cond_value.cond.index_select(window.dim, index).to(device))
 
 
-def check_canvas(config: PiDConfig, lq_latent: Tensor, shape: Sequence[int]) -> None:
-    """Raise ValueError in one line where the latent is not this checkpoint's, or a canvas [B, 3, H, W] not its size."""
+def check_canvas(
+    config: PiDConfig, lq_latent: Tensor, shape: Sequence[int], size: tuple[int, int] | None = None
+) -> None:
+    """Raise ValueError in one line where the latent is not this checkpoint's, or a canvas [B, 3, H, W] not its size.
+
+    size: (height, width) of a canvas for the picture alone, without what the latent was padded with.
+    """
     if lq_latent.ndim != 4 or lq_latent.shape[1] != config.latent_channels:
         raise ValueError(
             f"in the conditioning {wrong_channels(lq_latent.shape[1], config.latent_channels)}"
@@ -234,8 +249,10 @@ def check_canvas(config: PiDConfig, lq_latent: Tensor, shape: Sequence[int]) -> 
             else f"the latent in the conditioning must have shape [B, C, h, w], got {list(lq_latent.shape)}: connect "
             "an image latent"
         )
-    height, width = config.output_size(*lq_latent.shape[-2:])
-    if tuple(shape[-2:]) != (height, width):
+    height, width = whole = config.output_size(*lq_latent.shape[-2:])
+    if size is not None and all(0 <= a - b < config.latent_cell for a, b in zip(whole, size, strict=True)):
+        height, width = size
+    if tuple(shape[-2:]) not in ((height, width), whole):
         raise ValueError(
             f"the canvas is {shape[-1]} x {shape[-2]} pixels, but the latent decodes to "
             f"{width} x {height}: use the canvas that PiD Latent Conditioning gives, or one of that size"

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..pid_core.rgb import to_rgb_latent
+from ..pid_core.rgb import BLOCK, ODD_SIZES, to_rgb_latent
+from .picture_size import with_size
 from .show import show_on_node
 
 
@@ -17,12 +18,14 @@ class PiDKitRGBLatent(io.ComfyNode):
             "Needs no VAE. The model makes it four times as large.",
             search_aliases=["pid upscale image", "pixel unshuffle", "rgb latent"],
             inputs=[
-                io.Image.Input("image", tooltip="The picture to enlarge. Both sides must be even."),
+                io.Image.Input("image", tooltip="The picture to enlarge, of any size."),
                 io.Combo.Input(
                     "odd_size",
-                    options=["error", "crop"],
-                    default="error",
-                    tooltip="What to do when a side is odd: stop with a message, or cut off the last row or column.",
+                    options=list(ODD_SIZES),
+                    default="pad",
+                    tooltip="What to do when a side is odd. pad: the last row or column is doubled, and cut off again "
+                    "after decoding: the result is exactly four times the picture. crop: it is cut off now. error: "
+                    "stop with a message.",
                 ),
             ],
             outputs=[
@@ -36,9 +39,10 @@ class PiDKitRGBLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, odd_size: str) -> io.NodeOutput:
-        latent = to_rgb_latent(image, crop=odd_size == "crop")
-        height, width = (2 * side for side in latent.shape[-2:])
-        given = f"{image.shape[2]} x {image.shape[1]}"
-        size = f"{width} x {height}"
-        show_on_node(cls, f"{size} pixels" if given == size else f"{given} cropped to {size} pixels")
-        return io.NodeOutput({"samples": latent})
+        samples = to_rgb_latent(image, odd_size)
+        packed, given = tuple(BLOCK * side for side in samples.shape[-2:]), tuple(image.shape[1:3])
+        cropped = packed < given
+        height, width = packed if cropped else given
+        size = f"{width} x {height} pixels"
+        show_on_node(cls, f"{given[1]} x {given[0]} cropped to {size}" if cropped else size)
+        return io.NodeOutput({"samples": samples} if packed == (height, width) else with_size(samples, *given))

@@ -13,6 +13,7 @@ from .conditioning import Conditioned, SigmaList, describe, latent_format_input,
 from .contact_sheet import contact_sheet
 from .decode import check_student, sample, windows_key, with_windows
 from .each import Job, Shared, conditioned, decode_each, digest
+from .picture_size import SIZE_KEY
 from .pictures import save_picture
 from .show import show_on_node
 from .window_handler import WindowSettings
@@ -111,11 +112,11 @@ class PiDKitSigmaSweep(io.ComfyNode):
     ) -> io.NodeOutput:
         check_student(model[0])
         tried = _tried(sigmas[0], seeds[0])
-        samples, row = _picture(latent, picture[0])
+        one, row = _picture(latent, picture[0])
         settings = WindowSettings()
         windows_mark = windows_key("auto", settings)
         shared = Shared(model[0], positive[0], steps[0], latent_format[0], latent_noise[0], windows_mark)
-        jobs = [Job(samples, sigma, seed, row) for seed, sigma in tried]
+        jobs = [Job(one["samples"], sigma, seed, row, size=one.get(SIZE_KEY)) for seed, sigma in tried]
         lines = describe(conditioned(shared, max(jobs, key=lambda job: job.sigma)))
         node_id = cls.hidden.unique_id if cls.hidden else None
         windowed, windows = with_windows(model[0], settings, "auto", node_id)
@@ -164,13 +165,13 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _picture(latent: list[dict], number: int) -> tuple[Tensor, int]:
-    """The latent [1, ...] of a picture counted from 1 through all batches, and its place in its own batch."""
+def _picture(latent: list[dict], number: int) -> tuple[dict, int]:
+    """The LATENT of one picture counted from 1 through all batches, and its place in its own batch."""
     place = number - 1
     for one in latent:
         count = one["samples"].shape[0]
         if place < count:
-            return one["samples"][place : place + 1], place
+            return one | {"samples": one["samples"][place : place + 1]}, place
         place -= count
     raise ValueError(f"picture is {number}, latent holds {number - 1 - place}: choose one of them")
 

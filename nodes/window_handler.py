@@ -16,11 +16,13 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..pid_core.cost import forward_flops, plan_flops
+from ..pid_core.mirror import extend
 from ..pid_core.regions import region_of
 from ..pid_core.windowed import WindowRun, crop
 from ..pid_core.windows import NoPlanError, Window, WindowPlan, choose_plan, plan_windows
 from .latent_windows import CONDLatentWindows
 from .model import PiDKitModel, check_canvas
+from .picture_size import CANVAS_KEY
 from .pid_models import config_of
 from .regional_caption import RegionalCaption
 from .show import send_text
@@ -150,8 +152,9 @@ class WindowHandler(ContextHandlerABC):
         """Plan a run on a canvas [B, 3, H, W]; returns the shape of one batch of windows, [n * B, 3, h, w]."""
         for cond in (cond for group in conds.values() for cond in group):
             if cond.get("lq_latent") is not None:
-                check_canvas(self.config, cond["lq_latent"], shape)
-        images, channels, height, width = shape
+                check_canvas(self.config, cond["lq_latent"], shape, cond.get(CANVAS_KEY))
+        images, channels, *size = shape
+        height, width = self._whole(size)
         plan = self.plan(patcher, images, height, width)
         self._positive = {cond["uuid"] for cond in conds.get("positive", ())}
         self._regions, notes = self._usable_regions(patcher, images, plan)
@@ -185,26 +188,33 @@ class WindowHandler(ContextHandlerABC):
         self, calc_cond_batch, model: BaseModel, conds: Conds, x_in: Tensor, timestep: Tensor, model_options: dict
     ) -> list[Tensor]:
         """x0 predictions [B, 3, H, W], one per entry of conds; zeros for an entry that is None."""
-        if self._run is None or (self._run.plan.height, self._run.plan.width) != tuple(x_in.shape[-2:]):
+        whole = self._whole(x_in.shape[-2:])
+        if self._run is None or (self._run.plan.height, self._run.plan.width) != whole:
             # reached by a way that does not go through ComfyUI's loading
             self.begin(model.current_patcher, x_in.shape, {"positive": conds[0] or []})
         run = self._run
         self._progress = _Progress(timestep, model_options)
         asked = [i for i, cond in enumerate(conds) if cond is not None]
+        canvas = extend(x_in, *whole)
 
         def predict(windows: list[Window]) -> list[Tensor]:
             comfy.model_management.throw_exception_if_processing_interrupted()
             if run.plan.count == 1 and self._region(windows[0]) is None:
                 out = calc_cond_batch(model, conds, x_in, timestep, model_options)
             else:
-                cut = [None if cond is None else self.get_resized_cond(cond, x_in, windows) for cond in conds]
+                cut = [None if cond is None else self.get_resized_cond(cond, canvas, windows) for cond in conds]
                 times = timestep.repeat(len(windows))
-                out = calc_cond_batch(model, cut, crop(x_in, windows), times, model_options)
+                out = calc_cond_batch(model, cut, crop(canvas, windows), times, model_options)
             return [out[i] for i in asked]
 
         fused = dict(zip(asked, run.step(predict, self._region), strict=True)) if asked else {}
         nothing = x_in.new_zeros(()).expand_as(x_in)
-        return [fused.get(i, nothing) for i in range(len(conds))]
+        return [fused[i][..., : x_in.shape[-2], : x_in.shape[-1]] if i in fused else nothing for i in range(len(conds))]
+
+    def _whole(self, size: Sequence[int]) -> tuple[int, int]:
+        """(height, width) of a canvas with the padding that its latent has: whole latent cells."""
+        cell = self.config.latent_cell
+        return tuple(-(-side // cell) * cell for side in size)
 
     def _cut(self, cond: dict, windows: list[Window], x_in: Tensor) -> dict:
         for key, name in (("area", "an area"), ("control", "a ControlNet")):
@@ -217,7 +227,7 @@ class WindowHandler(ContextHandlerABC):
         cond = cond | {"model_conds": values}
         if "mask" in cond:
             mask = cond["mask"].expand(images, -1, -1) if cond["mask"].shape[0] == 1 else cond["mask"]
-            cond["mask"] = crop(mask[:, None], windows)[:, 0]
+            cond["mask"] = crop(extend(mask[:, None], *x_in.shape[-2:]), windows)[:, 0]
         if "lq_latent" in values:
             latent = values["lq_latent"].cond
             if self._ours:

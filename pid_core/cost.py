@@ -86,7 +86,7 @@ def peak_bytes(
     """
     c, b = config, dtype_bytes
     pixels = c.patch_size**2
-    image_tokens = height * width // pixels
+    image_tokens = _tokens(c, height, width)
     tokens, text = batch * image_tokens, batch * c.caption_length
     d, m, n = c.hidden_size, c.mlp_size, pixels * c.pixel_hidden_size
     limit = chunk_bytes(device)
@@ -117,6 +117,11 @@ def trunk_bytes(config: PiDConfig, height: int, width: int, batch: int = 1, dtyp
     The peak is inside a residual block: its input, the first convolution's output, its norm and activation, all
     float32; in float32 with replicate padding also the second convolution's padded input and output.
     """
-    values = batch * (height // config.patch_size) * (width // config.patch_size) * config.lq_width
+    values = batch * _tokens(config, height, width) * config.lq_width
     padded = dtype_bytes == 4 and config.lq_padding == "replicate"
     return (20 if padded else 16) * values, dtype_bytes * values
+
+
+def _tokens(config: PiDConfig, height: int, width: int) -> int:
+    """Patches of an image; one that ends inside a patch is padded to it."""
+    return -(-height // config.patch_size) * -(-width // config.patch_size)

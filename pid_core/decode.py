@@ -13,6 +13,7 @@ from .config import PiDConfig
 from .devices import to_device
 from .guard import NonFiniteError, finite_or_repeat
 from .latents import check_latent, sigma_per_image
+from .mirror import extend
 from .network import PiDNetwork
 from .schedule import distilled_sigmas
 from .windowed import WindowRun, predict_x0, predict_x0_by_windows
@@ -44,10 +45,11 @@ def decode(
     level, 0 to 1, one number or one per image. steps: 1 to 4. noise [B, 3, H, W] and step_noise (one tensor per
     re-noising, steps - 1 of them) replace the draws of the generator seeded with `seed`, which come in this order
     and stay what they are where others are replaced.
-    size: (H, W); by default the latent's size times the checkpoint's scale, and less than a latent cell off it.
+    size: (H, W); by default the latent's size times the checkpoint's scale, and less than a latent cell off it. Where
+    it is no multiple of `config.align` the network sees the image go on, mirrored, up to the next one.
     callback(step, steps, x0) is called after every step.
-    windows: a plan from `plan_windows` or `choose_plan` for this size, to decode in parts that need less memory; the
-    noise is one field over the whole canvas and every step fuses the windows' x0 (`fuse`: see `fuse_profiles`).
+    windows: a plan from `plan_windows` or `choose_plan` for this size, rounded up like that, to decode in parts that
+    need less memory; the noise is one field over the canvas and every step fuses the windows' x0 (`fuse_profiles`).
     window_batch: windows per network call. A plan of one window changes nothing. Out of memory halves the batch, then
     takes a smaller plan, with a warning each time.
     Source: the reference's student sampler ("sde" re-noising, x0 in float64, only the result clamped).
@@ -63,22 +65,23 @@ def decode(
     sigma = sigma_per_image(degrade_sigma, batch, device)
     caption = _caption_for(net, caption, batch, device)
     height, width = _output_size(net, lq_latent, size)
+    whole = tuple(-(-side // config.align) * config.align for side in (height, width))
     sigmas = distilled_sigmas(steps).to(device)
     draw = _noise_source((batch, config.in_channels, height, width), steps, seed, noise, step_noise, device)
 
     predict = predict_x0
     if windows is not None:
-        _check_plan(windows, height, width, config.align)
+        _check_plan(windows, *whole, config.align)
         run = WindowRun(windows, fuse=fuse, window_batch=window_batch)
         predict = partial(predict_x0_by_windows, run=run)
 
     lq_features = finite_or_repeat(
-        net, lambda: net.encode_lq(lq_latent, height, width), "the latent's projector", latent=lq_latent
+        net, lambda: net.encode_lq(lq_latent, *whole), "the latent's projector", latent=lq_latent
     )
     x = next(draw)
     for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
         try:
-            x0 = predict(net, x, t, caption, lq_features, sigma)
+            x0 = predict(net, extend(x, *whole), t, caption, lq_features, sigma)[..., :height, :width]
         except NonFiniteError as error:
             raise error.within(f"step {step} of {steps}") from None
         if callback is not None:
@@ -123,8 +126,8 @@ def _output_size(net: PiDNetwork, lq_latent: Tensor, size: tuple[int, int] | Non
     elif not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) for n in size):
         raise ValueError(f"size must be (height, width) in whole pixels, got {size}")
     height, width = size
-    if height % config.align or width % config.align or height <= 0 or width <= 0:
-        raise ValueError(f"size {width} x {height} does not fit: both sides must be multiples of {config.align} pixels")
+    if height <= 0 or width <= 0:
+        raise ValueError(f"size {width} x {height} does not fit: both sides must be positive")
     if max(abs(height - natural[0]), abs(width - natural[1])) >= config.latent_cell:
         raise ValueError(
             f"size {width} x {height} does not fit the latent, which decodes to {natural[1]} x {natural[0]} "

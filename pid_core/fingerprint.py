@@ -1,4 +1,4 @@
-"""A short name for the content of a large file, without reading all of it."""
+"""Short names for the content of tensors, and of large files without reading all of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 from pathlib import Path
+
+from torch import Tensor
 
 SAMPLE = 4096
 BLOCKS = 256
@@ -33,6 +35,14 @@ def fingerprint(path: str | Path) -> str:
                 digest.update(file.read(SAMPLE))
         _known[key] = digest.hexdigest()[:32]
     return _known[key]
+
+
+def digest(tensor: Tensor) -> str:
+    """32 hexadecimal digits for a tensor's shape and values."""
+    values = tensor.detach().float().cpu().contiguous().numpy()
+    found = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
+    found.update(values.data)
+    return found.hexdigest()
 
 
 def _sample_starts(file, size: int, digest) -> list[int]:

@@ -24,11 +24,13 @@ _ENTRY = "pid_latent"
 @dataclass(frozen=True)
 class SavedLatent:
     """samples: a VAE's raw latent [B, C, h, w] (or [B, C, 1, h, w]), as ComfyUI passes it. family: its name, None where
-    it is not known. sigma: the noise level it carries, 0 for a clean one."""
+    it is not known. sigma: the noise level it carries, 0 for a clean one. size: (height, width) in pixels of the
+    picture it was made from, where that is smaller than whole latent cells."""
 
     samples: Tensor
     family: str | None = None
     sigma: float = 0.0
+    size: tuple[int, int] | None = None
 
 
 def write_latent(path: Path, latent: SavedLatent, metadata: Mapping[str, str] | None = None) -> None:
@@ -44,6 +46,8 @@ def write_latent(path: Path, latent: SavedLatent, metadata: Mapping[str, str] | 
             check_latent(latent.samples, row.channels, row.name)
     check_latent(latent.samples, channels)
     about = {"family": latent.family, "degrade_sigma": latent.sigma}
+    if latent.size is not None:
+        about["picture_size"] = list(latent.size)
     tensors = {_TENSOR: latent.samples.detach().cpu().contiguous(), _MARK: torch.tensor([])}
     replace_file(path, save(tensors, {**(metadata or {}), _ENTRY: json.dumps(about)}))
 
@@ -69,24 +73,33 @@ def read_latent(path: Path) -> SavedLatent:
         samples = samples / _OLD_SCALE
     try:
         check_latent(samples, samples.shape[1] if samples.ndim > 1 else 0)
-        family, sigma = _read_about(metadata.get(_ENTRY), samples.shape[1])
+        family, sigma, size = _read_about(metadata.get(_ENTRY), samples)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
-    return SavedLatent(samples.clone(), family, sigma)
+    return SavedLatent(samples.clone(), family, sigma, size)
 
 
-def _read_about(text: str | None, channels: int) -> tuple[str | None, float]:
+def _read_about(text: str | None, samples: Tensor) -> tuple[str | None, float, tuple[int, int] | None]:
     if text is None:
-        return None, 0.0
+        return None, 0.0, None
+    channels = samples.shape[1]
     try:
         about = json.loads(text)
         family, sigma = about.get("family"), float(about.get("degrade_sigma", 0.0))
+        size = tuple(int(side) for side in about.get("picture_size", ())) or None
     except (ValueError, TypeError, AttributeError):
         raise ValueError(f"its entry {_ENTRY} cannot be read: {text[:80]!r}") from None
     _check_sigma(sigma)
     if family is not None and get_family(family).channels != channels:
         raise ValueError(f"it says {family}, whose latents have {get_family(family).channels} channels, not {channels}")
-    return family, sigma
+    if size is not None:
+        down = get_family(family).down if family else 0
+        padded = len(size) == 2 and all(
+            0 <= cells * down - side < down for cells, side in zip(samples.shape[-2:], size, strict=True)
+        )
+        if not padded:
+            raise ValueError(f"it says a picture of {size}, which its latent {list(samples.shape)} does not hold")
+    return family, sigma, size
 
 
 def _check_sigma(sigma: float) -> None:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .latents import get_family
+from .mirror import mirrored
 from .rgb import to_image, to_pixels
 
 TARGETS = {"2K": 2048, "4K": 4096}  # side of a square of the output's area
@@ -126,7 +127,7 @@ def prepare_image(image: Tensor, framing: Framing) -> Tensor:
     """
     content = _content(to_pixels(image), framing)
     rows, cols = (
-        _mirrored(start, kept, whole, image.device)
+        mirrored(start, kept, whole, image.device)
         for start, kept, whole in zip(framing.offset, framing.canvas, framing.content, strict=True)
     )
     return to_image(content[:, :, rows][..., cols])
@@ -188,14 +189,8 @@ def _content(pixels: Tensor, framing: Framing) -> Tensor:
     factors = [out / framing.scale / side for out, side in zip(framing.output, framing.source, strict=True)]
     rows, cols = (
         # one pixel of the content, and what the bicubic filter reads around it
-        _mirrored(0, side + math.ceil(3 / factor + 3), side, pixels.device)
+        mirrored(0, side + math.ceil(3 / factor + 3), side, pixels.device)
         for side, factor in zip(framing.source, factors, strict=True)
     )
     longer = pixels[:, :, rows][..., cols]
     return F.interpolate(longer, scale_factor=factors, mode="bicubic", antialias=True)[..., : size.height, : size.width]
-
-
-def _mirrored(start: int, count: int, size: int, device: torch.device) -> Tensor:
-    """Indices start, start + 1, ... of a side of `size` pixels that goes on as its own mirror image at both ends."""
-    index = torch.arange(start, start + count, device=device) % (2 * size)
-    return torch.minimum(index, 2 * size - 1 - index)

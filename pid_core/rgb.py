@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .guard import all_finite
+from .mirror import extend
 
 BLOCK = 2
+ODD_SIZES = ("pad", "crop", "error")
 CHUNK = 2**22  # pixels worked on at once: the copies of a large image add up to gigabytes
 
 
@@ -49,17 +51,25 @@ def to_image(pixels: Tensor) -> Tensor:
     return out
 
 
-def to_rgb_latent(image: Tensor, crop: bool = False) -> Tensor:
+def to_rgb_latent(image: Tensor, odd: str = "pad") -> Tensor:
     """[B, H, W, 3] in [0, 1] -> [B, 12, H/2, W/2], the latent of the `rgb` family.
 
-    An odd side is an error, or loses its last row or column with `crop`. Raises ValueError.
+    odd: an odd side gets its last row or column once more ("pad"; decode with `size` four times the picture's, and it
+    is cut off again), loses it ("crop"), or is an "error". Raises ValueError.
     """
+    if odd not in ODD_SIZES:
+        raise ValueError(f"odd_size is {odd!r}; choose one of {', '.join(ODD_SIZES)}")
     pixels = to_pixels(image)
     height, width = pixels.shape[-2:]
+    if min(pixels.shape) < 1:
+        raise ValueError(f"the image is empty: {width} x {height}")
+    if odd == "pad":
+        pixels = extend(pixels, height + height % BLOCK, width + width % BLOCK)
+    elif odd == "error" and (height % BLOCK or width % BLOCK):
+        raise ValueError(f"the image is {width} x {height}, and a side is odd: set odd_size to pad or crop")
+    height, width = pixels.shape[-2:]
     if height < BLOCK or width < BLOCK:
-        raise ValueError(f"the image is {width} x {height}; the smallest that works is {BLOCK} x {BLOCK}")
-    if (height % BLOCK or width % BLOCK) and not crop:
-        raise ValueError(f"the image is {width} x {height}; both sides must be even: crop it (odd_size) or resize it")
+        raise ValueError(f"the image is {width} x {height}, nothing is left of it when cropped: set odd_size to pad")
     return F.pixel_unshuffle(pixels[..., : height // BLOCK * BLOCK, : width // BLOCK * BLOCK], BLOCK)
 
 

@@ -135,7 +135,7 @@ def compare(graph: Graph, column: int, group: str, before: Out, after: Out) -> N
 
 
 TRY = "Press Run: an example picture is there already."
-CHOOSE = "Choose your own picture. Both sides must be even, or set odd_size to crop."
+CHOOSE = "Choose your own picture, of any size."
 
 
 def pid_upscale_demo() -> Graph:

@@ -36,12 +36,13 @@ def run(args: argparse.Namespace) -> int:
             f"{Path(args.model).name} decodes {net.family or 'VAE'} latents, not pictures; run it in ComfyUI behind "
             "its VAE, or leave --model out to use the bundled model"
         )
-    latent = to_rgb_latent(image[None], crop=True)
+    latent = to_rgb_latent(image[None])
     if args.sigma > 0:
         latent = degrade(latent, args.sigma, "rgb", args.seed)
-    height, width = net.config.output_size(*latent.shape[-2:])
+    height, width = (side * net.config.sr_scale for side in image.shape[:2])
     print(f"{image.shape[1]} x {image.shape[0]} -> {width} x {height} on {device}", file=sys.stderr)
-    pixels = decode(net, latent, degrade_sigma=args.sigma, steps=args.steps, seed=args.seed, callback=_show_progress)
+    run = {"steps": args.steps, "seed": args.seed, "size": (height, width), "callback": _show_progress}
+    pixels = decode(net, latent, degrade_sigma=args.sigma, **run)
     write_image(args.output, to_image(pixels)[0])
     print(args.output)
     return 0

@@ -185,7 +185,7 @@ def test_an_image_with_an_odd_side(comfy):
         "rgb": {"class_type": "PiDKitRGBLatent", "inputs": {"image": link("load"), "odd_size": "error"}},
         "save": {"class_type": "SaveLatent", "inputs": {"samples": link("rgb"), "filename_prefix": "odd"}},
     }
-    fails(comfy, graph, "7 x 8", "even")
+    fails(comfy, graph, "7 x 8", "odd_size")
 
 
 def test_a_latent_of_a_vae_is_no_image(comfy):

@@ -230,13 +230,13 @@ def test_lora_changes_the_picture(comfy):
     assert "lora key not loaded" not in comfy.log()
 
 
-def test_rgb_latent_crops_and_fits(comfy):
+def test_rgb_latent_crops_if_asked_to(comfy):
     path = model_for(comfy, "rgb")
     picture = np.random.default_rng(0).integers(0, 256, (11, 13, 3), dtype=np.uint8)
     graph = decode_graph(path.name, "unused")
     graph["latent"] = {"class_type": "PiDKitRGBLatent", "inputs": {"image": link("load"), "odd_size": "crop"}}
     graph["load"] = {"class_type": "LoadImage", "inputs": {"image": comfy.upload(picture)}}
-    latent = to_rgb_latent(torch.from_numpy(picture)[None] / 255.0, crop=True)
+    latent = to_rgb_latent(torch.from_numpy(picture)[None] / 255.0, "crop")
     expected = by_core(path, latent, "rgb")
     assert expected.shape[-2:] == (40, 48)
     assert torch.allclose(saved_pixels(comfy, comfy.queue(graph)).clamp(-1, 1), expected, atol=2e-5)

@@ -9,7 +9,8 @@ from goldens import draw, spec, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pid_core import decode, distilled_sigmas, load_network
+from pid_core import decode, distilled_sigmas, load_network, plan_windows
+from pid_core.mirror import extend
 
 NETS = ("flux_v1", "flux2_v1", "sdxl_v1", "flux_v1pt5", "flux2_v1pt5")
 
@@ -192,6 +193,18 @@ def test_another_size_less_than_a_cell_away(net, size):
     assert decode(net, latent(), caption(), steps=1, size=size).shape[2:] == tuple(size)
 
 
+def test_a_size_that_ends_inside_a_patch_is_the_whole_patch_cut_off(net):
+    """The network sees the noise go on as its mirror image; also in windows."""
+    noise = torch.randn(1, 3, 44, 61, generator=torch.Generator().manual_seed(3))
+    run = {"caption": caption(), "steps": 1}
+    whole = decode(net, latent(1, 2, 2), noise=extend(noise, 48, 64), size=(48, 64), **run)
+    out = decode(net, latent(1, 2, 2), noise=noise, size=(44, 61), **run)
+    assert torch.equal(out, whole[..., :44, :61])
+    plan = plan_windows(48, 64, 32, 16, align=16)
+    windowed = decode(net, latent(1, 2, 2), noise=noise, size=(44, 61), windows=plan, **run)
+    assert windowed.shape == out.shape and torch.isfinite(windowed).all()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -218,7 +231,7 @@ def test_another_size_less_than_a_cell_away(net, size):
         ({"step_noise": []}, "step_noise holds 0 tensors, 4 steps need 3"),
         ({"step_noise": [torch.zeros(1, 3, 32, 64)] * 2}, "step_noise holds 2 tensors, 4 steps need 3"),
         ({"step_noise": [torch.zeros(1, 3, 32, 64), torch.zeros(1), None]}, "step_noise[1] has shape [1]"),
-        ({"size": (30, 64)}, "64 x 30 does not fit: both sides must be multiples of 16"),
+        ({"size": (0, 64)}, "64 x 0 does not fit: both sides must be positive"),
         ({"size": (0, 64)}, "does not fit"),
         ({"size": 64}, "size must be (height, width) in whole pixels, got 64"),
         ({"size": (32.0, 64.0)}, "in whole pixels"),

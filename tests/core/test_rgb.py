@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pid_core.rgb import to_image, to_pixels, to_rgb_latent
+from pid_core.rgb import from_rgb_latent, to_image, to_pixels, to_rgb_latent
 
 
 @pytest.mark.parametrize("levels", [255, 65535])
@@ -35,14 +35,23 @@ def test_rgb_latent_is_the_image_unshuffled():
     latent = to_rgb_latent(image)
     assert latent.shape == (2, 12, 3, 2)
     assert torch.equal(F.pixel_shuffle(latent, 2), to_pixels(image))
-    assert torch.equal(to_rgb_latent(F.pad(image, (0, 0, 0, 1, 0, 1)), crop=True), latent)
+    assert torch.equal(to_rgb_latent(F.pad(image, (0, 0, 0, 1, 0, 1)), "crop"), latent)
+
+
+def test_an_odd_side_gets_its_last_row_twice():
+    image = torch.rand(2, 5, 3, 3)
+    pixels = from_rgb_latent(to_rgb_latent(image))
+    assert pixels.shape == (2, 3, 6, 4)
+    assert torch.equal(pixels[..., :5, :3], to_pixels(image))
+    assert torch.equal(pixels[..., 5, :], pixels[..., 4, :]) and torch.equal(pixels[..., 3], pixels[..., 2])
+    assert to_rgb_latent(torch.rand(1, 1, 1, 3)).shape == (1, 12, 1, 1)
 
 
 def test_one_line_errors():
-    with pytest.raises(ValueError, match="5 x 4; both sides must be even"):
-        to_rgb_latent(torch.zeros(1, 4, 5, 3))
-    with pytest.raises(ValueError, match="smallest"):
-        to_rgb_latent(torch.zeros(1, 1, 4, 3), crop=True)
+    with pytest.raises(ValueError, match="5 x 4, and a side is odd: set odd_size to pad or crop"):
+        to_rgb_latent(torch.zeros(1, 4, 5, 3), "error")
+    with pytest.raises(ValueError, match="nothing is left of it when cropped: set odd_size to pad"):
+        to_rgb_latent(torch.zeros(1, 1, 4, 3), "crop")
     with pytest.raises(ValueError, match="[B, H, W, 3]"):
         to_pixels(torch.zeros(4, 4, 3))
     with pytest.raises(ValueError, match=r"\[1, 4, 2, 2\]"):
