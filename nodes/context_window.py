@@ -101,7 +101,7 @@ class PiDKitContextWindow(io.ComfyNode):
                 )
             images, _, height, width = shape
             plan = handler.plan(windowed, images, height, width)
-            show_on_node(cls, *handler.describe(windowed, plan, images))
+            show_on_node(cls, *handler.describe(windowed, plan, images).lines())
         elif not settings.auto:
             # what is wrong with the settings on any canvas is said here, not in the sampler
             cell = handler.config.latent_cell

@@ -29,11 +29,12 @@ from .conditioning import (
 from .each import Job, Shared, decode_each, digest, row_of
 from .picture_size import SIZE_KEY, picture_size
 from .prepare import Framed, framing_input
+from .progress import watching
 from .refused import ABSENT
 from .sampling import UndistilledSampling
 from .show import show_on_node
 from .text_encoder import clip_is_linked, linked_caption, needed_inputs
-from .window_handler import WindowHandler, WindowSettings, add_windows
+from .window_handler import WindowSettings, add_windows
 
 
 class PiDKitDecode(io.ComfyNode):
@@ -180,7 +181,7 @@ class PiDKitDecode(io.ComfyNode):
             seed=seed,
             positive=caption,
         )
-        lines = [*describe(made), *captioned]
+        title, *lines = [*describe(made), *captioned]
         # all that can be wrong is found before the decode, which may take minutes
         canvas = made.canvas["samples"]
         if framing is not None:
@@ -190,11 +191,12 @@ class PiDKitDecode(io.ComfyNode):
         if colour_hold != "none" or fidelity > 0:
             wanted = _reference(reference, framing, latent, made.lq.family.name)
             check_hold(canvas.shape, wanted, colour_hold, fidelity)
-        show_on_node(cls, *lines)
+        show_on_node(cls, title, *lines)
+        latent_name = f"{made.lq.family.name} latent"
 
         node_id = cls.hidden.unique_id if cls.hidden else None
         settings = WindowSettings(window_size, window_overlap)
-        windowed, windows = with_windows(model, settings, window_mode, node_id)
+        windowed = with_windows(model, settings, window_mode, node_id)
 
         def draw(index: int | None, made: Conditioned, callback=None) -> Tensor:
             pixels = sample(windowed, made, steps, seed, callback)
@@ -211,17 +213,17 @@ class PiDKitDecode(io.ComfyNode):
                 Job(latent["samples"][i : i + 1], sigma, seed, i, _mark(wanted, framing, i), latent.get(SIZE_KEY))
                 for i, sigma in enumerate(sigmas)
             ]
-            done = decode_each(shared, jobs, draw, keep=sigma_list is not None)
+            with watching(node_id, latent_name, title, *lines) as watch:
+                done = decode_each(shared, jobs, draw, keep=sigma_list is not None)
             image = done.images
-            if sigma_list is not None or not done.drawn:
-                lines.append(done.news)
+            news = [done.news] if sigma_list is not None or not done.drawn else []
         else:
-            image = draw(None, made)
-        lines += [] if windows is None else windows.lines
+            with watching(node_id, latent_name, title, *lines) as watch:
+                image, news = draw(None, made), []
         repeated = getattr(model.model.diffusion_model, "repeated", [])
         if repeated:
-            lines.append(f"repeated in float32, because it gave NaN: {'; '.join(repeated)}")
-        show_on_node(cls, *lines)
+            news.append(f"repeated in float32, because it gave NaN: {'; '.join(repeated)}")
+        show_on_node(cls, *watch.lines(), *news)
         return io.NodeOutput(image)
 
 
@@ -256,14 +258,12 @@ def check_student(model) -> None:
         )
 
 
-def with_windows(
-    model, settings: WindowSettings, mode: str, node_id: str | None
-) -> tuple[ModelPatcher, WindowHandler | None]:
-    """The model with this node's windows on it, and what runs them; None where there are none, or the model's own."""
+def with_windows(model, settings: WindowSettings, mode: str, node_id: str | None) -> ModelPatcher:
+    """The model with this node's windows on it; as it is with mode off, or auto where it has windows of its own."""
     taken = model.model_options.get("context_handler") is not None
     if mode == "off" or (mode == "auto" and taken):
-        return model, None
-    return add_windows(model, replace(settings, auto=mode == "auto"), (), node_id)
+        return model
+    return add_windows(model, replace(settings, auto=mode == "auto"), (), node_id)[0]
 
 
 def windows_key(mode: str, settings: WindowSettings) -> tuple:

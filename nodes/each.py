@@ -13,6 +13,7 @@ from ..pid_core.fingerprint import digest
 from .conditioning import Conditioned, condition
 from .kept import kept_images
 from .picture_size import SIZE_KEY, PictureSize
+from .progress import expect_runs
 
 
 class Job(NamedTuple):
@@ -75,7 +76,9 @@ def decode_each(
     keys = [_key(shared, job, extras) for job in jobs]
     # held here, so that what is drawn now cannot push out what is still needed
     found = {key: image for key in keys if (image := kept_images.get(shared.model, key)) is not None}
-    steps = len(set(keys) - found.keys()) * shared.steps
+    to_draw = len(set(keys) - found.keys())
+    expect_runs(to_draw)
+    steps = to_draw * shared.steps
     preview = latent_preview.prepare_callback(shared.model, steps)
     batch, drawn = None, 0
     with getattr(shared.model.model, "held", contextlib.nullcontext)():

@@ -30,6 +30,8 @@ from ..pid_core.windowed import crop_features
 from .latent_windows import LatentWindows
 from .network import ComfyPiDNetwork
 from .picture_size import CANVAS_KEY
+from .progress import KEY as PROGRESS_KEY
+from .progress import current_run, show_frame, watched
 from .quantised import QUANT_CONFIG, check_formats, dequantise
 from .sampling import outer_sample, sampling_for
 
@@ -140,6 +142,10 @@ class PiDKitModel(BaseModel):
             kwargs["lq_features"] = self._features(lq_latent, network_in, t)
             kwargs["degrade_sigma"] = degrade_sigma.to(x.device, torch.float32)
 
+        progress = current_run()
+        if progress is not None:
+            kwargs["on_part"] = progress.in_call(t, network_in.shape)
+
         def run() -> Tensor:
             return net(
                 network_in,
@@ -178,9 +184,10 @@ class PiDKitModel(BaseModel):
                 return features
         # two, so that positive and negative may have latents of their own
         self._trunk = self._trunk[-1:]
-        net = self.diffusion_model
+        net, progress = self.diffusion_model, current_run()
+        on_part = None if progress is None else progress.in_trunk()
         features = finite_or_repeat(
-            net, lambda: net.encode_lq(lq_latent, *size), "the latent's projector", latent=lq_latent
+            net, lambda: net.encode_lq(lq_latent, *size, on_part), "the latent's projector", latent=lq_latent
         )
         self._trunk.append((lq_latent, key, features))
         return features
@@ -271,6 +278,8 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
         trunk, features = trunk_bytes(base.config, height, width, images, dtype_bytes)
     base._planned = Planned(trunk, features + SAMPLER_CANVASES * 4 * math.prod(noise_shape))
     try:
+        if "context_handler" not in kwargs.get("model_options", {}):
+            show_frame(patcher, noise_shape)
         return executor(patcher, noise_shape, *args, **kwargs)
     finally:
         base._planned = Planned()
@@ -342,6 +351,7 @@ def wrap(
     if not management.is_device_cpu(offload_device):
         model.to(offload_device)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, PROGRESS_KEY, watched)
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, plan_memory)
     patcher.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, lambda p: p.model.begin_run())
     patcher.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, lambda p: p.model.forget_lq())

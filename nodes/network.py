@@ -12,6 +12,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor
 
 from ..pid_core import PiDConfig, PiDNetwork
+from ..pid_core.progress import OnPart
 from .quantised import without_memory
 
 
@@ -44,6 +45,7 @@ class ComfyPiDNetwork(PiDNetwork):
         degrade_sigma: Tensor | None = None,
         lq_latent: Tensor | None = None,
         lq_features: Tensor | None = None,
+        on_part: OnPart | None = None,
         **_,
     ) -> Tensor:
         function = _attention_for(x.device)
@@ -66,6 +68,7 @@ class ComfyPiDNetwork(PiDNetwork):
             lq_features=lq_features,
             degrade_sigma=degrade_sigma,
             attention=None if self._exact else attention,
+            on_part=on_part,
         )
 
     @contextmanager

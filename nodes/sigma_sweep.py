@@ -15,6 +15,7 @@ from .decode import check_student, sample, windows_key, with_windows
 from .each import Job, Shared, conditioned, decode_each, digest
 from .picture_size import SIZE_KEY
 from .pictures import save_picture
+from .progress import watching
 from .show import show_on_node
 from .window_handler import WindowSettings
 
@@ -117,14 +118,16 @@ class PiDKitSigmaSweep(io.ComfyNode):
         windows_mark = windows_key("auto", settings)
         shared = Shared(model[0], positive[0], steps[0], latent_format[0], latent_noise[0], windows_mark)
         jobs = [Job(one["samples"], sigma, seed, row, size=one.get(SIZE_KEY)) for seed, sigma in tried]
-        lines = describe(conditioned(shared, max(jobs, key=lambda job: job.sigma)))
+        strongest = conditioned(shared, max(jobs, key=lambda job: job.sigma))
+        title, *lines = describe(strongest)
         node_id = cls.hidden.unique_id if cls.hidden else None
-        windowed, windows = with_windows(model[0], settings, "auto", node_id)
+        windowed = with_windows(model[0], settings, "auto", node_id)
 
         def draw(index: int, made: Conditioned, callback) -> Tensor:
             return to_image(sample(windowed, made, steps[0], jobs[index].seed, callback))
 
-        done = decode_each(shared, jobs, draw)
+        with watching(node_id, f"{strongest.lq.family.name} latent", title, *lines) as watch:
+            done = decode_each(shared, jobs, draw)
         tiles = [
             {
                 "sigma": sigma,
@@ -137,7 +140,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
         seeds_tried = len({seed for seed, _ in tried})
         labels = [_label(sigma, seed if seeds_tried > 1 else None) for seed, sigma in tried]
         sheet = contact_sheet(done.images, labels, columns=len(tried) // seeds_tried)
-        show_on_node(cls, *lines, *([] if windows is None else windows.lines), done.news)
+        show_on_node(cls, *watch.lines(), done.news)
         return io.NodeOutput(
             done.images,
             sheet,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import comfy.conds
 import comfy.model_management
-import comfy.utils
 from comfy.context_windows import ContextHandlerABC
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
@@ -20,12 +19,14 @@ from ..pid_core.mirror import extend
 from ..pid_core.regions import region_of
 from ..pid_core.windowed import WindowRun, crop
 from ..pid_core.windows import NoPlanError, Window, WindowPlan, choose_plan, plan_windows
+from . import progress
 from .latent_windows import CONDLatentWindows
 from .model import PiDKitModel, check_canvas
 from .picture_size import CANVAS_KEY
 from .pid_models import config_of
 from .regional_caption import RegionalCaption
 from .show import send_text
+from .status import Status
 from .window_memory import fitting_batch, window_memory
 
 KEY = "pidkit_windows"
@@ -60,6 +61,8 @@ def add_windows(
     model = model.clone()
     model.model_options["context_handler"] = handler
     model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, prepare_sampling)
+    if not isinstance(model.model, PiDKitModel):  # ours has it already
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, progress.KEY, progress.watched)
     return model, handler
 
 
@@ -94,7 +97,8 @@ class WindowHandler(ContextHandlerABC):
         self._run: WindowRun | None = None
         self._regions: tuple[RegionalCaption, ...] = ()  # those of this run
         self._positive: set = set()  # ids of the conditionings they replace the text of
-        self.lines: list[str] = []  # what is shown of this run
+        self.status: Status | None = None  # what is shown of this run
+        self._t: Tensor | None = None  # the present step's noise level
 
     def plan(self, patcher: ModelPatcher, images: int, height: int, width: int) -> WindowPlan:
         """The windows for `images` canvases of height x width pixels. Raises ValueError in one line."""
@@ -162,20 +166,29 @@ class WindowHandler(ContextHandlerABC):
         self._run = WindowRun(
             plan, fuse=self.settings.fuse, window_batch=batch, say=self._out_of_memory, on_windows=self._tick
         )
-        self._show([*self.describe(patcher, plan, images, batch), *notes])
+        run = progress.current_run()
+        if run is not None:
+            run.use(plan)
+        status = self.describe(patcher, plan, images, batch)
+        expected = None if run is None else run.expected
+        status = replace(status, expected=expected, warnings=(*status.warnings, *notes))
+        self._show(status)
+        logging.info("PiD: %s", "; ".join(status.lines()))
+        work, whole = plan_flops(plan, self.config), forward_flops(self.config, height, width)
+        logging.debug("PiD: %s a step, %s in one frame", _flop(work), _flop(whole))
         return [batch * images, channels, *plan.size]
 
-    def describe(self, patcher: ModelPatcher, plan: WindowPlan, images: int, batch: int | None = None) -> list[str]:
-        """The plan in lines for people: windows, predicted memory, predicted work."""
+    def describe(self, patcher: ModelPatcher, plan: WindowPlan, images: int, batch: int | None = None) -> Status:
+        """The plan in words: windows and predicted memory."""
         batch = batch or fitting_batch(patcher, plan, images)
         memory = patcher.model.memory_required([batch * images, 3, *plan.size])
-        line = f"{batch} at a time, about {memory / 1e9:.2g} GB beside the weights; " if plan.count > 1 else ""
-        line += f"{_flop(images * plan_flops(plan, self.config))} a step"
+        details = ()
         if plan.count > 1:
-            line += f", {_flop(images * forward_flops(self.config, plan.height, plan.width))} in one frame"
-        else:
-            line += f", about {memory / 1e9:.2g} GB beside the weights"
-        return [plan.describe(), line]
+            details = (
+                f"{plan.cols} across, {plan.rows} down, overlap at least {plan.overlap} px",
+                f"{batch} at a time",
+            )
+        return Status(plan, (plan.height, plan.width), memory, images, warnings=plan.notes, details=details)
 
     def should_use_context(self, model: BaseModel, conds: Conds, x_in: Tensor, timestep, model_options: dict) -> bool:
         return True
@@ -192,8 +205,7 @@ class WindowHandler(ContextHandlerABC):
         if self._run is None or (self._run.plan.height, self._run.plan.width) != whole:
             # reached by a way that does not go through ComfyUI's loading
             self.begin(model.current_patcher, x_in.shape, {"positive": conds[0] or []})
-        run = self._run
-        self._progress = _Progress(timestep, model_options)
+        run, self._t = self._run, timestep
         asked = [i for i, cond in enumerate(conds) if cond is not None]
         canvas = extend(x_in, *whole)
 
@@ -278,31 +290,21 @@ class WindowHandler(ContextHandlerABC):
         return self._given, lines
 
     def _tick(self, done: int, count: int) -> None:
-        self._progress.tick(done, count)
+        run = progress.current_run()
+        if run is not None:
+            run.at_window(self._t, done, count)
 
     def _out_of_memory(self, line: str) -> None:
         logging.warning("PiD context windows: %s", line)
-        self._show([*self.lines, line], log=False)
+        self._show(replace(self.status, warnings=(*self.status.warnings, line)))
 
-    def _show(self, lines: list[str], log: bool = True) -> None:
-        self.lines = lines
-        if log:
-            logging.info("PiD context windows: %s", "; ".join(lines))
-        send_text(self.node_id, *lines)
+    def _show(self, status: Status) -> None:
+        self.status, run = status, progress.current_run()
+        if run is not None:
+            run.watch.show(status)
+        if run is None or run.watch.node_id != self.node_id:
+            send_text(self.node_id, *status.lines(status.expected))
 
 
 def _flop(count: float) -> str:
     return f"{count / 1e12:.3g} TFLOP" if count >= 1e11 else f"{count / 1e9:.3g} GFLOP"
-
-
-class _Progress:
-    """ComfyUI's progress bar, counted in windows of all steps."""
-
-    def __init__(self, timestep: Tensor, model_options: dict):
-        sigmas = model_options["transformer_options"]["sample_sigmas"]
-        self._steps = len(sigmas) - 1
-        self._step = int((sigmas[:-1].to(timestep) - timestep[0]).abs().argmin())
-        self._bar = comfy.utils.ProgressBar(self._steps)
-
-    def tick(self, done: int, count: int) -> None:
-        self._bar.update_absolute(self._step * count + done, self._steps * count)

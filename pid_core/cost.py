@@ -30,9 +30,32 @@ def forward_work(config: PiDConfig, height: int, width: int, caption_tokens: int
     as PyTorch's FLOP counter does; leaves out elementwise work and the LQ trunk's convolutions, which run
     once per image and not once per window and step.
     """
+    return Work(*map(sum, zip(*_patch_and_pixel_work(config, height, width, caption_tokens), strict=True)))
+
+
+def priced(work: Work, device_type: str) -> float:
+    """Work as one number that time is about proportional to on a device: FLOP of linear layers."""
+    return work.linear + ATTENTION_PRICE.get(device_type, 1.0) * work.attention
+
+
+def patch_share(config: PiDConfig, height: int, width: int, caption_tokens: int | None, device_type: str) -> float:
+    """Which fraction of a network call is behind it when the pixel blocks begin."""
+    patch, pixel = (priced(w, device_type) for w in _patch_and_pixel_work(config, height, width, caption_tokens))
+    return patch / (patch + pixel)
+
+
+def trunk_work(config: PiDConfig, height: int, width: int) -> int:
+    """FLOP of the LQ trunk's convolutions for one image of height x width pixels; 0 without a latent branch."""
+    if not config.has_latent:
+        return 0
+    layers = config.lq_in_channels + (1 + 2 * config.lq_res_blocks) * config.lq_width
+    return 2 * 9 * _tokens(config, height, width) * config.lq_width * layers
+
+
+def _patch_and_pixel_work(config: PiDConfig, height: int, width: int, caption_tokens: int | None) -> tuple[Work, Work]:
     c = config
     pixels = c.patch_size**2
-    tokens = height * width // pixels
+    tokens = _tokens(c, height, width)
     text = min(c.caption_length if caption_tokens is None else caption_tokens, c.caption_length)
     width_, inner, attn = c.hidden_size, c.mlp_size, c.pixel_attn_size
     patch_width = pixels * c.pixel_hidden_size
@@ -45,19 +68,16 @@ def forward_work(config: PiDConfig, height: int, width: int, caption_tokens: int
         + 4 * attn**2
         + 2 * pixels * c.pixel_hidden_size * c.pixel_mlp_size
     )
-    per_token = (
-        c.in_channels * pixels * width_
-        + c.patch_depth * block
-        + (c.lq_outputs + c.pit_injection) * inject
-        + 2 * c.in_channels * patch_width
-        + c.pixel_depth * pixel_block
-    )
+    per_token = c.in_channels * pixels * width_ + c.patch_depth * block + (c.lq_outputs + c.pit_injection) * inject
+    per_token_of_pixels = 2 * c.in_channels * patch_width + c.pixel_depth * pixel_block
     # The last block only needs the caption's keys and values, which come with its queries.
     per_text_token = c.caption_width * width_ + (c.patch_depth - 1) * block + 3 * width_**2
     per_image = c.time_features * width_ + width_**2 + c.patch_depth * 12 * width_**2
     joint = (c.patch_depth * (tokens + text) - text) * (tokens + text)  # the last block asks for image tokens only
-    attention = joint * width_ + tokens**2 * attn * c.pixel_depth
-    return Work(2 * (tokens * per_token + text * per_text_token + per_image), 4 * attention)
+    return (
+        Work(2 * (tokens * per_token + text * per_text_token + per_image), 4 * joint * width_),
+        Work(2 * tokens * per_token_of_pixels, 4 * tokens**2 * attn * c.pixel_depth),
+    )
 
 
 def forward_flops(config: PiDConfig, height: int, width: int, caption_tokens: int | None = None) -> int:

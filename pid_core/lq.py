@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import PiDConfig
+from .progress import OnPart
 
 
 class ResBlock(nn.Module):
@@ -75,7 +76,7 @@ class LQProjector(nn.Module):
         if config.pit_injection:
             self.pit_head = operations.Linear(width, hidden, **kind)
 
-    def forward(self, lq_latent: Tensor, rows: int, cols: int) -> Tensor:
+    def forward(self, lq_latent: Tensor, rows: int, cols: int, on_part: OnPart | None = None) -> Tensor:
         """Normalised latent [B, C, h, w] -> trunk features [B, rows * cols, width] on the patch grid, row-major.
 
         The latent's dtype is the dtype the convolutions run in, and that of the result.
@@ -85,8 +86,11 @@ class LQProjector(nn.Module):
             lq_latent = F.pixel_shuffle(lq_latent, self.unpack)
         entry, blocks = self.latent_proj[:3], self.latent_proj[3:]
         x = entry(self._align(lq_latent, rows, cols)).float()
-        for block in blocks:
+        listened = not torch.compiler.is_compiling() and on_part is not None
+        for done, block in enumerate(blocks, start=1):
             x = block(x, dtype)
+            if listened:
+                on_part(done / len(blocks))
         # contiguous: every step and window reads it again, in chunks
         return rearrange(x.to(dtype), "b c h w -> b (h w) c").contiguous()
 

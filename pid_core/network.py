@@ -15,10 +15,12 @@ from .attention import Attention, attend, sdpa
 from .blocks import PatchBlock, make_norm, rms_norm
 from .chunks import chunk_bytes, map_tokens, token_spans
 from .config import PiDConfig
+from .cost import patch_share
 from .guard import widened_layers
 from .lq import LQProjector, SigmaGate
 from .pixels import PIXEL_CHUNKS, PixelBlock, refine_pixels, what_is_kept
 from .positions import image_rope, patch_positions, sine_cosine, text_rope, timestep_features
+from .progress import OnPart
 
 
 class Projection(nn.Module):
@@ -100,6 +102,7 @@ class PiDNetwork(nn.Module):
         degrade_sigma: Tensor | None = None,
         lq_features: Tensor | None = None,
         attention: Attention | None = None,
+        on_part: OnPart | None = None,
     ) -> Tensor:
         """Predict the velocity (or x0, see `config.prediction`) [B, 3, H, W], float32.
 
@@ -107,6 +110,8 @@ class PiDNetwork(nn.Module):
         caption: [B, T, caption_width]; tokens past `caption_length` are dropped. degrade_sigma: [B], the latent's
         noise level in [0, 1]. lq_latent: normalised latent [B, C, h, w]; or lq_features, what `encode_lq` gave for it.
         A network without a latent branch (`config.has_latent`) takes neither latent nor degrade_sigma.
+        on_part: called after every block and chunk with the fraction of this call's work that is behind it, 1 at the
+        end. What it raises ends the call. A compiled graph does not call it.
         Raises ValueError when a shape does not fit.
         """
         config, dtype = self.config, self.compute_dtype
@@ -119,6 +124,9 @@ class PiDNetwork(nn.Module):
             sigma = degrade_sigma.to(x.device, torch.float32).view(-1, 1, 1)
         rope = self._image_rope(rows, cols, config.head_dim, x.device)
         spans = self._spans(x, rows * cols, 3 * config.mlp_size)
+        # asked in this order, or a compiled graph would be guarded on who listens
+        listened = not torch.compiler.is_compiling() and on_part is not None
+        share = patch_share(config, *x.shape[-2:], caption.shape[1], x.device.type) if listened else 0
 
         te = self.t_embedder.mlp(timestep_features(timestep, config.time_features))[:, None]
         c = F.silu(te).to(dtype)  # [B, 1, D]
@@ -131,15 +139,18 @@ class PiDNetwork(nn.Module):
                 inject = partial(self._inject, i // config.lq_interval, sigma=sigma)
                 s = map_tokens(inject, spans, s, lq_features, reuse=True)
             s, y = block(s, y, c, rope, rope_y, attention, spans, with_y=i + 1 < config.patch_depth)
+            if listened:
+                on_part(share * (i + 1) / config.patch_depth)
         more = (lq_features,) if config.pit_injection else ()
         s = map_tokens(partial(self._condition, te=te, sigma=sigma), spans, s, *more)
-        return self._decode_pixels(x, s, rows, cols, attention)
+        rest = (lambda done: on_part(share + (1 - share) * done)) if listened else None
+        return self._decode_pixels(x, s, rows, cols, attention, rest)
 
-    def encode_lq(self, lq_latent: Tensor, height: int, width: int) -> Tensor:
+    def encode_lq(self, lq_latent: Tensor, height: int, width: int, on_part: OnPart | None = None) -> Tensor:
         """Run the LQ projector's trunk once for an image of height x width pixels.
 
         The result [B, tokens, lq_width] depends on nothing but the latent, so one serves every step and every sigma.
-        Raises ValueError when the latent's rank or channels do not fit.
+        on_part: as in `forward`. Raises ValueError when the latent's rank or channels do not fit.
         """
         config = self.config
         if not config.has_latent:
@@ -149,7 +160,7 @@ class PiDNetwork(nn.Module):
                 f"this checkpoint needs lq_latent [B, {config.latent_channels}, h, w], got {list(lq_latent.shape)}"
             )
         rows, cols = self._grid(height, width)
-        return self.lq_proj(lq_latent.to(self.compute_dtype), rows, cols)
+        return self.lq_proj(lq_latent.to(self.compute_dtype), rows, cols, on_part)
 
     def numerics(self) -> str:
         """What the network computes in, for messages: "bfloat16 with attend"."""
@@ -192,7 +203,9 @@ class PiDNetwork(nn.Module):
             return y, None
         return y, text_rope(tokens, self.config.head_dim, theta=self.config.text_rope_theta, device=y.device)
 
-    def _decode_pixels(self, x: Tensor, s: Tensor, rows: int, cols: int, attention: Attention) -> Tensor:
+    def _decode_pixels(
+        self, x: Tensor, s: Tensor, rows: int, cols: int, attention: Attention, on_part: OnPart | None
+    ) -> Tensor:
         config = self.config
         grid = {"h": rows, "w": cols, "p": config.patch_size, "q": config.patch_size}
         pixels = rearrange(x.float(), "b c (h p) (w q) -> b (h w) (p q) c", **grid)
@@ -210,6 +223,7 @@ class PiDNetwork(nn.Module):
             attention,
             self._spans(x, rows * cols, 6 * config.patch_size**2 * config.pixel_hidden_size, PIXEL_CHUNKS),
             what_is_kept(config, x.shape[0] * rows * cols, self.compute_dtype.itemsize),
+            on_part,
         )
         return rearrange(out, "b (h w) (p q) c -> b c (h p) (w q)", **grid)
 

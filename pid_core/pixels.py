@@ -18,6 +18,7 @@ from .attention import Attention
 from .blocks import Modulation, join_heads, make_norm, merge_heads, project_heads, rms_norm
 from .config import PiDConfig
 from .positions import Rotation
+from .progress import OnPart
 
 # What may be kept of the pixel stream and the modulation between two passes. Enough for 2304 x 2304 pixels of the
 # released sizes in bfloat16; beyond it time is the smaller cost, since attention then outweighs all else.
@@ -119,11 +120,13 @@ def refine_pixels(
     attention: Attention,
     spans: list[slice],
     kept: Kept,
+    on_part: OnPart | None = None,
 ) -> Tensor:
     """Run the pixel blocks over all tokens, chunk by chunk.
 
     s: [B, L, D] in the compute dtype. embed(span): the pixel stream of these tokens, [B, l, N, P] float32.
     finish(u): what becomes of it after the last block, [B, l, ...]. Returns that for all tokens.
+    on_part: told after every chunk which fraction is done.
     """
     attended, streams, modulations = {}, {}, {}
 
@@ -139,6 +142,10 @@ def refine_pixels(
             modulations.pop(chunk) if kept.modulation else block.modulate(s[:, span])[2:],
         )
 
+    def passed(chunk: int, depth: int) -> None:
+        if on_part is not None:
+            on_part((depth + (chunk + 1) / len(spans)) / (len(blocks) + 1))
+
     def advance(chunk: int, depth: int) -> tuple[Tensor, Tensor, Tensor]:
         """Into the block behind `depth` blocks: the chunk's q, k, v. A function, so that its locals are let go."""
         u, block, span = stream(chunk, depth), blocks[depth], spans[chunk]
@@ -147,11 +154,18 @@ def refine_pixels(
             streams[chunk] = u
         if kept.modulation:
             modulations[chunk] = [part.contiguous() for part in rest]
-        return block.begin(u, shift, scale, tuple(table[span] for table in rope))
+        heads = block.begin(u, shift, scale, tuple(table[span] for table in rope))
+        passed(chunk, depth)
+        return heads
+
+    def end(chunk: int) -> Tensor:
+        out = finish(stream(chunk, len(blocks)))
+        passed(chunk, len(blocks))
+        return out
 
     for depth in range(len(blocks)):
         heads = [advance(chunk, depth) for chunk in range(len(spans))]
         if kept.stream:
             attended.clear()
         attended[depth] = attention(*join_heads(heads))
-    return torch.cat([finish(stream(chunk, len(blocks))) for chunk in range(len(spans))], dim=1)
+    return torch.cat([end(chunk) for chunk in range(len(spans))], dim=1)

@@ -11,7 +11,10 @@ WORKFLOWS = sorted((comfy_env.ROOT / "example_workflows").glob("*.json"))
 
 
 # As long as the longest that nodes write about themselves.
-STATUS = "4096 x 4096 pixels from 1024 x 1024;\n9 windows of 1728, 512 of overlap;\n13.1 GB of 24.0 free, 41 s a step"
+STATUS = (
+    "about 40 s left;\n4096 x 4096 in 9 windows of 1728 x 1728, about 13.1 GB;\n"
+    "details: qwenimage latent, 3 across, 3 down, overlap at least 512 px, 1 at a time"
+)
 SAY = """text => {
   const own = type => LiteGraph.registered_node_types[type]?.nodeData?.input?.hidden?.unique_id;
   const nodes = app.graph.nodes.filter(n => own(n.type));

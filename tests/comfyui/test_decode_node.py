@@ -76,7 +76,9 @@ def test_windows_are_shown_on_the_node(comfyui, monkeypatch):
         sys.modules[comfyui.nodes.PiDKitDecode.__module__], "show_on_node", lambda node, *lines: shown.append(lines)
     )
     decode(comfyui, patcher, torch.randn(1, 16, 2, 4), window_mode="manual", window_size=64, window_overlap=0)
-    assert shown[-1][0] == "flux latent, 128 x 64 pixels" and "2 windows of 64 x 64 px" in shown[-1][1]
+    assert shown[0][0] == "flux latent, 128 x 64 pixels"
+    assert shown[-1][0].startswith("128 x 64 in 2 windows of 64 x 64, less than 0.1 GB")
+    assert shown[-1][1].startswith("details: flux latent, 2 across, 1 down")
 
 
 def test_kept_noise_and_a_format_by_hand(comfy):
@@ -125,10 +127,9 @@ def test_progress_is_that_of_this_node(comfy):
     seen = []
     graph = pid_decode_graph(model_for(comfy, "flux"), latent_for(comfy, "flux"), seed=91)
     comfy.queue(graph, on_event=lambda kind, data: seen.append(data) if kind == "progress" else None)
-    assert {(d["node"], d["max"]) for d in seen} == {("decode", 4)}
-    # ComfyUI leaves out steps that follow within a tenth of a second
-    values = [d["value"] for d in seen]
-    assert values[0] == 1 and values[-1] == 4 and values == sorted(set(values))
+    assert {d["node"] for d in seen} == {"decode"}
+    fractions = [d["value"] / d["max"] for d in seen]
+    assert fractions[-1] == 1 and fractions == sorted(fractions)
 
 
 def test_interrupt_ends_the_run_and_the_next_one_works(comfy):
@@ -160,8 +161,9 @@ def test_previews_show_the_picture_so_far(comfyui, monkeypatch):
         utils, "PROGRESS_BAR_HOOK", lambda value, total, image, **_: shown.append((value, total, image))
     )
     decode(comfyui, patcher, torch.randn(1, 16, 2, 3))
-    assert shown[-1][:2] == (4, 4)
-    kind, image, _ = shown[-1][2]
+    value, total, last = [entry for entry in shown if entry[2] is not None][-1]
+    assert (value, total) == (4, 4)
+    kind, image, _ = last
     assert kind == "JPEG" and image.size == (96, 64)
 
 

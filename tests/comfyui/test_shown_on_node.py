@@ -75,12 +75,12 @@ def test_windows_that_are_rounded(comfy):
 def test_a_checkpoint_that_does_not_tell_its_latents(comfy):
     graph = loaded(comfy, "flux") | with_latent(comfy) | {"text": {"class_type": "TestText", "inputs": {"width": 24}}}
     graph |= decode(positive=link("text"), latent_format="flux")
-    assert shown(comfy, graph, "model") == "flux latents, distilled, computes in float32"
+    assert shown(comfy, graph, "model") == "for flux latents, 1 to 4 steps, float32"
     name = "16_channels.safetensors"
     save_tiny(comfy.models / "diffusion_models" / name, "flux", metadata=False, prefix="net.")
     graph["model"]["inputs"]["model_name"] = name
     first, second = shown(comfy, graph, "model").splitlines()
-    assert first == "16-channel latents, distilled, computes in float32;"
+    assert first == "for 16-channel latents, 1 to 4 steps, float32;"
     assert "set family" in second
 
 

@@ -86,9 +86,9 @@ def test_projector_runs_once_for_all_windows_and_steps(comfyui, monkeypatch):
     network, sizes = type(patcher.model.diffusion_model), []
     encode = network.encode_lq
 
-    def spy(self, latent, *size):
-        sizes.append((tuple(latent.shape[-2:]), size))
-        return encode(self, latent, *size)
+    def spy(self, latent, *size_and_listener):
+        sizes.append((tuple(latent.shape[-2:]), size_and_listener[:2]))
+        return encode(self, latent, *size_and_listener)
 
     monkeypatch.setattr(network, "encode_lq", spy)
     comfyui.sample(windowed(comfyui, patcher), *made, cfg=2.0)
@@ -228,7 +228,7 @@ def test_the_memory_estimate_is_that_of_one_batch(comfyui, monkeypatch):
         return torch.zeros_like(x)
 
     monkeypatch.setattr(network, "_forward", nothing)
-    monkeypatch.setattr(network, "encode_lq", lambda self, lq, h, w: torch.zeros(1, h * w // 256, 16))
+    monkeypatch.setattr(network, "encode_lq", lambda self, lq, h, w, *_: torch.zeros(1, h * w // 256, 16))
     model = windowed(comfyui, patcher, size=1024, overlap=256)
     with monkeypatch.context() as inner:
         wanted, least = planned(comfyui, inner, model, made)
@@ -275,35 +275,22 @@ def test_planning_stops_when_the_run_is_cancelled(comfyui):
 
 def test_the_plan_is_written_on_the_node(comfyui, monkeypatch):
     patcher, _ = comfyui.load()
-    show = importlib.import_module(f"{comfyui.model.__package__}.show")
     said = []
-    server = SimpleNamespace(send_progress_text=lambda text, node: said.append((node, text)))
-    monkeypatch.setattr(show.PromptServer, "instance", server, raising=False)
-    handler_module = importlib.import_module(f"{comfyui.model.__package__}.window_handler")
+    handler_module = comfyui.module("nodes.window_handler")
+    monkeypatch.setattr(comfyui.module("nodes.progress"), "_rates", {})
+    for module in (handler_module, comfyui.module("nodes.progress")):
+        monkeypatch.setattr(module, "send_text", lambda node, *lines: said.append((node, list(lines))))
     settings = handler_module.WindowSettings(72, 20, "pyramid", auto=False)
     model, _ = handler_module.add_windows(patcher, settings, (), "17")
     made = comfyui.conditioning(patcher, LATENT)
     comfyui.sample(model, *made, steps=1)
-    ((node, text),) = said
-    assert node == "17"
-    assert "6 windows of 64 x 64 px (3 across, 2 down) on 128 x 96 px, overlap at least 32 px" in text
-    assert "size 72 rounded down to 64 px; overlap 20 rounded up to 32 px" in text
-    assert "GFLOP a step" in text and "GB beside the weights" in text
-
-
-def test_progress_counts_windows(comfyui, monkeypatch):
-    patcher, _ = comfyui.load()
-    made = comfyui.conditioning(patcher, LATENT)
-    utils, seen = importlib.import_module("comfy.utils"), []
-    monkeypatch.setattr(
-        utils.ProgressBar, "update_absolute", lambda self, value, total=None, *a: seen.append((value, total))
-    )
-    model = windowed(comfyui, patcher)
-    monkeypatch.setattr(
-        importlib.import_module(f"{comfyui.model.__package__}.window_handler"), "fitting_batch", lambda *a: 4
-    )
-    comfyui.sample(model, *made)
-    assert seen == [(v, 24) for v in (4, 6, 10, 12, 16, 18, 22, 24)]
+    assert {node for node, _ in said} == {"17"}
+    assert said[0][1] == [
+        "128 x 96 in 6 windows of 64 x 64, less than 0.1 GB",
+        "size 72 rounded down to 64 px",
+        "overlap 20 rounded up to 32 px",
+        "details: 3 across, 2 down, overlap at least 32 px, 6 at a time",
+    ]
 
 
 def core_conditioning(comfyui, patcher, latent, text, family="flux", sigma=0.0):
