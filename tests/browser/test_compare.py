@@ -232,6 +232,39 @@ def test_zoom(tuner, vue):
         assert fe.js(VIEW)["zoom"] == pytest.approx(zoom, rel=0.01)
 
 
+def test_in_app_mode(front_end, root):
+    tuner = Tuner(front_end, root, VueNodes_Enabled=True)
+    tuner.load()
+    fe, page = tuner.fe, tuner.page
+    save = fe.id_of("SaveImage")
+    url = fe.picture_url(fe.run(), save, 1)
+    page.add_locator_handler(page.get_by_role("button", name="Skip", exact=True), lambda skip: skip.click())
+    data = {"inputs": [[tuner.node, "sigmas"]], "outputs": [save]}
+    fe.js("data => { app.rootGraph.extra.linearData = data; }", data)
+    fe.drop_text(fe.js("() => JSON.stringify(app.graph.serialize())"), "app.json")
+    fe.js("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    page.locator(".lg-node .pidkit-stage").wait_for(state="detached")
+    page.locator(".pidkit-thumb").nth(1).click()
+    shows(tuner, url)
+    page.get_by_role("button", name="300 %").click()
+    assert fe.js(VIEW)["zoom"] == pytest.approx(3, rel=0.01)
+    page.locator(".pidkit-stage").click()
+    page.keyboard.press("1")
+    assert fe.js(VIEW)["zoom"] == pytest.approx(1, rel=0.01)
+    page.mouse.wheel(0, -100)
+    fe.wait(f"() => ({VIEW})().zoom > 1.1")
+    left = page.get_by_role("combobox", name="Left of the line")
+    left.focus()
+    page.keyboard.press("End")
+    assert page.locator(".pidkit-tag").nth(0).inner_text() == offered(tuner, "Left")[-1]
+    page.locator(".pidkit-thumb").nth(1).focus()
+    page.keyboard.press("2")
+    assert page.get_by_role("slider", name="degrade_sigma of picture 2").input_value() == "0.5"
+    fe.screenshot("compare_app")
+    fe.js("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    page.locator(".lg-node .pidkit-stage").wait_for()
+
+
 def test_two_strengths_beside_each_other(tuner, vue):
     fe, page = tuner.fe, tuner.page
     first, second = run_twice(tuner)
