@@ -4,7 +4,7 @@ PORT ?= 8188
 # Asked for after set-up, because set-up makes the environment.
 RUN = $(shell $(PYTHON) scripts/comfy_env.py)
 
-.PHONY: demo comfyui test lint locales workflows pictures setup
+.PHONY: demo comfyui test lint locales workflows thumbnails pictures setup
 
 demo: setup  ## the bundled photo to 4x through a real ComfyUI; writes output/demo_*.png
 	@$(RUN) scripts/demo.py
@@ -24,6 +24,9 @@ locales: setup  ## writes locales/en from the nodes' own words
 
 workflows: setup  ## writes example_workflows from scripts/workflow_graphs.py
 	@$(RUN) scripts/make_workflows.py
+
+thumbnails: setup  ## draws example_workflows/*.jpg with the bundled model and by code
+	@$(RUN) scripts/workflow_pictures.py
 
 pictures: setup  ## screenshots for the docs, from the browser tests
 	@$(RUN) -m pytest -q tests/browser && $(RUN) scripts/pictures.py

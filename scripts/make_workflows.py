@@ -1,4 +1,7 @@
-"""Writes example_workflows/NAME.json and example_workflows/api/NAME.json from workflow_graphs.py. `make workflows`."""
+"""Writes example_workflows, from workflow_graphs.py, and subgraphs, from workflow_blueprints.py. `make workflows`.
+
+NAME.json to open, NAME.app.json to open in App mode, api/NAME.json to queue.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import sys
 from pathlib import Path
 
 import comfy_env
+from workflow_blueprints import BLUEPRINTS, blueprint_format
 from workflow_format import api_format, ui_format
 from workflow_graphs import GRAPHS
 
-FOLDER = comfy_env.ROOT / "example_workflows"
+FOLDER, SUBGRAPHS = comfy_env.ROOT / "example_workflows", comfy_env.ROOT / "subgraphs"
 
 
 def files(object_info: dict) -> dict[Path, str]:
@@ -20,6 +24,13 @@ def files(object_info: dict) -> dict[Path, str]:
         graph = make()
         out[FOLDER / f"{name}.json"] = json.dumps(ui_format(graph, object_info), indent=1) + "\n"
         out[FOLDER / "api" / f"{name}.json"] = json.dumps(api_format(graph, object_info), indent=2) + "\n"
+        if graph.app is not None:
+            app = ui_format(graph, object_info, opens_as_app=True)
+            out[FOLDER / f"{name}.app.json"] = json.dumps(app, indent=1) + "\n"
+    for make in BLUEPRINTS:
+        blueprint = make()
+        made = blueprint_format(blueprint, object_info)
+        out[SUBGRAPHS / f"{blueprint.name}.json"] = json.dumps(made, indent=1) + "\n"
     return out
 
 
@@ -30,8 +41,9 @@ def main() -> int:
     with temporary_folder() as folder, ComfyServer(comfyui, comfy_env.python(), Path(folder), pack=pack) as server:
         made = files(server.object_info())
     for path, text in made.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    print(f"{len(GRAPHS)} workflows in {FOLDER}")
+    print(f"{len(GRAPHS)} workflows in {FOLDER}, {len(BLUEPRINTS)} blueprints in {SUBGRAPHS}")
     return 0
 
 

@@ -51,6 +51,22 @@ class Node:
         return Out(self, index)
 
 
+@dataclass(frozen=True)
+class Promoted(Out):
+    """An input of a blueprint, to be given as a node's input; value: what its widget shows, None for the default."""
+
+    name: str
+    value: object = None
+
+
+@dataclass(frozen=True)
+class App:
+    """What ComfyUI's App mode shows of a workflow: widgets, each with a line under it, and whose pictures come out."""
+
+    inputs: tuple[tuple[Node, str, str], ...]
+    outputs: tuple[Node, ...]
+
+
 @dataclass
 class Graph:
     """A workflow under the name of its files; note: markdown, shown left of the nodes."""
@@ -58,6 +74,7 @@ class Graph:
     name: str
     note: str
     nodes: list[Node] = field(default_factory=list)
+    app: App | None = None
 
     def add(self, class_type: str, column: int, group: str, /, *, title: str | None = None, **inputs) -> Node:
         size = {key: inputs.pop(key) for key in ("width_", "height_") if key in inputs}
@@ -89,15 +106,9 @@ def api_format(graph: Graph, object_info: dict) -> dict:
     return out
 
 
-def ui_format(graph: Graph, object_info: dict) -> dict:
+def ui_format(graph: Graph, object_info: dict, *, opens_as_app: bool = False) -> dict:
     """What the front end saves: nodes with places and widget values, links, groups, and the note."""
-    links: list[list] = []
-    nodes = [_ui_node(node, object_info, links) for node in graph.nodes]
-    _place(graph.nodes, nodes, object_info)
-    for link in links:
-        nodes[link[1] - 1]["outputs"][link[2]]["links"].append(link[0])
-    for order, node in enumerate(_by_dependency(graph.nodes)):
-        nodes[node.id - 1]["order"] = order
+    nodes, links = placed(graph, object_info)
     groups = _groups(graph.nodes, nodes)
     note = _note(len(nodes) + 1, graph.note, min(group["bounding"][1] for group in groups))
     return {
@@ -109,9 +120,30 @@ def ui_format(graph: Graph, object_info: dict) -> dict:
         "links": links,
         "groups": groups,
         "config": {},
-        "extra": {"ds": _view([*nodes, note], groups)},
+        "extra": {"ds": _view([*nodes, note], groups), **_app(graph.app, opens_as_app)},
         "version": 0.4,
     }
+
+
+def placed(graph: Graph, object_info: dict) -> tuple[list[dict], list[list]]:
+    """Nodes as the front end saves them, in their places and connected, and the links."""
+    links: list[list] = []
+    nodes = [_ui_node(node, object_info, links) for node in graph.nodes]
+    _place(graph.nodes, nodes, object_info)
+    for link in links:
+        if link[1] > 0:
+            nodes[link[1] - 1]["outputs"][link[2]]["links"].append(link[0])
+    for order, node in enumerate(_by_dependency(graph.nodes)):
+        nodes[node.id - 1]["order"] = order
+    return nodes, links
+
+
+def _app(app: App | None, opens: bool) -> dict:
+    if app is None:
+        return {}
+    inputs = [[node.id, widget, {"description": about}] for node, widget, about in app.inputs]
+    data = {"inputs": inputs, "outputs": [node.id for node in app.outputs]}
+    return {"linearData": data} | ({"linearMode": True} if opens else {})
 
 
 def _definitions(info: dict, node: Node) -> list[tuple[str, object, dict]]:
@@ -144,6 +176,8 @@ def _options(kind, settings: dict) -> list:
 
 def _widget_value(node: Node, name: str, kind, settings: dict):
     value = node.inputs.get(name)
+    if isinstance(value, Promoted):
+        value = value.value
     if isinstance(value, Out) and value.node.class_type == "PiDKitDownload":
         return value.node.inputs["file"]  # so that the loader keeps the name when it is unplugged
     if value is None or isinstance(value, Out):
@@ -168,7 +202,8 @@ def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
             entry = {"name": name, "type": "COMBO" if isinstance(kind, list) else kind, "link": None}
             if isinstance(given, Out):
                 entry["link"] = len(links) + 1
-                made = object_info[given.node.class_type]["output"][given.index]
+                promoted = isinstance(given, Promoted)
+                made = entry["type"] if promoted else object_info[given.node.class_type]["output"][given.index]
                 links.append([entry["link"], given.node.id, given.index, node.id, len(inputs), made])
             if name in info["input"].get("optional", {}) or len(inputs) >= settings.get("grows_from", len(inputs) + 1):
                 entry["shape"] = 7
@@ -263,7 +298,7 @@ def _by_dependency(nodes: list[Node]) -> list[Node]:
         if node in done:
             return
         for value in node.inputs.values():
-            if isinstance(value, Out):
+            if isinstance(value, Out) and not isinstance(value, Promoted):
                 visit(value.node)
         done.append(node)
 

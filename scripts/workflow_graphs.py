@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workflow_format import Graph, Node, Out
+from workflow_format import App, Graph, Node, Out
 from workflow_models import by_hand, fetched
 
 MAKE, PID = "1. Make a latent", "2. PiD draws it at four times the size"
@@ -63,10 +63,20 @@ def prompt_node(graph: Graph, column: int = 0) -> Node:
     )
 
 
-def text_encoder(graph: Graph, column: int, group: str, name: str = GEMMA, kind: str = "pixeldit", **more) -> Out:
+def text_encoder(
+    graph: Graph,
+    column: int,
+    group: str,
+    name: str = GEMMA,
+    kind: str = "pixeldit",
+    *,
+    title: str | None = None,
+    accept_licence: bool | Out = False,
+) -> Out:
     """PiD Download and CLIPLoader: a text encoder that fetches itself."""
-    file = graph.add("PiDKitDownload", column, group, title="Get the text encoder", file=name, width_=420)
-    return graph.add("CLIPLoader", column, group, clip_name=file[0], type=kind, width_=420, **more)[0]
+    getting = {"file": name, "accept_licence": accept_licence, "width_": 420}
+    file = graph.add("PiDKitDownload", column, group, title="Get the text encoder", **getting)
+    return graph.add("CLIPLoader", column, group, title=title, clip_name=file[0], type=kind, width_=420)[0]
 
 
 def flux_vae(graph: Graph, column: int, group: str) -> Out:
@@ -136,6 +146,45 @@ def compare(graph: Graph, column: int, group: str, before: Out, after: Out) -> N
 
 TRY = "Press Run: an example picture is there already."
 CHOOSE = "Choose your own picture, of any size."
+
+
+def pid_upscale() -> Graph:
+    graph = Graph(
+        "pid_upscale",
+        "## Make a picture larger\n\n"
+        "With the model that comes with this pack. Nothing to download.\n\n"
+        "1. Press Run: an example picture is there already.\n2. Choose your own picture, of any size and shape.\n\n"
+        "**To change**, on PiD Upscale:\n\n"
+        "- target: 2K or 4K, or factor for a multiple of the picture.\n"
+        "- strength: faithful stays with the picture, repair and rebuild draw more of it anew.\n"
+        "- model_set: NVIDIA's models draw detail that the small one cannot. They are fetched on the first run (8 GB), "
+        "once you have read their licence, for non-commercial use only (NSCLv1), and switched accept_licence on. "
+        "Then **text** says what the picture shows.",
+    )
+    read, drawn = "1. The picture", "2. Enlarge"
+    image = graph.add("LoadImage", 0, read, title="Picture to enlarge", image=PHOTO, height_=380)
+    upscaled = graph.add(
+        *("PiDKitUpscale", 1, drawn), image=image[0], target="factor", factor=4.0, width_=380, height_=440
+    )
+    saved = graph.add(
+        *("SaveImage", 2, drawn),
+        title="The larger picture",
+        **{"images": upscaled[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
+    )
+    compare(graph, 3, drawn, image[0], upscaled[0])
+    graph.app = App(
+        (
+            (image, "image", "Picture to enlarge"),
+            (upscaled, "target", "Size of the result"),
+            (upscaled, "factor", "With factor: how many times"),
+            (upscaled, "strength", "How much is drawn anew"),
+            (upscaled, "model_set", "bundled needs no download"),
+            (upscaled, "text", "What it shows; not for bundled"),
+            (upscaled, "accept_licence", "NVIDIA's: non-commercial only"),
+        ),
+        (saved,),
+    )
+    return graph
 
 
 def pid_upscale_demo() -> Graph:
@@ -545,7 +594,9 @@ def pid_tune_per_image() -> Graph:
     latent = graph.add("PiDKitRGBLatent", 1, read, image=batch[0])
     tuner = graph.add("PiDKitSigmaTuner", 2, tuned, image=batch[0], model=model[0], width_=520, height_=600)
     image = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=520)
-    graph.add("SaveImage", 3, drawn, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
+    saved = graph.add("SaveImage", 3, drawn, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
+    pictures = [(node, "image", f"Picture {i}") for i, node in enumerate(images, 1)]
+    graph.app = App(((tuner, "sigmas", "How much to restore each"), *pictures), (saved,))
     return graph
 
 
@@ -574,19 +625,29 @@ def pid_sigma_sweep() -> Graph:
         **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "sigmas": "0, 0.1, 0.2, 0.3, 0.5"},
         **{"width_": 720, "height_": 520},
     )
-    graph.add(
+    sheet = graph.add(
         *("SaveImage", 2, tried),
         title="Contact sheet",
         **{"images": sweep[1], "filename_prefix": f"PiDKit/{graph.name}_sheet", "width_": 720, "height_": 260},
     )
     decoded = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=520)
-    graph.add("SaveImage", 3, drawn, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
+    saved = graph.add("SaveImage", 3, drawn, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
+    graph.app = App(
+        (
+            (image, "image", "Picture to restore"),
+            (sweep, "sigmas", "Strengths to try"),
+            (sweep, "results", "Click the best one"),
+            (tuner, "sigmas", "The one to keep"),
+        ),
+        (saved, sheet),
+    )
     return graph
 
 
 GRAPHS = {
     make.__name__: make
     for make in (
+        pid_upscale,
         pid_upscale_demo,
         pid_context_window_demo,
         pid_with_flux_upscale_picture,

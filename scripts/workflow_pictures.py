@@ -10,13 +10,14 @@ from collections.abc import Callable
 from functools import cache, partial
 
 import torch
-from lighthouse import lighthouse
 from PIL import Image, ImageDraw, ImageFont
 
 from comfy_env import ROOT
+from lighthouse import lighthouse
 
 sys.path.insert(0, str(ROOT))
 from pid_core import NANO_PATH, decode, degrade, load_network
+from pid_core.model_sets import BUNDLED_SET
 from pid_core.rgb import to_image, to_rgb_latent
 
 FOLDER = ROOT / "example_workflows"
@@ -41,9 +42,10 @@ def api(name: str) -> dict:
     return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def setting(name: str, key: str):
-    """The first widget of that name in a workflow."""
-    return next(entry["inputs"][key] for entry in api(name).values() if key in entry["inputs"])
+def steps(name: str) -> int:
+    """How many a workflow takes; PiD Upscale knows by itself."""
+    given = [entry["inputs"]["steps"] for entry in api(name).values() if "steps" in entry["inputs"]]
+    return given[0] if given else BUNDLED_SET.steps
 
 
 @cache
@@ -53,7 +55,7 @@ def restored(name: str, node: int = 0, sigma: float = 0.0) -> Image.Image:
     latent = to_rgb_latent(pixels.view(1, photo(name, node).height, photo(name, node).width, 3), crop=True)
     if sigma:
         latent = degrade(latent, sigma, "rgb", 0)
-    drawn = decode(network(), latent, degrade_sigma=sigma, steps=setting(name, "steps"), seed=0)
+    drawn = decode(network(), latent, degrade_sigma=sigma, steps=steps(name), seed=0)
     return Image.fromarray((to_image(drawn)[0] * 255).round().byte().numpy())
 
 
@@ -151,7 +153,8 @@ def generator(title: str, hue: float, **more) -> Callable[[str], Image.Image]:
 
 
 PICTURES: dict[str, Callable[[str], Image.Image]] = {
-    "pid_upscale_demo": partial(before_and_after, centre=(0.33, 0.4), part=0.75),
+    "pid_upscale": partial(before_and_after, centre=(0.33, 0.4), part=0.75),
+    "pid_upscale_demo": partial(before_and_after, centre=(0.66, 0.38), part=0.6),
     "pid_context_window_demo": windows,
     "pid_tune_per_image": partial(each, sigmas=(0.0, 0.1, 0.2), centres=((0.3, 0.4), (0.5, 0.4), (0.45, 0.35))),
     "pid_sigma_sweep": partial(sweep, sigmas=(0.0, 0.1, 0.2, 0.3)),
@@ -180,7 +183,10 @@ def save(card: Image.Image, name: str) -> None:
 
 def main(names: list[str]) -> int:
     for name in names or PICTURES:
-        save(PICTURES[name](name), name)
+        card = PICTURES[name](name)
+        for file in (name, f"{name}.app"):
+            if (FOLDER / f"{file}.json").exists():
+                save(card, file)
     return 0
 
 

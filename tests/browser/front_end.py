@@ -31,7 +31,9 @@ SETTINGS = {
     "Comfy.Extension.Disabled": [],
     "Comfy.RightSidePanel.IsOpen": False,
     "Comfy.VueNodes.Enabled": False,
+    "Comfy.OnboardingCoachmarks.Seen": ["appMode"],
 }
+ELSEWHERE = re.compile(r"^https?://(?!127\.0\.0\.1|localhost)")  # other machines
 # What the front end itself says: its default workflow asks the network for model files, its error panel for packs.
 ITS_OWN = ("huggingface.co", "api.comfy.org", "ComfyApp graph accessed before initialization")
 # That of v0.25.0 takes a node in an open subgraph for a subgraph, when the node's text arrives.
@@ -153,7 +155,7 @@ class FrontEnd:
         self.wait(
             """([count, name]) => app.graph.nodes.length === count
               && app.extensionManager.workflow.activeWorkflow.filename.startsWith(name)""",
-            [len(json.loads(text)["nodes"]), Path(name).stem],
+            [len(json.loads(text)["nodes"]), name.partition(".")[0]],
         )
 
     def tab(self) -> str:
@@ -189,14 +191,14 @@ class FrontEnd:
     def dialogs(self) -> Locator:
         return self.page.get_by_role("dialog")
 
-    def run(self) -> str:
+    def run(self, button: Locator | None = None) -> str:
         """Presses Run and waits for the end of that run, however long, as long as it moves on; returns the prompt's id.
 
-        Raises RuntimeError if it failed.
+        button: App mode's, where it is not the one above the canvas. Raises RuntimeError if it failed.
         """
         self.js(WATCH_RUNS)
         with self.page.expect_response(re.compile(r"/api/prompt$")) as posted:
-            self.page.get_by_test_id("queue-button").first.click()
+            (button or self.page.get_by_test_id("queue-button").first).click()
         answer = posted.value
         # ComfyUI runs what it can of a graph and only mentions the rest
         assert answer.ok and not answer.json().get("node_errors"), answer.text()

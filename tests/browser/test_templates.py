@@ -10,7 +10,8 @@ NAMES = sorted(file.stem for file in (comfy_env.ROOT / "example_workflows").glob
 
 
 def needs_download(name: str) -> bool:
-    graph = json.loads((comfy_env.ROOT / "example_workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    file = comfy_env.ROOT / "example_workflows" / "api" / f"{name.removesuffix('.app')}.json"
+    graph = json.loads(file.read_text(encoding="utf-8"))
     return any("fetch: " in str(value) for node in graph.values() for value in node["inputs"].values())
 
 
@@ -29,4 +30,9 @@ def found(front_end):
 
 def test_a_search_for_pid_finds_every_workflow(front_end, found):
     front_end.screenshot("templates")
-    assert sorted(name for name in found() if name in NAMES) == NAMES
+    names = [name for name in found() if name in NAMES]
+    assert sorted(names) == NAMES
+    # sorted by name in every version, and newer ones sort by relevance as long as there is a search
+    older = front_end.comfy.get("/system_stats")["system"]["comfyui_version"] == "0.25.0"
+    for order in (NAMES, NAMES if older else names):
+        assert [needs_download(name) for name in order] == sorted(needs_download(name) for name in order)

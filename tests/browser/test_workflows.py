@@ -7,7 +7,8 @@ import pytest
 
 import comfy_env
 
-WORKFLOWS = sorted((comfy_env.ROOT / "example_workflows").glob("*.json"))
+FILES = sorted((comfy_env.ROOT / "example_workflows").glob("*.json"))
+WORKFLOWS = [file for file in FILES if not file.name.endswith(".app.json")]  # the apps: in test_apps.py
 
 
 # As long as the longest that nodes write about themselves.

@@ -21,7 +21,8 @@ from pid_core.hub import get_file
 from workflow_graphs import GEMMA
 from workflow_models import GENERATORS, model_entry
 
-ALL = sorted(path.stem for path in FOLDER.glob("*.json"))
+ALL = sorted(path.stem for path in FOLDER.glob("*.json") if not path.name.endswith(".app.json"))
+APPS = sorted(path.stem for path in FOLDER.glob("*.app.json"))
 # What stands in: the generator's kind, the width of its text, and of its pooled text.
 STAND_INS = {
     "pid_with_flux_to_4k": ("flux", 16, 8),
@@ -78,7 +79,19 @@ def test_both_formats_have_a_note_and_a_picture(comfy, name):
 
 def test_template_browser_shows_every_workflow_once(comfy):
     (names,) = comfy.get("/workflow_templates").values()  # of our pack, the only one
-    assert sorted(names) == ALL
+    assert sorted(names) == sorted(ALL + APPS)
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_an_app_is_its_workflow_opened_in_app_mode(name):
+    app, plain = ui(name), ui(name.removesuffix(".app"))
+    assert app["extra"].pop("linearMode") is True
+    assert app == plain
+    nodes = {node["id"]: node for node in plain["nodes"]}
+    assert all(number in nodes for number, *_ in plain["extra"]["linearData"]["inputs"])
+    assert all(len(more["description"]) <= 30 for *_, more in plain["extra"]["linearData"]["inputs"])  # longer are cut
+    assert all(nodes[number]["type"] == "SaveImage" for number in plain["extra"]["linearData"]["outputs"])
+    assert (FOLDER / f"{name}.jpg").read_bytes() == (FOLDER / f"{name.removesuffix('.app')}.jpg").read_bytes()
 
 
 @pytest.mark.parametrize("name", NEEDS_MODELS)
@@ -222,7 +235,7 @@ def test_runs_with_what_comes_with_the_pack(comfy, empty_input, name):
         assert image.shape == (576, 768, 3) and image.std() > 1
 
 
-@pytest.mark.parametrize("name", STAND_INS)  # pid_with_flux_pid_with_flux_upscale_picture: in test_upscale_picture.py
+@pytest.mark.parametrize("name", STAND_INS)  # pid_with_flux_upscale_picture: in test_upscale_picture.py
 def test_runs_on_small_stand_ins(comfy, models, name):
     graph = with_stand_ins(api(name), name, comfy)
     models(graph)
