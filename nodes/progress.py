@@ -84,7 +84,7 @@ def watched(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
 def show_frame(patcher: ModelPatcher, shape: Sequence[int]) -> None:
     """The run on a canvas [B, 3, H, W] goes in one frame: say so on the node that is being watched."""
     run = _run.get()
-    if run is not None and run.watch.node_id is not None:
+    if run is not None:
         images, _, height, width = shape
         plan = WindowPlan(height, width, (Window(0, 0, height, width),), 0, 1)
         memory = patcher.model.memory_required(shape)

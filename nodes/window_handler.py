@@ -131,7 +131,6 @@ class WindowHandler(ContextHandlerABC):
                 plan = choose(low // 3, min(overlap, low // 6))
             except NoPlanError as error:
                 raise ValueError(self._too_little(patcher, images, height, width, budget, error)) from None
-            notes.append(f"memory is short: windows are smaller than the {low} px this checkpoint was trained on")
         if plan.overlap < wanted.overlap:
             notes.append(f"overlap {wanted.overlap} lowered to {plan.overlap} px")
         return replace(plan, notes=(*plan.notes, *notes)) if plan.count > 1 else plan
@@ -169,7 +168,7 @@ class WindowHandler(ContextHandlerABC):
         run = progress.current_run()
         if run is not None:
             run.use(plan)
-        status = self.describe(patcher, plan, images, batch)
+        status = replace(self.describe(patcher, plan, images, batch), size=tuple(size))
         expected = None if run is None else run.expected
         status = replace(status, expected=expected, warnings=(*status.warnings, *notes))
         self._show(status)
@@ -182,13 +181,18 @@ class WindowHandler(ContextHandlerABC):
         """The plan in words: windows and predicted memory."""
         batch = batch or fitting_batch(patcher, plan, images)
         memory = patcher.model.memory_required([batch * images, 3, *plan.size])
-        details = ()
+        size, details, warnings = (plan.height, plan.width), (), plan.notes
         if plan.count > 1:
             details = (
                 f"{plan.cols} across, {plan.rows} down, overlap at least {plan.overlap} px",
                 f"{batch} at a time",
             )
-        return Status(plan, (plan.height, plan.width), memory, images, warnings=plan.notes, details=details)
+        if self.settings.auto:  # what was rounded is news only to who chose it
+            details, least = (*details, *plan.notes), self.config.window_min
+            short = any(side < min(least, whole) for side, whole in zip(plan.size, size, strict=True))
+            line = f"memory is short: windows are smaller than the {least} px this checkpoint was trained on"
+            warnings = (line,) if short else ()
+        return Status(plan, size, memory, images, warnings=warnings, details=details)
 
     def should_use_context(self, model: BaseModel, conds: Conds, x_in: Tensor, timestep, model_options: dict) -> bool:
         return True

@@ -31,7 +31,9 @@ def test_time_left_is_on_the_node_while_it_runs(front_end, comfy, vue):
     graph = {name: {**node, "inputs": dict(node["inputs"])} for name, node in GRAPH.items()}
     graph["load"]["inputs"]["image"] = comfy.upload(Image.fromarray(picture), f"progress_{vue}.png")
     front_end.open_anew(VueNodes_Enabled=vue)
-    names = front_end.js("graph => { app.loadApiJson(graph, 'progress'); return app.graph.nodes.length; }", graph)
+    names = front_end.js(
+        "async graph => { await app.loadApiJson(graph, 'progress'); return app.graph.nodes.length; }", graph
+    )
     assert names == len(graph)
     front_end.js(LISTEN)
     front_end.show()
@@ -39,9 +41,11 @@ def test_time_left_is_on_the_node_while_it_runs(front_end, comfy, vue):
     front_end.wait("() => window.said.some(text => / left/.test(text))")
     front_end.wait(SHOWN, " left")
     front_end.screenshot(f"progress_{'vue' if vue else 'classic'}")
-    front_end.wait("() => window.said.at(-1)?.includes('in ') && / s(;|$)/.test(window.said.at(-1).split('\\n')[0])")
+    front_end.wait(
+        "() => window.said.at(-1)?.includes('in ') && / (s|min)(;|$)/.test(window.said.at(-1).split('\\n')[0])"
+    )
     last = front_end.js("() => window.said.at(-1)")
-    assert re.match(r"972 x 644 in \d+ windows of \d+ x \d+, about \d\.\d GB, \d+ s", last)
+    assert re.match(r"972 x 644 in \d+ windows of \d+ x \d+, about \d\.\d GB, \d+ (s|min)", last)
     front_end.wait(SHOWN, last.split(";")[0])
     bar = front_end.js("() => window.bar")
     assert bar == sorted(bar) and len([value for value in bar if 0 < value < 0.25]) >= 1

@@ -143,3 +143,15 @@ def test_cropping_is_shown(comfyui, monkeypatch):
     for odd_size in ("pad", "crop"):
         rgb_latent(comfyui, picture(21, 17), odd_size)
     assert said == ["17 x 21 pixels", "17 x 21 cropped to 16 x 20 pixels"]
+
+
+def test_the_size_shown_is_that_of_the_picture(comfyui, monkeypatch):
+    patcher, _ = comfyui.load("rgb", changes={"window_min": 32, "window_max": 64})
+    said = []
+    decode = importlib.import_module(comfyui.nodes.PiDKitDecode.__module__)
+    monkeypatch.setattr(decode, "show_on_node", lambda cls, *lines: said.append(lines[0]))
+    latent = rgb_latent(comfyui, picture(53, 37))
+    for mode in ("auto", "off"):
+        pid_decode(comfyui, patcher, latent, window_mode=mode)
+    assert said[0] == "rgb latent, 148 x 212 pixels"
+    assert said[1].startswith("148 x 212 in ") and said[3].startswith("148 x 212 in one frame")

@@ -259,7 +259,10 @@ def test_auto_plans_from_free_memory(comfyui, monkeypatch):
     assert "overlap 512 lowered to 32 px" in roomy.notes
     assert patcher.model.memory_required([1, 3, *tight.size]) <= needed
     short = plan_with(needed / 4)
-    assert max(short.size) < 64 and "memory is short" in short.describe()
+    assert max(short.size) < 64
+    said = [handler.describe(patcher, plan, 1).lines() for plan in (short, roomy)]
+    assert any("memory is short" in line for line in said[0])
+    assert len(said[1]) == 2 and said[1][1].endswith("overlap 512 lowered to 32 px")
     said = r"too little memory for 192 x 256: even windows of \d+ x \d+ need .* GB are free: make the picture smaller"
     with pytest.raises(ValueError, match=said):
         plan_with(100)
