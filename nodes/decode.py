@@ -28,6 +28,7 @@ from .conditioning import (
 )
 from .each import Job, Shared, decode_each, digest, row_of
 from .picture_size import SIZE_KEY, picture_size
+from .pid_models import describe_steps, steps_for, steps_input
 from .prepare import Framed, framing_input
 from .progress import watching
 from .refused import ABSENT
@@ -53,13 +54,7 @@ class PiDKitDecode(io.ComfyNode):
                     "latent", tooltip="The latent to decode: from a sampler, VAE Encode or PiD RGB Latent."
                 ),
                 sigma_input(),
-                io.Int.Input(
-                    "steps",
-                    default=4,
-                    min=1,
-                    max=4,
-                    tooltip="1 to 4 steps, 4 by default. Fewer steps are faster and smoother.",
-                ),
+                steps_input(),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -181,7 +176,8 @@ class PiDKitDecode(io.ComfyNode):
             seed=seed,
             positive=caption,
         )
-        title, *lines = [*describe(made), *captioned]
+        steps = steps_for(model, steps)
+        title, *lines = [*describe(made), describe_steps(steps), *captioned]
         # all that can be wrong is found before the decode, which may take minutes
         canvas = made.canvas["samples"]
         if framing is not None:

@@ -13,6 +13,7 @@ from ..pid_core.assets import BUNDLED
 from ..pid_core.schedule import SCHEDULES
 from .model import PiDKitModel, load_model
 from .obtain import MARK, fetch_options, generation, licence_input, marked_file, not_accepted, obtain
+from .pid_models import describe_steps
 from .refused import refused
 from .show import show_on_node
 
@@ -35,8 +36,8 @@ class PiDKitLoader(io.ComfyNode):
             display_name="PiD Loader",
             category="PiD",
             description="Loads a PiD pixel diffusion decoder (v1 or v1.5, .safetensors or NVIDIA's .pth), or PixelDiT. "
-            "With KSampler: sampler lcm, scheduler simple, 4 steps, cfg 1 runs the 4-step checkpoints' schedule; "
-            "dpmpp_2m, simple, 25 steps, cfg 5 the undistilled ones'.",
+            "With KSampler: sampler lcm, scheduler simple, cfg 1 and 4 steps, or as many as this node shows, run the "
+            "distilled checkpoints' schedule; dpmpp_2m, simple, 25 steps, cfg 5 the undistilled ones'.",
             search_aliases=["pid model", "pixel diffusion decoder", "load pid"],
             inputs=[
                 io.Combo.Input(
@@ -123,6 +124,8 @@ def _describe(model: PiDKitModel) -> list[str]:
         return [f"PixelDiT, draws from text, {dtype}"]
     latents = config.family or f"{config.latent_channels}-channel"
     steps = "1 to 4 steps" if config.schedule == "distilled" else "undistilled: about 25 steps with cfg 5"
+    if config.schedule == "distilled" and config.steps < 4:
+        steps += f", best in {describe_steps(config.steps)}"
     lines = [f"for {latents} latents, {steps}, {dtype}"]
     if config.family is None:
         lines.append(

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from comfy.model_base import BaseModel
+from comfy_api.latest import io
 
 from ..pid_core import PiDConfig
 from .model import PiDKitModel
+
+
+def steps_input() -> io.Int.Input:
+    return io.Int.Input(
+        "steps",
+        default=0,
+        min=0,
+        max=4,
+        tooltip="How many steps, 1 to 4. 0: as many as the checkpoint is best at, which the node shows. Fewer are "
+        "faster and smoother.",
+    )
+
+
+def steps_for(model, asked: int) -> int:
+    """The number of steps that a distilled MODEL runs: what was asked for, or what it is best at where that is 0."""
+    return asked or config_of(model.model).steps
+
+
+def describe_steps(steps: int) -> str:
+    return f"{steps} step{'s' if steps > 1 else ''}"
 
 
 def config_of(base: BaseModel) -> PiDConfig:

@@ -15,6 +15,7 @@ from .decode import check_student, sample, windows_key, with_windows
 from .each import Job, Shared, conditioned, decode_each, digest
 from .picture_size import SIZE_KEY
 from .pictures import save_picture
+from .pid_models import describe_steps, steps_for, steps_input
 from .progress import watching
 from .show import show_on_node
 from .window_handler import WindowSettings
@@ -57,13 +58,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
                     tooltip="Seeds to try, with commas between: every sigma with every seed. 0 by default. Use the "
                     "seed of PiD Decode to see what it will draw.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=4,
-                    min=1,
-                    max=4,
-                    tooltip="1 to 4 steps, 4 by default. Fewer are faster, and show the difference less.",
-                ),
+                steps_input(),
                 latent_format_input(optional=True, advanced=True),
                 latent_noise_input(optional=True, advanced=True),
                 io.Conditioning.Input(
@@ -116,15 +111,16 @@ class PiDKitSigmaSweep(io.ComfyNode):
         one, row = _picture(latent, picture[0])
         settings = WindowSettings()
         windows_mark = windows_key("auto", settings)
-        shared = Shared(model[0], positive[0], steps[0], latent_format[0], latent_noise[0], windows_mark)
+        number = steps_for(model[0], steps[0])
+        shared = Shared(model[0], positive[0], number, latent_format[0], latent_noise[0], windows_mark)
         jobs = [Job(one["samples"], sigma, seed, row, size=one.get(SIZE_KEY)) for seed, sigma in tried]
         strongest = conditioned(shared, max(jobs, key=lambda job: job.sigma))
-        title, *lines = describe(strongest)
+        title, *lines = [*describe(strongest), describe_steps(number)]
         node_id = cls.hidden.unique_id if cls.hidden else None
         windowed = with_windows(model[0], settings, "auto", node_id)
 
         def draw(index: int, made: Conditioned, callback) -> Tensor:
-            return to_image(sample(windowed, made, steps[0], jobs[index].seed, callback))
+            return to_image(sample(windowed, made, number, jobs[index].seed, callback))
 
         with watching(node_id, f"{strongest.lq.family.name} latent", title, *lines) as watch:
             done = decode_each(shared, jobs, draw)

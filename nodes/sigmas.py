@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..pid_core import distilled_sigmas
 from ..pid_core.schedule import DISTILLED_SIGMAS, undistilled_sigmas
+from .pid_models import steps_for
 from .refused import ABSENT, refused
 from .sampling import PixelDiTSampling, UndistilledSampling
 
@@ -25,11 +26,12 @@ class PiDKitSigmas(io.ComfyNode):
             inputs=[
                 io.Int.Input(
                     "steps",
-                    default=4,
-                    min=1,
+                    default=0,
+                    min=0,
                     max=1000,
-                    tooltip="1 to 4 steps for the distilled checkpoints, 4 by default: they know no other levels. "
-                    "Fewer are faster and smoother. 25 for undistilled ones, 30 for PixelDiT.",
+                    tooltip="1 to 4 steps for the distilled checkpoints: they know no other levels. Fewer are faster "
+                    "and smoother. 25 for undistilled ones, 30 for PixelDiT. 0: what the model is best at, 4 where "
+                    "none is connected.",
                 ),
                 io.Model.Input(
                     "model",
@@ -55,7 +57,9 @@ class PiDKitSigmas(io.ComfyNode):
     def execute(cls, steps: int, model=None) -> io.NodeOutput:
         sampling = None if model is None else model.get_model_object("model_sampling")
         if isinstance(sampling, UndistilledSampling):
-            return io.NodeOutput(undistilled_sigmas(steps, sampling.shift))
+            return io.NodeOutput(undistilled_sigmas(steps or 25, sampling.shift))
         if isinstance(sampling, PixelDiTSampling):
-            return io.NodeOutput(comfy.samplers.calculate_sigmas(sampling, "simple", steps).cpu())
-        return io.NodeOutput(distilled_sigmas(steps))
+            return io.NodeOutput(comfy.samplers.calculate_sigmas(sampling, "simple", steps or 30).cpu())
+        if model is None:
+            return io.NodeOutput(distilled_sigmas(steps or 4))
+        return io.NodeOutput(distilled_sigmas(steps_for(model, steps)))

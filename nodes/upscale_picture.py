@@ -88,7 +88,7 @@ class PiDKitUpscalePicture(io.ComfyNode):
             degrade_sigma=0.0,
             latent_noise=chosen.latent_noise,
             sigma_list=sigmas,
-            steps=chosen.steps,
+            steps=0,
             seed=seed,
             colour_hold=colour_hold,
             fidelity=fidelity,

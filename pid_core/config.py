@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from .latents import families_with, get_family
-from .schedule import SCHEDULES
+from .schedule import DISTILLED_SIGMAS, SCHEDULES
 
 PREFIXES = ("net.", "core.", "model.diffusion_model.", "diffusion_model.")  # of tensor names, by who wrote the file
 
@@ -60,6 +60,7 @@ class PiDConfig:
     Lengths are in pixels of the output unless named otherwise. `gate` is "channel" (v1: one value per token and
     channel) or "token" (v1.5: one per token). `prediction` is what the network's output means: "velocity" or "x0".
     `schedule` is the noise levels it was trained at: the "distilled" student's four, or "undistilled", all of them.
+    `steps`, 1 to 4, is in how many steps a distilled checkpoint draws best.
     `latent_channels` 0 means no latent branch: PixelDiT, which draws from text alone. The lq_ fields mean nothing then.
     `invents` says whether it draws detail that a blur took from the latent, as the released networks were trained to.
     `window_min` and `window_max` are the smallest and largest side of a context window: about what the checkpoint was
@@ -97,6 +98,7 @@ class PiDConfig:
     pit_injection: bool = False
     prediction: str = "velocity"
     schedule: str = "distilled"
+    steps: int = 4
     family: str | None = None
     invents: bool = True
     window_min: int = 1536
@@ -117,6 +119,8 @@ class PiDConfig:
         for name, unit in (("pixel_hidden_size", 4), ("lq_width", 4), ("time_features", 2)):
             if getattr(self, name) % unit:
                 raise ValueError(f"the network's {name} is {getattr(self, name)}, a multiple of {unit} is needed")
+        if self.steps >= len(DISTILLED_SIGMAS):
+            raise ValueError(f"the network's steps is {self.steps}, there are {len(DISTILLED_SIGMAS) - 1}")
         if self.window_min > self.window_max:
             raise ValueError(
                 f"the network's window_min {self.window_min} is larger than its window_max {self.window_max}"

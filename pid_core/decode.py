@@ -29,7 +29,7 @@ def decode(
     caption: Tensor | None = None,
     degrade_sigma: float | Sequence[float] | Tensor = 0.0,
     *,
-    steps: int = 4,
+    steps: int | None = None,
     seed: int = 0,
     noise: Tensor | None = None,
     step_noise: Sequence[Tensor] | None = None,
@@ -42,9 +42,10 @@ def decode(
     """Decode a normalised latent [B, C, h, w] to an image [B, 3, H, W] in [-1, 1], float32.
 
     caption: [B or 1, T, caption_width]; None takes the one stored in the checkpoint. degrade_sigma: the latent's noise
-    level, 0 to 1, one number or one per image. steps: 1 to 4. noise [B, 3, H, W] and step_noise (one tensor per
-    re-noising, steps - 1 of them) replace the draws of the generator seeded with `seed`, which come in this order
-    and stay what they are where others are replaced.
+    level, 0 to 1, one number or one per image. steps: 1 to 4; None: as many as the checkpoint is best at
+    (`PiDConfig.steps`). noise [B, 3, H, W] and step_noise (one tensor per re-noising, steps - 1 of them) replace the
+    draws of the generator seeded with `seed`, which come in this order and stay what they are where others are
+    replaced.
     size: (H, W); by default the latent's size times the checkpoint's scale, and less than a latent cell off it. Where
     it is no multiple of `config.align` the network sees the image go on, mirrored, up to the next one.
     callback(step, steps, x0) is called after every step.
@@ -66,6 +67,7 @@ def decode(
     caption = _caption_for(net, caption, batch, device)
     height, width = _output_size(net, lq_latent, size)
     whole = tuple(-(-side // config.align) * config.align for side in (height, width))
+    steps = config.steps if steps is None else steps
     sigmas = distilled_sigmas(steps).to(device)
     draw = _noise_source((batch, config.in_channels, height, width), steps, seed, noise, step_noise, device)
 

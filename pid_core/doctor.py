@@ -97,7 +97,7 @@ def check_bundled_model() -> dict:
     try:
         net = load_network(NANO_PATH)
         latent = torch.linspace(-1, 1, 12 * 8 * 8).reshape(1, 12, 8, 8)
-        image = decode(net, latent, steps=4)
+        image = decode(net, latent)
     except Exception as error:  # whatever it is, the report must say it
         line = (str(error).splitlines() or [""])[0]
         return {"decodes": False, "why": f"{type(error).__name__}: {_PATH.sub('', line)}"}

@@ -21,11 +21,6 @@ class ModelSet:
     vae: str | None = None
 
     @property
-    def steps(self) -> int:
-        """The bundled model's four steps lay a screen over textures."""
-        return 1 if self.checkpoint is None else 4
-
-    @property
     def latent_noise(self) -> str:
         """Noise of a picture is in the bundled model's latents as it is; what a VAE makes of it is another matter."""
         return "scale" if self.checkpoint is None else "add"

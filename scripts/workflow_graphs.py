@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workflow_format import App, Graph, Node, Out
-from workflow_models import by_hand, fetched
+from workflow_models import bundled_steps, by_hand, fetched
 
 MAKE, PID = "1. Make a latent", "2. PiD draws it at four times the size"
 PROMPT = "A lighthouse on a rocky coast at dawn, waves breaking, gulls in the air, warm light in the windows."
@@ -122,7 +122,7 @@ def bundled(graph: Graph, *, windows: bool) -> Graph:
     sampled = graph.add(
         *("KSampler", 2, drawn),
         **{"model": model, "positive": pid[0], "negative": pid[1], "latent_image": pid[2]},
-        **{"steps": 4, "cfg": 1.0, "sampler_name": "lcm", "scheduler": "simple"},
+        **{"steps": bundled_steps(), "cfg": 1.0, "sampler_name": "lcm", "scheduler": "simple"},
     )
     vae = graph.add("PiDKitPixelVAE", 2, drawn)
     decoded = graph.add("VAEDecode", 3, drawn, samples=sampled[0], vae=vae[0])
@@ -192,8 +192,8 @@ def pid_upscale_demo() -> Graph:
         "## Enlarge a picture four times\n\n"
         "With the model that comes with this pack. Nothing to download.\n\n"
         f"1. {TRY}\n2. {CHOOSE}\n\n"
-        "Leave the sampler as it is: lcm, simple, 4 steps, cfg 1 are the noise levels the model was trained at. 1 step "
-        "gives a smoother picture.\n\nA noisy or compressed picture: raise degrade_sigma a little (0.1 to 0.4)."
+        "Leave the sampler as it is: lcm, simple and cfg 1 are the noise levels the model was trained at, and it "
+        "is best at that number of steps.\n\nA noisy or compressed picture: raise degrade_sigma a little (0.1 to 0.4)."
     )
     return bundled(Graph("pid_upscale_demo", text), windows=False)
 

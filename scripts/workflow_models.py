@@ -7,6 +7,8 @@ import sys
 from comfy_env import ROOT
 
 sys.path.insert(0, str(ROOT))
+from pid_core.assets import NANO_PATH
+from pid_core.checkpoint import read_checkpoint
 from pid_core.hub import get_file
 
 HUB = "https://huggingface.co"
@@ -28,6 +30,11 @@ GENERATORS = (
     ),
 )
 _BY_HAND = {path.rpartition("/")[2]: (folder, repo, path) for folder, repo, path in GENERATORS}
+
+
+def bundled_steps() -> int:
+    """In how many steps the bundled model draws best, for KSampler, which cannot ask it."""
+    return read_checkpoint(NANO_PATH).config.steps
 
 
 def model_entry(name: str) -> dict[str, str] | None:

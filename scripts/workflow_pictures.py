@@ -55,7 +55,7 @@ def restored(name: str, node: int = 0, sigma: float = 0.0) -> Image.Image:
     latent = to_rgb_latent(pixels.view(1, photo(name, node).height, photo(name, node).width, 3), crop=True)
     if sigma:
         latent = degrade(latent, sigma, "rgb", 0)
-    drawn = decode(network(), latent, degrade_sigma=sigma, steps=steps(name), seed=0)
+    drawn = decode(network(), latent, degrade_sigma=sigma, steps=steps(name) or None, seed=0)
     return Image.fromarray((to_image(drawn)[0] * 255).round().byte().numpy())
 
 

@@ -57,6 +57,7 @@ NANO = PiDConfig(
     lq_interval=1,
     pit_injection=True,
     prediction="x0",
+    steps=1,  # its four lay a screen over textures
     family="rgb",
     invents=False,
     window_min=128,

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the result (PNG, ...)")
     parser.add_argument("--model", type=Path, default=NANO_PATH, help="a checkpoint of the rgb family")
     parser.add_argument("--sigma", type=float, default=0.0, help="degrade_sigma, 0 to 1: noise added and removed again")
-    parser.add_argument("--steps", type=int, default=4, help="1 to 4")
+    parser.add_argument("--steps", type=int, help="1 to 4; by default what the checkpoint is best at")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu, cuda, ...; by default the GPU where there is one")
 

@@ -95,6 +95,25 @@ def decode(comfyui, patcher, latent, **options):
         return comfyui.nodes.PiDKitDecode.execute(model=patcher, latent={"samples": latent}, **settings).args[0]
 
 
+@pytest.mark.parametrize(("changes", "best"), [({}, 4), ({"steps": 2}, 2)])
+def test_0_steps_are_as_many_as_the_checkpoint_is_best_at(comfyui, changes, best):
+    patcher, _ = comfyui.load(changes=changes)
+    latent = torch.randn(1, 16, 2, 1)
+    asked = decode(comfyui, patcher, latent, steps=best)
+    assert torch.equal(decode(comfyui, patcher, latent, steps=0), asked)
+    assert not torch.equal(decode(comfyui, patcher, latent, steps=best - 1), asked)
+    sweep = comfyui.nodes.PiDKitSigmaSweep
+    with torch.inference_mode():
+        (tried, _) = sweep.execute([patcher], [{"samples": latent}], [1], ["0"], [str(SEED)], [0]).args
+    assert torch.equal(tried, asked)
+    assert len(comfyui.nodes.PiDKitSigmas.execute(0, patcher).args[0]) == best + 1
+
+
+def test_0_steps_for_comfyuis_own_model_are_4(comfyui, core_pid):
+    assert len(comfyui.nodes.PiDKitSigmas.execute(0, core_pid()).args[0]) == 5
+    assert len(comfyui.nodes.PiDKitSigmas.execute(0).args[0]) == 5
+
+
 def test_a_sigma_per_image_equals_each_alone(comfyui):
     patcher, net = comfyui.load()
     latent, sigmas = torch.randn(3, 16, 2, 1), [0.0, 0.35, 0.7]

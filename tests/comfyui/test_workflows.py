@@ -17,6 +17,8 @@ from tiny_gemma import save_encoder
 import make_workflows
 from comfy_server import PromptError
 from make_workflows import FOLDER
+from pid_core import NANO_PATH
+from pid_core.checkpoint import read_checkpoint
 from pid_core.hub import get_file
 from workflow_graphs import GEMMA
 from workflow_models import GENERATORS, model_entry
@@ -106,6 +108,14 @@ def test_the_note_names_every_file_and_nvidias_licence(name):
 
 def is_model(value) -> bool:
     return isinstance(value, str) and value.endswith((".safetensors", ".pth"))
+
+
+@pytest.mark.parametrize("name", sorted({*ALL} - {*NEEDS_MODELS}))
+def test_the_bundled_model_runs_as_many_steps_as_it_is_best_at(name):
+    best = read_checkpoint(NANO_PATH).config.steps
+    inputs = [(node["class_type"], node["inputs"]["steps"]) for node in api(name).values() if "steps" in node["inputs"]]
+    for class_type, steps in inputs:
+        assert steps == (best if class_type == "KSampler" else 0), class_type  # 0: the node asks the checkpoint
 
 
 @pytest.mark.parametrize("name", NEEDS_MODELS)

@@ -224,6 +224,8 @@ def test_other_metadata_is_ignored():
         ({"patch_depth": 0}, "positive"),
         ({"latent_unpack": 3}, "un-packed"),
         ({"latent_down": 2}, "less than a patch"),
+        ({"steps": 5}, "steps is 5, there are 4"),
+        ({"steps": 0}, "steps is 0"),
     ],
 )
 def test_sizes_that_cannot_work(change, message):

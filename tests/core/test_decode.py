@@ -1,5 +1,6 @@
 """decode: what a user may give it, what comes out, and what is refused."""
 
+import copy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -46,6 +47,13 @@ def test_size_and_range(nets, name):
 def test_the_seed_decides_the_image(net):
     first, again, other = (decode(net, latent(), caption(), seed=seed) for seed in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_by_default_as_many_steps_as_the_checkpoint_is_best_at(nets):
+    net = copy.copy(nets["flux_v1"])
+    assert torch.equal(decode(net, latent(), caption()), decode(net, latent(), caption(), steps=4))
+    net.config = replace(net.config, steps=2)
+    assert torch.equal(decode(net, latent(), caption()), decode(net, latent(), caption(), steps=2))
 
 
 def test_the_global_generator_is_neither_read_nor_moved(net):
