@@ -17,7 +17,6 @@ from lighthouse import lighthouse
 
 sys.path.insert(0, str(ROOT))
 from pid_core import NANO_PATH, decode, degrade, load_network
-from pid_core.model_sets import BUNDLED_SET
 from pid_core.rgb import to_image, to_rgb_latent
 
 FOLDER = ROOT / "example_workflows"
@@ -42,20 +41,20 @@ def api(name: str) -> dict:
     return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def steps(name: str) -> int:
-    """How many a workflow takes; PiD Upscale knows by itself."""
+def steps(name: str) -> int | None:
+    """How many a workflow takes; None where it leaves that to the checkpoint."""
     given = [entry["inputs"]["steps"] for entry in api(name).values() if "steps" in entry["inputs"]]
-    return given[0] if given else BUNDLED_SET.steps
+    return (given[0] or None) if given else None
 
 
 @cache
 def restored(name: str, node: int = 0, sigma: float = 0.0) -> Image.Image:
     """Its picture, four times as large by the bundled model with the workflow's own number of steps."""
     pixels = torch.frombuffer(bytearray(photo(name, node).tobytes()), dtype=torch.uint8).float() / 255
-    latent = to_rgb_latent(pixels.view(1, photo(name, node).height, photo(name, node).width, 3), crop=True)
+    latent = to_rgb_latent(pixels.view(1, photo(name, node).height, photo(name, node).width, 3))
     if sigma:
         latent = degrade(latent, sigma, "rgb", 0)
-    drawn = decode(network(), latent, degrade_sigma=sigma, steps=steps(name) or None, seed=0)
+    drawn = decode(network(), latent, degrade_sigma=sigma, steps=steps(name), seed=0)
     return Image.fromarray((to_image(drawn)[0] * 255).round().byte().numpy())
 
 

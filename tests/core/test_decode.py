@@ -216,7 +216,7 @@ def test_a_size_that_ends_inside_a_patch_is_the_whole_patch_cut_off(net):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"lq_latent": latent(channels=4)}, "4 channels (sdxl), this checkpoint needs 16"),
+        ({"lq_latent": latent(channels=4)}, "the latent has 4 channels, sdxl; this checkpoint takes 16"),
         ({"lq_latent": latent()[0]}, "must have shape [B, C, h, w], got [16, 1, 2]"),
         ({"lq_latent": torch.zeros(1, 16, 3, 1, 2)}, "a video of 3 frames"),
         ({"lq_latent": latent() * float("nan")}, "NaN or infinite"),
