@@ -177,7 +177,7 @@ class PiDKitDecode(io.ComfyNode):
             positive=caption,
         )
         steps = steps_for(model, steps)
-        title, *lines = [*describe(made), describe_steps(steps), *captioned]
+        title, *lines = [*describe(made), *captioned]
         # all that can be wrong is found before the decode, which may take minutes
         canvas = made.canvas["samples"]
         if framing is not None:
@@ -188,7 +188,7 @@ class PiDKitDecode(io.ComfyNode):
             wanted = _reference(reference, framing, latent, made.lq.family.name)
             check_hold(canvas.shape, wanted, colour_hold, fidelity)
         show_on_node(cls, title, *lines)
-        latent_name = f"{made.lq.family.name} latent"
+        latent_name = f"{made.lq.family.name} latent, {describe_steps(steps)}"
 
         node_id = cls.hidden.unique_id if cls.hidden else None
         settings = WindowSettings(window_size, window_overlap)

@@ -122,7 +122,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
         def draw(index: int, made: Conditioned, callback) -> Tensor:
             return to_image(sample(windowed, made, number, jobs[index].seed, callback))
 
-        with watching(node_id, f"{strongest.lq.family.name} latent", title, *lines) as watch:
+        with watching(node_id, f"{strongest.lq.family.name} latent, {describe_steps(number)}", title, *lines) as watch:
             done = decode_each(shared, jobs, draw)
         tiles = [
             {
