@@ -195,7 +195,7 @@ def test_rounding_is_told():
         ((4096, 4096, 512, 512, 32), "overlap 512 must be smaller than the window size 512"),
         ((4096, 4096, 543, 490, 32), "overlap 512, size 512"),
         ((4096, 4096, (512, 256), 300, 32), "overlap 300"),
-        ((4096, 4096, 24, 0, 32), "window size 24 is too small: each side must be at least one cell of 32 px"),
+        ((4096, 4096, 24, 0, 32), "window size 24 is too small: set it to at least 32 px, one cell of the latent"),
         ((4096, 4096, -5, 0, 32), "window size -5"),
         ((4096, 4096, (512,), 0, 32), "window size (512,)"),
         ((4096, 4096, 1024, -1, 32), "overlap -1 is negative"),
