@@ -115,7 +115,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
         shared = Shared(model[0], positive[0], number, latent_format[0], latent_noise[0], windows_mark)
         jobs = [Job(one["samples"], sigma, seed, row, size=one.get(SIZE_KEY)) for seed, sigma in tried]
         strongest = conditioned(shared, max(jobs, key=lambda job: job.sigma))
-        title, *lines = [*describe(strongest), describe_steps(number)]
+        title, *lines = describe(strongest)
         node_id = cls.hidden.unique_id if cls.hidden else None
         windowed = with_windows(model[0], settings, "auto", node_id)
 
