@@ -72,7 +72,7 @@ BLUEPRINTS = (photo_to_4k, latent_to_4k)
 def blueprint_format(blueprint: Blueprint, object_info: dict) -> dict:
     """A file of `subgraphs/`: one node, and the subgraph it stands for."""
     graph = blueprint.graph
-    nodes, links = placed(graph, object_info)
+    nodes, links = placed(graph, object_info, every_input=True)
     ids = {key: str(uuid.uuid5(uuid.NAMESPACE_URL, f"pidkit/{graph.name}/{key}")) for key in ("subgraph", "file")}
     for i, (_, out) in enumerate(blueprint.outputs):
         made = object_info[out.node.class_type]["output"][out.index]

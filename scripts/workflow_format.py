@@ -125,10 +125,13 @@ def ui_format(graph: Graph, object_info: dict, *, opens_as_app: bool = False) ->
     }
 
 
-def placed(graph: Graph, object_info: dict) -> tuple[list[dict], list[list]]:
-    """Nodes as the front end saves them, in their places and connected, and the links."""
+def placed(graph: Graph, object_info: dict, *, every_input: bool = False) -> tuple[list[dict], list[list]]:
+    """Nodes as the front end saves them, in their places and connected, and the links.
+
+    every_input: also those of unconnected widgets. Older front ends count on it inside subgraphs.
+    """
     links: list[list] = []
-    nodes = [_ui_node(node, object_info, links) for node in graph.nodes]
+    nodes = [_ui_node(node, object_info, links, every_input) for node in graph.nodes]
     _place(graph.nodes, nodes, object_info)
     for link in links:
         if link[1] > 0:
@@ -179,7 +182,7 @@ def _widget_value(node: Node, name: str, kind, settings: dict):
     if isinstance(value, Promoted):
         value = value.value
     if isinstance(value, Out) and value.node.class_type == "PiDKitDownload":
-        return value.node.inputs["file"]  # so that the loader keeps the name when it is unplugged
+        return ""  # older front ends look for a name that stands there, and say it is missing
     if value is None or isinstance(value, Out):
         options = _options(kind, settings)
         blank = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
@@ -187,7 +190,7 @@ def _widget_value(node: Node, name: str, kind, settings: dict):
     return float(value) if kind == "FLOAT" else value
 
 
-def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
+def _ui_node(node: Node, object_info: dict, links: list[list], every_input: bool) -> dict:
     info = object_info[node.class_type]
     inputs, values = [], []
     advanced = {name for name, _, settings in _definitions(info, node) if settings.get("advanced")}
@@ -198,7 +201,7 @@ def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
         if kind == COMPARE:
             continue
         widget = _is_widget(kind, settings)
-        if not widget or isinstance(given, Out):
+        if not widget or every_input or isinstance(given, Out):
             entry = {"name": name, "type": "COMBO" if isinstance(kind, list) else kind, "link": None}
             if isinstance(given, Out):
                 entry["link"] = len(links) + 1
@@ -222,7 +225,8 @@ def _ui_node(node: Node, object_info: dict, links: list[list]) -> dict:
         {"name": name, "type": kind, "links": [], "slot_index": i}
         for i, (name, kind) in enumerate(zip(info["output_name"], info["output"], strict=True))
     ]
-    height = node.height or TITLE + ROW * (max(len(inputs), len(outputs)) + len(values) - folded)
+    slots = sum("widget" not in entry or entry["link"] is not None for entry in inputs)
+    height = node.height or TITLE + ROW * (max(slots, len(outputs)) + len(values) - folded)
     return {
         "id": node.id,
         "type": node.class_type,
