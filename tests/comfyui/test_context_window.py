@@ -231,9 +231,14 @@ def test_a_second_context_handler(comfy):
 
 
 def test_sizes_that_cannot_be(comfy):
-    fails(comfy, windows(comfy, size=64, overlap=64), "windows", "overlap 64 must be smaller than the window size 64")
+    fails(
+        comfy,
+        windows(comfy, size=64, overlap=64),
+        "windows",
+        "overlap 64 must be smaller than size 64: lower overlap or raise size",
+    )
     fails(comfy, windows(comfy, size=64, overlap=48), "windows", "overlap 64, size 64")
-    fails(comfy, windows(comfy, size=24), "windows", "window size 24 is too small", "32 px")
+    fails(comfy, windows(comfy, size=24, overlap=8), "windows", "window size 24 is too small", "32 px")
     fails(comfy, windows(comfy, overlap=-8), "windows", "-8")
 
 

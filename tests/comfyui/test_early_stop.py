@@ -167,7 +167,8 @@ def test_the_graph_decodes_the_latent_at_its_level(comfy):
     lq = 0.75 * LATENT_FAMILIES["flux"].normalise(torch.zeros(1, 16, 2, 2))
     noise = {"noise": comfy_noise((1, 3, 64, 64), 5), "step_noise": comfy_step_noise((1, 3, 64, 64), 5, 3)}
     expected = decode(load_network(model(comfy, "bad_flux")), lq, None, 0.25, **noise)
-    assert torch.allclose(pixels.clamp(-1, 1), expected, atol=2e-5)
+    # as near as two float32 runs in different processes and thread counts come; another level is 0.1 off
+    assert torch.allclose(pixels.clamp(-1, 1), expected, atol=1e-4)
 
 
 def test_the_node_shows_where_it_stops(comfyui, monkeypatch):

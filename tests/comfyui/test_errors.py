@@ -143,7 +143,7 @@ def test_neither_text_nor_model(comfy):
 
 SETTINGS = {
     "steps above four": ("PiDKitSigmas", {"steps": 5}, "steps", "4-step checkpoints know 1 to 4"),
-    "steps below one": ("PiDKitSigmas", {"steps": 0}, "steps", "steps is 0, but must be from 1 to 1000"),
+    "steps below one": ("PiDKitSigmas", {"steps": -1}, "steps", "steps is -1, but must be from 0 to 1000"),
     "overlap": ("PiDKitContextWindow", {"overlap": 256, "size": 256}, "overlap", "lower overlap or raise size"),
     "overlap below zero": ("PiDKitContextWindow", {"overlap": -8}, "overlap", "must be from 0 to 8192"),
     "mode": ("PiDKitContextWindow", {"mode": "all"}, "mode", "mode is 'all', which is not in its list"),
