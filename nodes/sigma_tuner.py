@@ -81,6 +81,8 @@ class PiDKitSigmaTuner(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, sigmas: list | tuple = ("",)) -> bool | str:
+        if sigmas[0] is None:  # it comes by a link
+            return True
         try:
             parse_sigmas(sigmas[0])
         except ValueError as error:

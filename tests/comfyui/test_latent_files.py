@@ -106,9 +106,7 @@ def test_files_that_cannot_be_used(comfy):
     with pytest.raises(PromptError, match=r"broken.latent cannot be read; it is truncated, corrupt or no latent"):
         comfy.queue(graph)
     latent = {"class_type": "LoadLatent", "inputs": {"latent": put_latent(comfy, "four", samples(4))}}
-    with pytest.raises(
-        PromptError, match="latent_format is flux, but the latent has 4 channels, sdxl: set"
-    ):
+    with pytest.raises(PromptError, match="latent_format is flux, but the latent has 4 channels, sdxl: set"):
         comfy.queue({"a": latent, "b": save_node(link("a"), latent_format="flux")})
 
 

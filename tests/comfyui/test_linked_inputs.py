@@ -24,7 +24,8 @@ def test_no_node_fails_over_an_input_that_is_linked(comfyui):
                 call = getattr(node, hook)
                 wanted = inspect.signature(call).parameters
                 takes_all = any(one.kind is one.VAR_KEYWORD for one in wanted.values())
-                linked = {name: None for name in names if takes_all or name in wanted}  # as ComfyUI gives them
+                nothing = (None,) if node.define_schema().is_input_list else None
+                linked = {name: nothing for name in names if takes_all or name in wanted}  # as ComfyUI gives them
                 answer = call(**linked)
                 assert hook == "fingerprint_inputs" or answer is True or isinstance(answer, str), node.__name__
                 assert answer == call(**linked), node.__name__
