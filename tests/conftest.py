@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,16 @@ def comfy(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def empty_input(comfy) -> Path:
-    """The server's input folder, without a file in it, as after an installation."""
-    for entry in comfy.input.iterdir():
-        if entry.is_dir():
+def empty_input(comfy) -> Iterator[Path]:
+    """The server's input folder, without a file in it, as after an installation; what a test leaves in it goes too."""
+    _empty(comfy.input)
+    yield comfy.input
+    _empty(comfy.input)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    return comfy.input
