@@ -49,9 +49,7 @@ def offered(tuner, side: str) -> list[str]:
 
 def test_found_again_in_another_tab_after_undo_in_a_copy_and_after_a_reload(front_end, root, vue):
     if vue:
-        pytest.skip(
-            "NOT TESTED in Nodes 2.0: passes there alone, hangs after the tests in the classic rendering"
-        )
+        pytest.skip("NOT TESTED in Nodes 2.0: passes there alone, hangs after the tests in the classic rendering")
     tuner = Tuner(front_end, root, VueNodes_Enabled=vue, Workflow_Persist=True)
     tuner.load()
     fe, page = tuner.fe, tuner.page
