@@ -48,9 +48,9 @@ def offered(tuner, side: str) -> list[str]:
 
 
 def test_found_again_in_another_tab_after_undo_in_a_copy_and_after_a_reload(front_end, root, vue):
-    if vue:
-        pytest.skip("NOT TESTED in Nodes 2.0: passes there alone, hangs after the tests in the classic rendering")
-    tuner = Tuner(front_end, root, VueNodes_Enabled=vue, Workflow_Persist=True)
+    keeps_tabs = {"VueNodes_Enabled": vue, "Workflow_Persist": True}
+    front_end.open_anew(**keeps_tabs)  # with nothing kept yet
+    tuner = Tuner(front_end, root, **keeps_tabs)
     tuner.load()
     fe, page = tuner.fe, tuner.page
     suggestions = page.locator(".pidkit-take:visible").all_inner_texts()

@@ -58,7 +58,6 @@ def test_from_the_template_browser(front_end, new_page, vue):
 
 def test_after_a_reload_of_the_page(front_end, new_page, workflow, empty_input):
     new_page(VueNodes_Enabled=True, Workflow_Persist=True)
-    front_end.js("() => localStorage.clear()")
     front_end.drop(workflow)
     front_end.wait_for_pictures("LoadImage")
     front_end.wait("name => Object.values(localStorage).some(text => text.includes(name))", NAME)  # it keeps a draft
