@@ -1,4 +1,4 @@
-"""The ComfyUI nodes. One file per node; a new node is one file and one entry in NODES."""
+"""The ComfyUI nodes. One file per node; a new node is one file and one entry in _NODES."""
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -14,6 +14,7 @@ from .example_pictures import offer_example_pictures
 from .latent_files import PiDKitLoadLatent, PiDKitSaveLatent
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
+from .plain import speaks_plainly
 from .prepare import PiDKitFinishImage, PiDKitPrepareImage
 from .regional_caption import PiDKitRegionalCaption
 from .rgb_latent import PiDKitRGBLatent
@@ -23,7 +24,7 @@ from .sigmas import PiDKitSigmas
 from .upscale import PiDKitUpscale
 from .upscale_picture import PiDKitUpscalePicture
 
-NODES: list[type[io.ComfyNode]] = [
+_NODES: list[type[io.ComfyNode]] = [
     PiDKitUpscale,
     PiDKitUpscalePicture,
     PiDKitLoader,
@@ -48,6 +49,7 @@ NODES: list[type[io.ComfyNode]] = [
     PiDKitSaveLatent,
     PiDKitLoadLatent,
 ]
+NODES = [speaks_plainly(node) for node in _NODES]
 
 
 class PiDKitExtension(ComfyExtension):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 import comfy.model_management
@@ -11,6 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from ..pid_core.conditioning import LATENT_NOISE, LQ, TRAINED_SIGMA, Decoder, prepare_lq
+from ..pid_core.log import log
 from .early_stop import NOISE_KEY, image_latent
 from .picture_size import CANVAS_KEY, picture_size
 from .pid_models import config_of
@@ -217,7 +217,7 @@ def describe(made: Conditioned) -> list[str]:
     if sigma > TRAINED_SIGMA:
         warnings.append(f"degrade_sigma {sigma:g} is above {TRAINED_SIGMA:g}, the most PiD was trained with")
     for line in warnings:
-        logging.warning(f"PiD: {line}")
+        log.warning(f"PiD: {line}")
     return [f"{lq.family.name} latent, {lq.width} x {lq.height} pixels", *warnings]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 
 import folder_paths
@@ -10,6 +9,7 @@ from aiohttp import web
 from server import PromptServer
 
 from ..pid_core.example_pictures import example_pictures, put_example_picture
+from ..pid_core.log import log
 
 ROUTE = "/pidkit/example_pictures"
 
@@ -32,7 +32,7 @@ def bring_those_of_prompt(data: object) -> object:
     _, failed = _bring(value for value in values if isinstance(value, str))
     for name, reason in failed.items():
         line = f"could not put {name} into ComfyUI's input folder ({reason}). Choose another picture in Load Image."
-        logging.warning(f"PiDKit: {line}")
+        log.warning(f"PiDKit: {line}")
     return data
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import folder_paths
 
+from ..pid_core.printable import printable
+from ..pid_core.tensor_files import Stamp
+
 OUTPUT = " [output]"  # ComfyUI's mark for a name in the output folder
 
 
@@ -20,17 +23,26 @@ def listed_files(output_folder: str, ending: str) -> list[str]:
 
 def resolve_file(name: str) -> str:
     """The path behind a name of `listed_files`. Raises FileNotFoundError."""
-    if not folder_paths.exists_annotated_filepath(name):
-        raise FileNotFoundError(f"no such file: {name}; press R to refresh the list")
-    return folder_paths.get_annotated_filepath(name)
+    path = _path(name)
+    if path is None:
+        raise FileNotFoundError(f"no such file: {printable(name)}; press R to refresh the list")
+    return path
 
 
-def file_stamp(name: str | None) -> tuple | None:
+def file_stamp(name: str | None) -> Stamp | None:
     """Changes when the file behind a name does: for fingerprint_inputs, which gets None for an input that is linked."""
-    if name is None or not folder_paths.exists_annotated_filepath(name):
+    path = None if name is None else _path(name)
+    return path and Stamp.of(path)
+
+
+def _path(name: str) -> str | None:
+    base, folder = folder_paths.annotated_filepath(name)
+    folder = os.path.abspath(folder or folder_paths.get_input_directory())
+    # ComfyUI v0.25 does not look whether a name that comes by a link leads out of the folder
+    inside = os.path.abspath(os.path.join(folder, base)).startswith(folder + os.sep)
+    if not inside or "\0" in name or not folder_paths.exists_annotated_filepath(name):
         return None
-    stat = os.stat(folder_paths.get_annotated_filepath(name))
-    return stat.st_mtime_ns, stat.st_size
+    return folder_paths.get_annotated_filepath(name)
 
 
 def new_file(prefix: str, ending: str) -> tuple[Path, dict[str, str]]:

@@ -10,7 +10,9 @@ from comfy_api.latest import io
 
 from ..pid_core import NANO_PATH
 from ..pid_core.assets import BUNDLED
+from ..pid_core.printable import printable
 from ..pid_core.schedule import SCHEDULES
+from ..pid_core.tensor_files import Stamp
 from .model import PiDKitModel, load_model
 from .obtain import MARK, fetch_options, generation, licence_input, marked_file, not_accepted, obtain
 from .pid_models import describe_steps
@@ -114,7 +116,7 @@ class PiDKitLoader(io.ComfyNode):
         if file is not None:
             return (generation(file),)
         path = _path(model_name)
-        return path and (path.stat().st_mtime_ns, path.stat().st_size)
+        return path and Stamp.of(path)
 
 
 def _describe(model: PiDKitModel) -> list[str]:
@@ -139,7 +141,9 @@ def _describe(model: PiDKitModel) -> list[str]:
 def _no_file(model_name: str) -> str:
     if model_name == BUNDLED:
         return f"no such file: {model_name}; install this pack again"
-    return f"no such file: {model_name}; put it into models/{FOLDER} and press R, or choose another model_name"
+    return (
+        f"no such file: {printable(model_name)}; put it into models/{FOLDER} and press R, or choose another model_name"
+    )
 
 
 def _path(model_name: str | None) -> Path | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import comfy.conds
@@ -25,7 +25,10 @@ from ..pid_core.cost import peak_bytes, trunk_bytes
 from ..pid_core.devices import without_float64
 from ..pid_core.guard import finite_or_repeat
 from ..pid_core.latents import wrong_channels
+from ..pid_core.log import log
 from ..pid_core.mirror import extend
+from ..pid_core.printable import printable
+from ..pid_core.tensor_files import Stamp
 from ..pid_core.windowed import crop_features
 from .latent_windows import LatentWindows
 from .network import ComfyPiDNetwork
@@ -37,6 +40,8 @@ from .sampling import outer_sample, sampling_for
 
 KEY = "pidkit"
 SUPPORTED_DTYPES = [torch.bfloat16, torch.float32]
+# Files up to this many bytes are read into memory at once: what becomes of them on the disk is then all the same.
+SMALL_FILE = 256_000_000
 # Networks up to this many parameters gain nothing from a shorter dtype.
 SMALL = 50_000_000
 # Whole float32 canvases alive during a network call: noise, latent image, x_t, and the prediction so far.
@@ -74,6 +79,7 @@ class PiDKitModel(BaseModel):
         self.config: PiDConfig = model_config.unet_config["config"]
         self.model_sampling = sampling_for(self.config)
         self.default_caption = default_caption
+        self.file: MappedFile | None = None  # None: all weights are in memory
         self.unpacked = 0  # quantised layers of the file that ComfyUI cannot run so
         self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
         self._is_held = False
@@ -110,7 +116,7 @@ class PiDKitModel(BaseModel):
         if default is None or (caption is not None and caption.shape[-1] == self.config.caption_width):
             return caption
         if caption is not None:
-            logging.info(
+            log.info(
                 f"PiD: the text is {caption.shape[-1]} wide, this checkpoint takes "
                 f"{self.config.caption_width}; its own caption is used instead"
             )
@@ -129,6 +135,8 @@ class PiDKitModel(BaseModel):
                 "a conditioning without text reached the PiD model, and its checkpoint has no caption: connect PiD "
                 "Caption to positive"
             )
+        if self.file is not None:
+            self.file.check()
         net = self.diffusion_model
         if net.compute_dtype != self.get_dtype_inference():
             net.compute_dtype = self.get_dtype_inference()
@@ -269,6 +277,8 @@ def check_canvas(
 def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
     """Wrapper around the loading of the model for a run: what the run needs beside its network calls is counted too."""
     base: PiDKitModel = patcher.model
+    if base.file is not None:
+        base.file.check()
     if len(noise_shape) != 4:
         raise ValueError(f"the canvas has shape {list(noise_shape)}: use the one that PiD Latent Conditioning gives")
     images, _, height, width = noise_shape
@@ -306,10 +316,29 @@ def load_model(
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL from a checkpoint file. Raises ValueError or FileNotFoundError in one line if it is none."""
-    checkpoint = read_checkpoint(path, family=family, schedule=schedule, dequantise=dequantise)
+    stamp = Stamp.of(path)
+    mapped = not comfy.utils.DISABLE_MMAP and stamp is not None and stamp.size > SMALL_FILE
+    checkpoint = read_checkpoint(path, family=family, schedule=schedule, dequantise=dequantise, mapped=mapped)
     patcher = wrap(checkpoint, dtype, disable_dynamic)
+    if mapped:
+        patcher.model.file = MappedFile(path, stamp)
     patcher.cached_patcher_init = (load_model, (path, dtype, family, schedule))
     return patcher
+
+
+class MappedFile(NamedTuple):
+    """The file that weights are read from while they are used. Reading where it was cut short ends the process."""
+
+    path: str
+    stamp: Stamp
+
+    def check(self) -> None:
+        """Raise ValueError in one line where the file is no longer the one that was loaded."""
+        if Stamp.of(self.path) != self.stamp:
+            raise ValueError(
+                f"{printable(Path(self.path).name)} was changed or removed since it was loaded, and its weights are "
+                "read while they are used: run again once the file is whole, so that it is loaded anew"
+            )
 
 
 def wrap(

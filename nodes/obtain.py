@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from ..pid_core.comfy_home import folder_for_new
 from ..pid_core.fetch import fetch, set_aside_if_damaged
 from ..pid_core.hub import FILES, HubFile, get_file, local_name
 from ..pid_core.licences import LICENCES, check_licences, licence_question
+from ..pid_core.log import log
+from ..pid_core.tensor_files import Stamp
 from .show import show_on_node
 
 MARK = "fetch: "  # before the names in a Combo that can be fetched; they stay in the list when the file is there
@@ -64,10 +65,7 @@ _seen: dict[str, tuple[tuple | None, int]] = {}  # name -> stamp of the file as 
 def _stamp(file: HubFile) -> tuple | None:
     name = local_choice(file)
     path = None if name is None else folder_paths.get_full_path(file.folder, name)
-    if path is None:
-        return None
-    stat = Path(path).stat()
-    return stat.st_mtime_ns, stat.st_size
+    return None if path is None else Stamp.of(path)
 
 
 def obtain(node: type[io.ComfyNode], files: Sequence[HubFile], accept: bool) -> list[str]:
@@ -104,7 +102,7 @@ def _is_here(node: type[io.ComfyNode], file: HubFile) -> bool:
 
 
 def _say(node: type[io.ComfyNode], line: str) -> None:
-    logging.warning(f"PiD: {line}")
+    log.warning(f"PiD: {line}")
     show_on_node(node, line)
 
 
@@ -112,7 +110,7 @@ def _fetch(node: type[io.ComfyNode], file: HubFile, which: str) -> None:
     licence = LICENCES[file.licence]
     # also where the switch came on with somebody else's workflow
     terms = f"under {licence.name} ({licence.summary}; {licence.page})"
-    logging.info(f"PiD: fetching {file.name} from {file.page}, {terms}")
+    log.info(f"PiD: fetching {file.name} from {file.page}, {terms}")
     bar = comfy.utils.ProgressBar(file.size or 1)
 
     def progress(done: int, total: int) -> None:

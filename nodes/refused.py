@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..pid_core.printable import quoted
+
 ABSENT = object()  # default of a link in validate_inputs: not connected. A connected one is None there
 
 
@@ -27,7 +29,9 @@ def refused(node: type[io.ComfyNode], **values) -> str | None:
 def _wrong(entry: io.Input, value) -> str | None:
     options = getattr(entry, "options", None)
     if options is not None and value not in options:
-        return f"{entry.id} is {value!r}, which is not in its list: choose another, or press R to refresh the list"
+        return (
+            f"{entry.id} is {quoted(value)}, which is not in its list: choose another, or press R to refresh the list"
+        )
     low, high = getattr(entry, "min", None), getattr(entry, "max", None)
     if (low is not None and value < low) or (high is not None and value > high):
         return f"{entry.id} is {value:g}, but must be from {low:g} to {high:g}"

@@ -6,6 +6,8 @@ from comfy_api.latest import io
 from comfy_execution.progress import get_progress_state
 from server import PromptServer
 
+from ..pid_core.errors import one_line
+
 _own: dict[str, list[str]] = {}  # what nodes of the running prompt wrote on themselves
 _prompt: str | None = None
 
@@ -24,7 +26,7 @@ def send_text(node_id: str | None, *lines: str) -> None:
     if not node_id:
         return
     graph = _running_graph()
-    _own[node_id] = [line for line in lines if line]
+    _own[node_id] = [one_line(line) for line in lines if line]
     family = [node_id]
     while (parent := graph.get_parent_node_id(family[0])) is not None:
         family.insert(0, parent)

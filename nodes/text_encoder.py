@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..pid_core.caption_cache import CaptionCache
 from ..pid_core.captions import CAPTION_LENGTH, Caption, caption_tokens, check_states
 from ..pid_core.fingerprint import fingerprint
 from ..pid_core.hub import get_file
+from ..pid_core.log import log
 from .obtain import local_choice
 
 CACHE_MB = "PIDKIT_CAPTION_CACHE_MB"  # environment variable; 0 turns the cache off
@@ -138,7 +138,7 @@ def warn_of_cut(cut: int) -> str:
     if not cut:
         return ""
     warning = f"the caption is too long: its last {cut} tokens are left out"
-    logging.warning(f"PiD Caption: {warning}")
+    log.warning(f"PiD Caption: {warning}")
     return warning
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..pid_core.cost import forward_flops, plan_flops
+from ..pid_core.log import log
 from ..pid_core.mirror import extend
 from ..pid_core.regions import region_of
 from ..pid_core.windowed import WindowRun, crop
@@ -172,9 +172,9 @@ class WindowHandler(ContextHandlerABC):
         expected = None if run is None else run.expected
         status = replace(status, expected=expected, warnings=(*status.warnings, *notes))
         self._show(status)
-        logging.info("PiD: %s", "; ".join(status.lines()))
+        log.info("PiD: %s", "; ".join(status.lines()))
         work, whole = plan_flops(plan, self.config), forward_flops(self.config, height, width)
-        logging.debug("PiD: %s a step, %s in one frame", _flop(work), _flop(whole))
+        log.debug("PiD: %s a step, %s in one frame", _flop(work), _flop(whole))
         return [batch * images, channels, *plan.size]
 
     def describe(self, patcher: ModelPatcher, plan: WindowPlan, images: int, batch: int | None = None) -> Status:
@@ -299,7 +299,7 @@ class WindowHandler(ContextHandlerABC):
             run.at_window(self._t, done, count)
 
     def _out_of_memory(self, line: str) -> None:
-        logging.warning("PiD context windows: %s", line)
+        log.warning("PiD context windows: %s", line)
         self._show(replace(self.status, warnings=(*self.status.warnings, line)))
 
     def _show(self, status: Status) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import re
 from pathlib import Path
 
 from .captions import Caption, check_states, read_caption, read_caption_about, write_caption
+from .log import log
 
 _OURS = re.compile(r"[0-9a-f]{40}\.safetensors(\.[0-9a-f]{8}\.part)?")
 
@@ -54,7 +54,7 @@ class CaptionCache:
                 write_caption(path, caption)
                 self._shrink(path)
             except OSError as error:
-                logging.warning(f"PiD: the caption is not kept in the cache: {error}")
+                log.warning(f"PiD: the caption is not kept in the cache: {error}")
 
     def _path(self, encoder: str, text: str) -> Path:
         key = hashlib.sha256(f"{encoder}\n{text}".encode(errors="surrogatepass")).hexdigest()

@@ -7,16 +7,17 @@ no mask.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from .files import replace_file
+from .printable import printable, quoted
+from .tensor_files import read_metadata, read_tensors
 
 CAPTION_LENGTH = 300  # tokens that reach PiD
 PAD = 0
@@ -67,6 +68,7 @@ def caption_tokens(encode: Callable[[str], list[int]], caption: str) -> tuple[li
     encode: text -> ids with BOS in front and no EOS. The length is that of TEMPLATE alone plus 298, for every caption.
     Control tokens spelled out in a caption are ordinary text here.
     """
+    check_text(caption)
     length = len(encode(TEMPLATE)) + CAPTION_LENGTH - 2
     ids = encode(TEMPLATE + caption)
     cut = max(len(ids) - length, 0)
@@ -90,8 +92,9 @@ def write_caption(path: Path, caption: Caption, dtype: str = "float32") -> None:
     dtype: "float32", "bfloat16" or "float16". Raises ValueError (unknown dtype, no caption) or OSError.
     """
     if dtype not in _DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(_DTYPES)}")
+        raise ValueError(f"dtype is {quoted(dtype)}; choose one of {', '.join(_DTYPES)}")
     check_states(caption.states)
+    check_text(caption.text)
     tensors = {_TENSOR: caption.states.detach().to("cpu", _DTYPES[dtype]).contiguous()}
     about = {"text": caption.text, "encoder": caption.encoder, "dtype": dtype, "cut": str(caption.cut)}
     replace_file(path, save(tensors, {"format": _FORMAT, "version": _VERSION} | about))
@@ -102,9 +105,12 @@ def read_caption(path: Path) -> Caption:
 
     Raises FileNotFoundError, or ValueError in one line for a file that is corrupt or no caption of ours.
     """
-    name = Path(path).name
-    about, states = _read(path, tensors=True)
-    if states is None or not states.is_floating_point():
+    path = Path(path)
+    # not mapped: the file may be rewritten while the tensor is in use
+    tensors, about = read_tensors(path, "caption", only=(_TENSOR,), mapped=False)
+    _check_about(path, about, tensors)
+    name, states = printable(path.name), tensors[_TENSOR]
+    if not states.is_floating_point():
         raise ValueError(f"{name} is no caption: write it with PiD Save Caption")
     states = states.float()
     try:
@@ -112,28 +118,31 @@ def read_caption(path: Path) -> Caption:
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     cut = about.get("cut", "")
-    return Caption(states, about.get("text", ""), about.get("encoder", ""), int(cut) if cut.isdecimal() else 0)
+    return Caption(
+        states, about.get("text", ""), about.get("encoder", ""), int(cut) if cut.isdecimal() and len(cut) < 9 else 0
+    )
 
 
 def read_caption_about(path: Path) -> dict[str, str]:
     """What a caption file says beside its states: text, encoder, dtype. Raises like `read_caption`."""
-    return _read(path, tensors=False)[0]
+    about, names = read_metadata(path, "caption")
+    _check_about(Path(path), about, names)
+    return about
 
 
-def _read(path: Path, tensors: bool) -> tuple[dict[str, str], Tensor | None]:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path.name}")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            about, names = file.metadata() or {}, set(file.keys())
-            # a clone: the file may be rewritten while the tensor is in use
-            states = file.get_tensor(_TENSOR).clone() if tensors and _TENSOR in names else None
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise ValueError(f"{path.name} cannot be read; it is truncated, corrupt or no caption ({reason})") from None
+def _check_about(path: Path, about: Mapping[str, str], names: Collection[str]) -> None:
+    name = printable(path.name)
     if about.get("format") != _FORMAT or _TENSOR not in names:
-        raise ValueError(f"{path.name} is no caption: write it with PiD Save Caption")
+        raise ValueError(f"{name} is no caption: write it with PiD Save Caption")
     if about.get("version") != _VERSION:
-        raise ValueError(f"{path.name} is a caption of version {about.get('version')}, this pack reads {_VERSION}")
-    return about, states
+        version = printable(about.get("version"))
+        raise ValueError(f"{name} is a caption of version {version}, this pack reads {_VERSION}")
+
+
+def check_text(text: str) -> None:
+    """Raise ValueError in one line for a text with halves of characters, which nothing can encode or write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = printable(text[error.start])
+        raise ValueError(f"the text holds half a character ({half}): type it again there") from None

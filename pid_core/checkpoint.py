@@ -6,16 +6,13 @@ prefix, and ComfyUI's own layout, which stores each pixel block's modulation as 
 
 from __future__ import annotations
 
+import contextlib
 import json
-import pickle
-import re
-import zipfile
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from .blocks import Attention
@@ -23,8 +20,10 @@ from .config import PREFIXES, PiDConfig, strip_prefix
 from .hints import AUX_HEAD, family_hint, field_hints
 from .latents import get_family
 from .network import PiDNetwork
+from .printable import printable, quoted
 from .quantised import Layers, formats_of, take_quantisation
 from .schedule import SCHEDULES
+from .tensor_files import SMALL, check_plain, find_not_finite, read_outline, read_tensors
 
 # Training-only tensors: PiD's auxiliary head, and what PixelDiT's own files hold besides.
 _LEFT_OVER = (AUX_HEAD, "pos_embed", "_repa_projector.")
@@ -117,43 +116,98 @@ def read_checkpoint(
     family: str | None = None,
     schedule: str | None = None,
     dequantise: Dequantise | None = None,
+    mapped: bool = True,
 ) -> Checkpoint:
     """Read and check a checkpoint without building the network.
 
-    Every tensor must be there, with the shape its neighbours imply, and none besides; only training-only tensors are
-    ignored. family and schedule say what the file cannot; None takes what its metadata or else its name tells.
-    Quantised weights stay as they are, except where `dequantise` is needed to join two of them.
+    Every tensor must be there, with the shape its neighbours imply and finite values, and none besides; only
+    training-only tensors are ignored. family and schedule say what the file cannot; None takes what its metadata or
+    else its name tells. Quantised weights stay as they are, except where `dequantise` is needed to join two of them.
+    mapped: weights stay on the disk until they are used (tensor_files.py).
     Raises ValueError or FileNotFoundError with one line otherwise.
     """
     path = None if isinstance(source, Mapping) else Path(source)
-    state_dict, metadata = (dict(source), {}) if path is None else _read_file(path)
-    try:
-        hints = field_hints((k for k in state_dict if isinstance(k, str)), path)
-        layers = take_quantisation(state_dict, metadata)
-        _dequantise_halves(state_dict, layers, dequantise)
-        state_dict = bare_layout(state_dict)
-        layers = {_bare_name(layer, state_dict): side for layer, side in layers.items()}
-        caption, stored = (state_dict.pop(key, None) for key in (CAPTION_KEY, CONFIG_KEY))
-        if stored is not None:
-            metadata = {CONFIG_KEY: _config_text(stored)} | dict(metadata)
-        config = _config_of(state_dict, metadata, hints)
-        if config.family == "rgb" and CONFIG_KEY not in metadata:
+    state_dict, metadata = (dict(source), {}) if path is None else read_tensors(path, mapped=mapped)
+    with _named(path):
+        _check_flat(state_dict)
+        check_plain(state_dict)
+        checkpoint = _checkpoint_of(state_dict, metadata, path, family, schedule, dequantise)
+        broken = find_not_finite(_all_tensors(checkpoint))
+        if broken is not None:
             raise ValueError(
-                "it takes rgb latents but says nothing of what its output means: its entry pid_config was lost when "
-                "another tool saved it; use the original file"
+                f"its tensor {printable(broken)} holds NaN or infinite values, so it can draw nothing: it was damaged "
+                "when it was trained, merged or converted; use another file"
             )
-        if family is not None:
-            config = _with_family(config, family)
-        elif config.family is None:
-            config = replace(config, family=family_hint(config.latent_channels, path))
-        if schedule is not None:
-            config = _with_schedule(config, schedule)
-        _check_tensors(state_dict, config, layers)
-        if caption is not None:
-            caption = _check_caption(caption, config)
+    return checkpoint
+
+
+def examine_checkpoint(path: str | Path) -> PiDConfig:
+    """The configuration of a checkpoint file, which is checked as `read_checkpoint` does, but for its values."""
+    path = Path(path)
+    state_dict, metadata = read_outline(path)
+    with _named(path):
+        _check_flat(state_dict)
+        return _checkpoint_of(state_dict, metadata, path, None, None, lambda weight, side: weight.float()).config
+
+
+@contextlib.contextmanager
+def _named(path: Path | None) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
-        raise ValueError(f"{'the state dict' if path is None else path.name}: {error}") from None
+        raise ValueError(f"{'the state dict' if path is None else printable(path.name)}: {error}") from None
+
+
+def _checkpoint_of(
+    state_dict: dict[str, Tensor],
+    metadata: Mapping[str, str],
+    path: Path | None,
+    family: str | None,
+    schedule: str | None,
+    dequantise: Dequantise | None,
+) -> Checkpoint:
+    hints = field_hints(state_dict, path)
+    layers = take_quantisation(state_dict, metadata)
+    _dequantise_halves(state_dict, layers, dequantise)
+    state_dict = bare_layout(state_dict)
+    layers = {_bare_name(layer, state_dict): side for layer, side in layers.items()}
+    caption, stored = (state_dict.pop(key, None) for key in (CAPTION_KEY, CONFIG_KEY))
+    if stored is not None:
+        metadata = {CONFIG_KEY: _config_text(stored)} | dict(metadata)
+    config = _config_of(state_dict, metadata, hints)
+    if config.family == "rgb" and CONFIG_KEY not in metadata:
+        raise ValueError(
+            "it takes rgb latents but says nothing of what its output means: its entry pid_config was lost when "
+            "another tool saved it; use the original file"
+        )
+    if family is not None:
+        config = _with_family(config, family)
+    elif config.family is None:
+        config = replace(config, family=family_hint(config.latent_channels, path))
+    if schedule is not None:
+        config = _with_schedule(config, schedule)
+    _check_tensors(state_dict, config, layers)
+    if caption is not None:
+        caption = _check_caption(caption, config)
     return Checkpoint(state_dict, config, caption, layers)
+
+
+def _all_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    tensors = dict(checkpoint.state_dict)
+    for layer, side in checkpoint.quantised.items():
+        tensors |= {f"{layer}.{leaf}": tensor for leaf, tensor in side.items()}
+    return tensors if checkpoint.default_caption is None else tensors | {CAPTION_KEY: checkpoint.default_caption}
+
+
+def _check_flat(state_dict: Mapping) -> None:
+    if not state_dict:
+        raise ValueError("it holds no tensors")
+    odd = next((k for k, v in state_dict.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
+    if odd is not None:
+        named = quoted(odd) if isinstance(odd, str | int) else f"of the kind {type(odd).__name__}"
+        raise ValueError(
+            f"it is no flat list of tensors (entry {named} is none): a training checkpoint must be converted first"
+        )
 
 
 def bare_layout(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -161,13 +215,7 @@ def bare_layout(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Returns a new dict of the same tensors. Raises ValueError where it is no flat dict of tensors.
     """
-    if not state_dict:
-        raise ValueError("it holds no tensors")
-    odd = next((k for k, v in state_dict.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
-    if odd is not None:
-        raise ValueError(
-            f"it is no flat list of tensors (entry {odd!r} is none): a training checkpoint must be converted first"
-        )
+    _check_flat(state_dict)
     beside = {k: v for k, v in state_dict.items() if k in (CAPTION_KEY, CONFIG_KEY)}
     weights = {k: v for k, v in state_dict.items() if k not in beside}
     bare = {k: v for k, v in strip_prefix(weights).items() if not k.startswith(_LEFT_OVER)}
@@ -180,8 +228,10 @@ def config_tensor(config: PiDConfig) -> Tensor:
 
 
 def _config_text(stored: Tensor) -> str:
-    if stored.dtype != torch.uint8 or stored.ndim != 1:
-        raise ValueError(f"its {CONFIG_KEY} is {stored.dtype} {list(stored.shape)}, JSON as uint8 [n] is needed")
+    if stored.dtype != torch.uint8 or stored.ndim != 1 or stored.numel() > SMALL:
+        raise ValueError(
+            f"its {CONFIG_KEY} is {stored.dtype} {list(stored.shape)}, JSON as uint8 [n], n up to {SMALL}, is needed"
+        )
     return bytes(stored.tolist()).decode(errors="replace")
 
 
@@ -189,7 +239,7 @@ def _dequantise_halves(state_dict: dict[str, Tensor], layers: Layers, dequantise
     """The halves of ComfyUI's split modulation have scales of their own, so they are joined as plain numbers."""
     for layer in [name for name in layers if name.rpartition(".")[2].startswith("adaLN_modulation_m")]:
         if dequantise is None:
-            raise ValueError(f"its weights are quantised ({layer}): ComfyUI runs such files (PiD Loader)")
+            raise ValueError(f"its weights are quantised ({printable(layer)}): ComfyUI runs such files (PiD Loader)")
         state_dict[f"{layer}.weight"] = dequantise(state_dict[f"{layer}.weight"], layers.pop(layer))
 
 
@@ -206,14 +256,19 @@ def _join_modulation(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         width = state_dict.get("pixel_embedder.proj.weight")
         if other not in state_dict or width is None or joined in state_dict:
             continue  # the check of names reports what is missing
-        halves, rows = [state_dict[name], state_dict[other]], 3 * width.shape[0]
-        if halves[0].shape != halves[1].shape or not halves[0].ndim or halves[0].shape[0] % rows:
+        halves, rows = [state_dict[name], state_dict[other]], 3 * (width.shape[0] if width.ndim else 0)
+        dtype = halves[0].dtype
+        same = halves[0].shape == halves[1].shape and halves[0].dtype == halves[1].dtype
+        if not (same and halves[0].ndim and halves[0].numel() and rows) or halves[0].shape[0] % rows:
             raise ValueError(
-                f"{name} {list(halves[0].shape)} and its _mlp half {list(halves[1].shape)} cannot be joined: both need "
-                f"the same shape, with a multiple of {rows} rows"
+                f"{printable(name)} {list(halves[0].shape)} and its _mlp half {list(halves[1].shape)} cannot be "
+                f"joined: both need the same shape and dtype, with a multiple of {rows} rows"
             )
         del state_dict[name], state_dict[other]
-        state_dict[joined] = torch.cat([h.unflatten(0, (-1, rows)) for h in halves], dim=1).flatten(0, 1)
+        if halves[0].dtype.itemsize == 1:  # float8 takes no part in such operations
+            halves = [half.contiguous().view(torch.uint8) for half in halves]
+        whole = torch.cat([half.unflatten(0, (-1, rows)) for half in halves], dim=1).flatten(0, 1)
+        state_dict[joined] = whole.view(dtype)
     return state_dict
 
 
@@ -223,15 +278,15 @@ def _config_of(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str], hi
     inside = next((k for k in state_dict if ".lq_proj." in k), None)
     if kind != _LORA and not latent_branch and inside:
         raise ValueError(
-            f"its tensor names have several prefixes or an unknown one ({inside}); a training checkpoint must be "
-            "converted first: keep one set of weights, with the prefix net. or none"
+            f"its tensor names have several prefixes or an unknown one ({printable(inside)}); a training checkpoint "
+            "must be converted first: keep one set of weights, with the prefix net. or none"
         )
     if kind == _LORA or not (latent_branch or state_dict.keys() >= _PIXELDIT):
         raise ValueError(
             f"this is no PiD checkpoint, it seems to be {kind}: choose another file"
             if kind
             else "this is no PiD checkpoint: it has no lq_proj tensors (first names: "
-            + ", ".join(list(state_dict)[:3])
+            + ", ".join(printable(name) for name in list(state_dict)[:3])
             + "): choose another file"
         )
     return PiDConfig.from_state_dict(state_dict, metadata, hints)
@@ -260,7 +315,7 @@ def _with_family(config: PiDConfig, family: str) -> PiDConfig:
 
 def _with_schedule(config: PiDConfig, schedule: str) -> PiDConfig:
     if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}")
+        raise ValueError(f"unknown schedule {quoted(schedule)}; choose one of {', '.join(SCHEDULES)}")
     if schedule == "distilled" and not config.has_latent:
         raise ValueError("this checkpoint is PixelDiT, which has no distilled form: leave schedule on auto")
     return replace(config, schedule=schedule)
@@ -279,7 +334,7 @@ def _check_tensors(state_dict: Mapping[str, Tensor], config: PiDConfig, layers: 
     plain = [k for k in expected if k in state_dict and k.removesuffix(".weight") not in layers]
     integers = [f"{k} is {state_dict[k].dtype}" for k in plain if not state_dict[k].is_floating_point()]
     problems = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        f"{len(names)} {what} ({', '.join(map(printable, names[:3]))}{', ...' if len(names) > 3 else ''})"
         for what, names in (
             ("missing tensors", missing),
             ("unexpected tensors", unexpected),
@@ -295,46 +350,10 @@ def _check_tensors(state_dict: Mapping[str, Tensor], config: PiDConfig, layers: 
 def _check_caption(caption: Tensor, config: PiDConfig) -> Tensor:
     if caption.ndim == 2:
         caption = caption[None]
-    if caption.ndim != 3 or caption.shape[0] != 1 or caption.shape[-1] != config.caption_width:
+    right = caption.ndim == 3 and caption.shape[0] == 1 and caption.shape[-1] == config.caption_width
+    if not right or not caption.shape[1] or not caption.is_floating_point():
         raise ValueError(
-            f"its {CAPTION_KEY} has shape {list(caption.shape)}, [tokens, {config.caption_width}] is needed"
+            f"its {CAPTION_KEY} has shape {list(caption.shape)} and {caption.dtype}, [tokens, {config.caption_width}] "
+            "of floating-point numbers is needed"
         )
     return caption
-
-
-def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    size = path.stat().st_size
-    try:
-        if _is_safetensors(path):
-            with safe_open(path, framework="pt", device="cpu") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        state_dict = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except MemoryError:
-        raise
-    except Exception as error:  # unpickling bytes that are no pickle raises nearly anything
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if code:
-            raise ValueError(
-                f"{path.name} is not loaded: it is a pickle that holds {code[1]} besides tensors, and such files can "
-                "run code; convert it to .safetensors where you trust it"
-            ) from None
-        reason = type(error).__name__
-        if str(error) and not isinstance(error, pickle.UnpicklingError):
-            reason += f": {str(error).splitlines()[0][:160]}"
-        raise ValueError(
-            f"{path.name} ({size:,} bytes) cannot be read; it is truncated, corrupt or no checkpoint: fetch it again "
-            f"({reason})"
-        ) from None
-    if not isinstance(state_dict, dict):
-        raise ValueError(f"{path.name} holds a {type(state_dict).__name__}, not a dictionary of tensors")
-    return state_dict, {}
-
-
-def _is_safetensors(path: Path) -> bool:
-    """By name, or by content: eight bytes of length, then JSON."""
-    if path.suffix.lower() in (".safetensors", ".sft"):
-        return True
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"

@@ -103,6 +103,7 @@ def model_files(folders: list[Path]) -> list[tuple[str, Path]]:
         for root, _, names in os.walk(folder, followlinks=True):
             for name in sorted(names):
                 path = Path(root) / name
-                if path.suffix.lower() in ENDINGS:
+                # no pipe or device: reading one may never end
+                if path.suffix.lower() in ENDINGS and path.is_file():
                     found.setdefault(path.relative_to(folder).as_posix(), path)
     return sorted(found.items())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from .entries import read_object
 from .latents import families_with, get_family
+from .printable import printable, quoted
 from .schedule import DISTILLED_SIGMAS, SCHEDULES
 
 PREFIXES = ("net.", "core.", "model.diffusion_model.", "diffusion_model.")  # of tensor names, by who wrote the file
@@ -50,6 +51,21 @@ _CHOICES = {
     "gate": ("channel", "token"),
     "prediction": ("velocity", "x0"),
     "schedule": SCHEDULES,
+}
+
+
+LARGEST = 1_000_000  # of any size that has no bound of its own here
+_MOST = {
+    "patch_depth": 128,
+    "pixel_depth": 128,
+    "lq_res_blocks": 128,
+    "patch_size": 256,
+    "in_channels": 3,
+    "latent_down": 64,
+    "latent_unpack": 16,
+    "sr_scale": 64,
+    "rope_theta": 1e9,
+    "text_rope_theta": 1e9,
 }
 
 
@@ -109,7 +125,10 @@ class PiDConfig:
             value = getattr(self, field.name)
             may_be_zero = field.name in ("lq_res_blocks", "latent_channels")
             if type(field.default) in (int, float) and not (0 < value < math.inf or (may_be_zero and value == 0)):
-                raise ValueError(f"the network's {field.name} is {value}, a positive number is needed")
+                raise ValueError(f"the network's {field.name} is {printable(value)}, a positive number is needed")
+            most = _MOST.get(field.name, LARGEST)
+            if type(field.default) in (int, float) and value > most:
+                raise ValueError(f"the network's {field.name} is {printable(value)}, more than {most:g} is no PiD's")
         for width, heads in (("hidden_size", "num_heads"), ("pixel_attn_size", "pixel_num_heads")):
             if getattr(self, width) % (4 * getattr(self, heads)):  # RoPE turns pairs, for two axes
                 raise ValueError(
@@ -201,7 +220,8 @@ class PiDConfig:
         for name in _SHAPE_FIELDS & told.keys():
             if told[name] != sizes[name]:
                 raise ValueError(
-                    f"the metadata entry pid_config says {name} = {told[name]}, the tensors say {sizes[name]}"
+                    f"the metadata entry pid_config says {name} = {printable(told[name])}, the tensors say "
+                    f"{sizes[name]}"
                 )
         if not sizes["latent_channels"]:
             if told.get("latent_channels", 0):
@@ -290,7 +310,7 @@ def _sizes_from_shapes(state_dict: Mapping) -> dict:
 
     def count(prefix: str, start: int = 0) -> int:
         numbers = {k[len(prefix) :].split(".")[0] for k in state_dict if k.startswith(prefix)}
-        return len([n for n in numbers if n.isdecimal() and int(n) >= start])
+        return len([n for n in numbers if n.isdecimal() and len(n) < 9 and int(n) >= start])
 
     hidden, patch_inputs = shape("s_embedder.proj.weight")
     pixel_hidden, in_channels = shape("pixel_embedder.proj.weight")
@@ -344,12 +364,8 @@ def _read_metadata(metadata: Mapping[str, str] | None) -> dict:
     text = (metadata or {}).get("pid_config")
     if text is None:
         return {}
-    try:
-        entries = json.loads(text) if isinstance(text, str) else dict(text)
-        if not isinstance(entries, dict):
-            raise ValueError("not a JSON object")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the checkpoint's metadata entry pid_config cannot be read: {error}") from None
+    what = "the checkpoint's metadata entry pid_config"
+    entries = read_object(text, what) if isinstance(text, str) else dict(text)
     if entries.get("rope_ref_w", entries.get("rope_ref_h")) != entries.get("rope_ref_h", entries.get("rope_ref_w")):
         raise ValueError("the metadata entry pid_config has different rope_ref_h and rope_ref_w: not supported")
     kinds = {f.name: type(f.default) for f in fields(PiDConfig)}
@@ -359,7 +375,7 @@ def _read_metadata(metadata: Mapping[str, str] | None) -> dict:
             continue
         name = _REFERENCE_NAMES.get(key, key)
         if name not in kinds:
-            raise ValueError(f"the metadata entry pid_config has an unknown key {key!r}")
+            raise ValueError(f"the metadata entry pid_config has an unknown key {quoted(key)}")
         if name == "family" and value is None:
             continue
         told[name] = _told_value(key, name, value, kinds[name])
@@ -372,11 +388,15 @@ def _told_value(key: str, name: str, value, kind: type):
         value = int(value)
     right = isinstance(value, {float: (int, float), int: int, bool: bool}.get(kind, str))
     if not right or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"the metadata entry pid_config has {key} = {value!r}, {needed} is needed")
+        raise ValueError(f"the metadata entry pid_config has {printable(key)} = {quoted(value)}, {needed} is needed")
+    if kind in (int, float) and 1e12 < abs(value) < math.inf:
+        raise ValueError(f"the metadata entry pid_config has {key} = {quoted(value)}, which is no size")
     if name == "family":
         return get_family(value).name
     if name == "gate":
         value = _REFERENCE_GATES.get(value, value)
     if name in _CHOICES and value not in _CHOICES[name]:
-        raise ValueError(f"the metadata entry pid_config has {key} = {value!r}; known: {', '.join(_CHOICES[name])}")
+        raise ValueError(
+            f"the metadata entry pid_config has {key} = {quoted(value)}; known: {', '.join(_CHOICES[name])}"
+        )
     return kind(value)

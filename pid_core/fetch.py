@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import logging
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from typing import NamedTuple
 from .errors import prints_bare
 from .hub import NVIDIA, HubFile
 from .intact import BEGINNING, damage, wrong_beginning
+from .log import log
 from .printable import printable
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -34,7 +34,6 @@ LOOK = 0.5  # seconds between two reports of progress
 SPARE = 200_000_000  # bytes left free on the disk
 BLOCK = 1 << 16  # bytes
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LOG = logging.getLogger(__name__)
 
 
 @prints_bare
@@ -48,7 +47,7 @@ def fetch(
     *,
     progress: Progress | None = None,
     endpoint: str | None = None,
-    say: Callable[[str], None] = _LOG.warning,
+    say: Callable[[str], None] = log.warning,
 ) -> Path:
     """Download `file` into `folder` and return its path; a file that is there already, and readable, stays as it is.
 

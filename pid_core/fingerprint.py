@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from stat import S_ISREG
 
 from torch import Tensor
 
+from .printable import printable
+from .tensor_files import LARGEST_HEADER, MOST_TENSORS
+
 SAMPLE = 4096
 BLOCKS = 256
-_HEADER_LIMIT = 100_000_000  # as in safetensors itself
 
 _known: dict[tuple, str] = {}
 
@@ -26,6 +29,8 @@ def fingerprint(path: str | Path) -> str:
     """
     path = Path(path)
     stat = path.stat()
+    if not S_ISREG(stat.st_mode):
+        raise OSError(f"{printable(path.name)} is no file")
     key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
     if key not in _known:
         with path.open("rb") as file:
@@ -47,14 +52,14 @@ def digest(tensor: Tensor) -> str:
 
 def _sample_starts(file, size: int, digest) -> list[int]:
     length = int.from_bytes(file.read(8), "little")
-    if 8 + length <= size and length <= _HEADER_LIMIT:
+    if 8 + length <= size and length <= LARGEST_HEADER:
         header = file.read(length)
         try:
             entries = json.loads(header)
             starts = sorted(8 + length + e["data_offsets"][0] for k, e in entries.items() if k != "__metadata__")
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-            pass
-        else:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            starts = []
+        if 0 < len(starts) <= MOST_TENSORS and all(type(start) is int and 0 <= start <= size for start in starts):
             digest.update(header)
             return starts
     return sorted({block * max(size - SAMPLE, 0) // (BLOCKS - 1) for block in range(BLOCKS)})

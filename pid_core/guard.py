@@ -5,7 +5,6 @@ Short dtypes overflow on some GPUs and some attention kernels fail on some shape
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import prints_bare
+from .log import log
 
 
 @prints_bare
@@ -43,7 +43,7 @@ def finite_or_repeat(net: nn.Module, run: Callable[[], Tensor], what: str, **inp
         if not all_finite(tensor):
             raise NonFiniteError(f"{what}: {name} holds NaN or infinite values; the step that made it failed")
     used = net.numerics()
-    logging.getLogger(__name__).warning(
+    log.warning(
         f"PiD: {what} gave NaN or infinite values in {used}; it is repeated in float32 with PyTorch's attention"
     )
     with net.in_float32():

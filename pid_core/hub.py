@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from .printable import LONGEST, quoted
+
 NVIDIA, COMFY = "nvidia/PiD", "Comfy-Org/PixelDiT"
 
 
@@ -232,9 +234,10 @@ def get_file(name: str) -> HubFile:
         if file.name == name:
             return file
     names = [file.name for file in FILES]
-    near = [n for n in names if name and name.lower() in n.lower()][:4] or difflib.get_close_matches(name, names, 3)
+    near = [n for n in names if name and name.lower() in n.lower()][:4]
+    near = near or difflib.get_close_matches(name[:LONGEST], names, 3)
     hint = f"; did you mean {', '.join(near)}?" if near else "; `python -m pid_core fetch --list` shows all"
-    raise ValueError(f"{name!r} is no file this pack knows{hint}")
+    raise ValueError(f"{quoted(name)} is no file this pack knows{hint}")
 
 
 def known_file(local_name: str) -> HubFile | None:

@@ -8,16 +8,15 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from .assets import BUNDLED
-from .checkpoint import read_checkpoint
+from .checkpoint import examine_checkpoint
 from .comfy_home import model_files, model_folders
 from .example_pictures import example_pictures
 from .hub import get_file, known_file, local_name
+from .printable import printable
+from .tensor_files import SAFETENSORS, read_shapes
 
 WORKFLOWS = Path(__file__).parent.parent / "example_workflows" / "api"
-LARGEST_PICKLE = 8_000_000_000  # bytes
 # The inputs in which loaders take a file's name, by how they begin.
 _FOLDER_OF_INPUT = {
     "model_name": "diffusion_models",
@@ -30,6 +29,7 @@ _FOLDER_OF_INPUT = {
 _FETCH_MARK = "fetch: "
 _PICTURE_NODES = ("LoadImage", "LoadImageMask")
 GEMMA_WIDTH = 2304
+LARGEST_PICKLE = 8_000_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,11 @@ def find_models(comfyui: Path) -> list[Found]:
     found = []
     for folder, reader in readers.items():
         for name, path in model_files(folders[folder]):
-            seen = reader(name, path)
+            try:
+                seen = reader(name, path)
+            except Exception as error:  # whatever it is, one file never stops the report
+                reason = printable((str(error).splitlines() or [""])[0])
+                seen = f"cannot be looked at ({type(error).__name__}: {reason})", False
             if seen is not None:
                 found.append(Found(folder, name, *seen))
     return found
@@ -129,16 +133,14 @@ def _checkpoint(name: str, path: Path) -> tuple[str, bool] | None:
         # PyTorch's zip files are mapped; what is older, or larger than any PiD, would be read whole
         if path.stat().st_size > LARGEST_PICKLE or not zipfile.is_zipfile(path):
             return None
-    elif path.suffix.lower() not in (".safetensors", ".sft"):
+    elif path.suffix.lower() not in SAFETENSORS:
         return None
     try:
-        config = read_checkpoint(path).config
-    except ValueError as error:
+        config = examine_checkpoint(path)
+    except (ValueError, OSError) as error:
         # a file whose name says PiD and that does not load is worth a line; others are none of our business
         known = known_file(name) is not None and known_file(name).licence == "NSCLv1"
         return (str(error), False) if known else None
-    except OSError:
-        return None
     steps = "4 steps" if config.schedule == "distilled" else "25 steps, undistilled"
     if not config.has_latent:
         return "PixelDiT, text to image", True
@@ -149,8 +151,8 @@ def _text_encoder(name: str, path: Path) -> tuple[str, bool] | None:
     shapes = _shapes(path)
     if shapes is None or "model.layers.0.post_feedforward_layernorm.weight" not in shapes:
         return None
-    width = shapes.get("model.embed_tokens.weight", [0, 0])[-1]
-    if width != GEMMA_WIDTH or "model.layers.0.self_attn.q_norm.weight" in shapes:
+    width = shapes.get("model.embed_tokens.weight", ())[-1:]
+    if width != (GEMMA_WIDTH,) or "model.layers.0.self_attn.q_norm.weight" in shapes:
         return None  # Gemma 3, or another size
     if "spiece_model" not in shapes:
         return "Gemma-2-2b without its tokenizer: CLIPLoader needs the file from Comfy-Org/PixelDiT", False
@@ -165,17 +167,16 @@ def _vae(name: str, path: Path) -> tuple[str, bool] | None:
     if shapes is None:
         return None
     if "decoder.conv1.weight" in shapes:
-        return ("VAE, qwenimage", True) if shapes["decoder.conv1.weight"][1] == 16 else None
-    channels = shapes.get("decoder.conv_in.weight", [0, 0])[1]
+        return ("VAE, qwenimage", True) if shapes["decoder.conv1.weight"][1:2] == (16,) else None
+    channels = sum(shapes.get("decoder.conv_in.weight", ())[1:2])
     families = {4: "sdxl (or SD 1)", 16: "flux or sd3", 32: "flux2"}
     return (f"VAE, {families[channels]}", True) if channels in families else None
 
 
-def _shapes(path: Path) -> dict[str, list[int]] | None:
-    if path.suffix.lower() not in (".safetensors", ".sft"):
+def _shapes(path: Path) -> dict[str, tuple[int, ...]] | None:
+    if path.suffix.lower() not in SAFETENSORS:
         return None
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError):
+        return read_shapes(path)
+    except (ValueError, OSError):
         return None

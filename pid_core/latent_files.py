@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .entries import read_object
 from .files import replace_file
 from .latents import check_latent, get_family
+from .printable import printable, quoted
+from .tensor_files import read_tensors
 
 _TENSOR, _MARK = "latent_tensor", "latent_format_version_0"
 _OLD_SCALE = 0.18215  # ComfyUI's first files hold scaled latents and no mark
@@ -58,38 +59,38 @@ def read_latent(path: Path) -> SavedLatent:
     Raises FileNotFoundError, or ValueError in one line for a file that is corrupt or no latent.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path.name}")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names, metadata = set(file.keys()), file.metadata() or {}
-            samples = file.get_tensor(_TENSOR).float() if _TENSOR in names else None
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise ValueError(f"{path.name} cannot be read; it is truncated, corrupt or no latent ({reason})") from None
+    tensors, metadata = read_tensors(path, "latent", only=(_TENSOR, _MARK), mapped=False)
+    name, samples = printable(path.name), tensors.get(_TENSOR)
     if samples is None:
-        raise ValueError(f"{path.name} is no latent: it has no tensor {_TENSOR}")
-    if _MARK not in names:
+        raise ValueError(f"{name} is no latent: it has no tensor {_TENSOR}")
+    if not samples.is_floating_point():
+        raise ValueError(f"{name} is no latent: its {_TENSOR} is {samples.dtype}, not floating-point numbers")
+    samples = samples.float()
+    if _MARK not in tensors:
         samples = samples / _OLD_SCALE
     try:
         check_latent(samples, samples.shape[1] if samples.ndim > 1 else 0)
         family, sigma, size = _read_about(metadata.get(_ENTRY), samples)
     except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
-    return SavedLatent(samples.clone(), family, sigma, size)
+        raise ValueError(f"{name}: {error}") from None
+    return SavedLatent(samples, family, sigma, size)
 
 
 def _read_about(text: str | None, samples: Tensor) -> tuple[str | None, float, tuple[int, int] | None]:
     if text is None:
         return None, 0.0, None
     channels = samples.shape[1]
-    try:
-        about = json.loads(text)
-        family, sigma = about.get("family"), float(about.get("degrade_sigma", 0.0))
-        size = tuple(int(side) for side in about.get("picture_size", ())) or None
-    except (ValueError, TypeError, AttributeError):
-        raise ValueError(f"its entry {_ENTRY} cannot be read: {text[:80]!r}") from None
+    about = read_object(text, f"its entry {_ENTRY}")
+    family, sigma = about.get("family"), about.get("degrade_sigma", 0.0)
+    size = about.get("picture_size") or None
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float):
+        raise ValueError(f"its degrade_sigma is {quoted(sigma)}, a number is needed")
+    if size is not None and not (isinstance(size, list) and all(type(side) is int for side in size)):
+        raise ValueError(f"its picture_size is {quoted(size)}, [height, width] is needed")
     _check_sigma(sigma)
+    if family is not None:
+        get_family(family)
+    sigma, size = float(sigma), None if size is None else tuple(size)
     if family is not None and get_family(family).channels != channels:
         raise ValueError(f"it says {family}, whose latents have {get_family(family).channels} channels, not {channels}")
     if size is not None:
@@ -98,10 +99,12 @@ def _read_about(text: str | None, samples: Tensor) -> tuple[str | None, float, t
             0 <= cells * down - side < down for cells, side in zip(samples.shape[-2:], size, strict=True)
         )
         if not padded:
-            raise ValueError(f"it says a picture of {size}, which its latent {list(samples.shape)} does not hold")
+            raise ValueError(
+                f"it says a picture of {quoted(size)}, which its latent {list(samples.shape)} does not hold"
+            )
     return family, sigma, size
 
 
 def _check_sigma(sigma: float) -> None:
-    if not (math.isfinite(sigma) and 0 <= sigma <= 1):
-        raise ValueError(f"degrade_sigma must be between 0 and 1, got {sigma}")
+    if not 0 <= sigma <= 1:
+        raise ValueError(f"degrade_sigma must be between 0 and 1, got {printable(sigma)}")

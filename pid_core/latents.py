@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .devices import to_device
+from .printable import quoted
 
 # Per-channel statistics of the Wan 2.1 / Qwen-Image VAE.
 _QWEN_MEAN = (
@@ -87,8 +88,8 @@ def families_with(channels: int) -> list[LatentFamily]:
 
 def get_family(name: str) -> LatentFamily:
     """The row for a family or alias. Raises ValueError naming the known ones."""
-    if name not in LATENT_FAMILIES:
-        raise ValueError(f"unknown latent family {name!r}; choose one of {', '.join(LATENT_FAMILIES)}")
+    if not isinstance(name, str) or name not in LATENT_FAMILIES:
+        raise ValueError(f"unknown latent family {quoted(name)}; choose one of {', '.join(LATENT_FAMILIES)}")
     return LATENT_FAMILIES[name]
 
 
@@ -120,7 +121,7 @@ def sigma_per_image(sigma: float | Sequence[float] | Tensor, batch: int, device:
     try:
         values = to_device(torch.as_tensor(sigma), device).reshape(-1)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"degrade_sigma must be a number, or one number per image, got {sigma!r}"[:200]) from None
+        raise ValueError(f"degrade_sigma must be a number, or one number per image, got {quoted(sigma)}") from None
     if values.numel() not in (1, batch):
         raise ValueError(
             f"degrade_sigma has {values.numel()} values for {batch} images: give one number, or one per image"

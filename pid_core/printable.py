@@ -20,3 +20,11 @@ def printable(value: object, longest: int = LONGEST) -> str:
         for letter in text[: longest + 1]
     )
     return shown if len(shown) <= longest and len(text) <= longest else shown[: longest - 3] + "..."
+
+
+def quoted(value: object, longest: int = LONGEST) -> str:
+    """As `printable`, for a value of any kind: texts stand in quotes."""
+    try:
+        return printable(repr(value), longest)
+    except Exception:  # nested too deeply, or a number of too many digits
+        return f"<{type(value).__name__}>"

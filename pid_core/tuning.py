@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .printable import quoted
+
 ID_LENGTH = 16
 
 
@@ -37,7 +39,7 @@ def parse_numbers(text: str | float | Sequence[float], name: str = "sigmas") -> 
     except (TypeError, ValueError):
         numbers = [math.nan]
     if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{name} must be numbers with commas between, such as 0.1, 0.5; got {str(text)[:80]!r}")
+        raise ValueError(f"{name} must be numbers with commas between, such as 0.1, 0.5; got {quoted(text)}")
     return numbers
 
 
