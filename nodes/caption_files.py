@@ -6,8 +6,8 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..pid_core.captions import Caption, read_caption, write_caption
-from .files import file_stamp, listed_files, new_file, resolve_file
+from ..pid_core.captions import Caption, caption_bytes, read_caption
+from .files import file_stamp, listed_files, resolve_file, save_new
 from .text_encoder import as_conditioning
 
 FOLDER, ENDING = "captions", ".safetensors"
@@ -52,8 +52,8 @@ class PiDKitSaveCaption(io.ComfyNode):
             )
         states, extra = caption[0]
         about = extra.get("pidkit_caption", {})
-        path, entry = new_file(filename_prefix, ENDING)
-        write_caption(path, Caption(states, about.get("text", ""), about.get("encoder", "")), dtype)
+        kept = Caption(states, about.get("text", ""), about.get("encoder", ""), about.get("cut", 0))
+        entry = save_new(filename_prefix, ENDING, caption_bytes(kept, dtype))
         return io.NodeOutput(ui={"captions": [entry]})
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import folder_paths
 
+from ..pid_core.files import check_prefix, write_new
 from ..pid_core.printable import printable
 from ..pid_core.tensor_files import Stamp
 
+NAME = "PiD"  # of files whose prefix names a folder only
 OUTPUT = " [output]"  # ComfyUI's mark for a name in the output folder
 
 
@@ -45,9 +47,17 @@ def _path(name: str) -> str | None:
     return folder_paths.get_annotated_filepath(name)
 
 
-def new_file(prefix: str, ending: str) -> tuple[Path, dict[str, str]]:
-    """A free path in the output folder for ComfyUI's filename_prefix, and the entry that names it in a node's UI."""
-    root = folder_paths.get_output_directory()
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root)
-    file = f"{name}_{counter:05}_{ending}"
-    return Path(folder) / file, {"filename": file, "subfolder": subfolder, "type": "output"}
+def save_new(prefix: str, ending: str, content: bytes) -> dict[str, str]:
+    """Write a new file in the output folder for ComfyUI's filename_prefix; returns the entry for a node's UI.
+
+    Raises ValueError in one line for a prefix that cannot be one.
+    """
+    check_prefix(prefix)
+    if not prefix.strip() or prefix.endswith(("/", "\\")):
+        prefix += NAME
+    root = os.path.abspath(folder_paths.get_output_directory())
+    if not os.path.abspath(os.path.join(root, prefix)).startswith(root + os.sep):
+        raise ValueError(f"filename_prefix {printable(prefix)} leads out of ComfyUI's output folder: choose another")
+    folder, name, _, subfolder, _ = folder_paths.get_save_image_path(prefix, root)
+    path = write_new(Path(folder), name, ending, content)
+    return {"filename": path.name, "subfolder": subfolder, "type": "output"}

@@ -10,11 +10,11 @@ from comfy_api.latest import io
 
 from ..pid_core.conditioning import LATENT_NOISE, SAME_SIGMA
 from ..pid_core.early_stop import CarriedNoise
-from ..pid_core.latent_files import SavedLatent, read_latent, write_latent
+from ..pid_core.latent_files import SavedLatent, latent_bytes, read_latent
 from ..pid_core.latents import families_with
 from .conditioning import FAMILY_KEY, FORMATS
 from .early_stop import NOISE_KEY, image_latent
-from .files import file_stamp, listed_files, new_file, resolve_file
+from .files import file_stamp, listed_files, resolve_file, save_new
 from .picture_size import picture_size, with_size
 from .show import show_on_node
 
@@ -65,9 +65,9 @@ class PiDKitSaveLatent(io.ComfyNode):
     def execute(cls, latent: dict, latent_format: str, degrade_sigma: float, filename_prefix: str) -> io.NodeOutput:
         samples = image_latent(latent)
         family, sigma = _known(latent, latent_format, degrade_sigma)
-        path, entry = new_file(filename_prefix, ENDING)
         size, changed = picture_size(latent)
-        write_latent(path, SavedLatent(samples, family, sigma, size and size[:2]), cls._workflow())
+        content = latent_bytes(SavedLatent(samples, family, sigma, size and size[:2]), cls._workflow())
+        entry = save_new(filename_prefix, ENDING, content)
         show_on_node(cls, f"{family or 'family not known'}, degrade_sigma {sigma:g}", changed or "")
         return io.NodeOutput(ui={"latents": [entry]})
 

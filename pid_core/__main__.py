@@ -1,7 +1,4 @@
-"""`python -m pid_core COMMAND ...`: PiD from the command line, without ComfyUI.
-
-`python -m pid_core IMAGE -o OUT.png` is short for the command upscale.
-"""
+"""The command line: `python path/to/ComfyUI-PiDKit COMMAND ...`, or `python -m pid_core` in the pack's folder."""
 
 from __future__ import annotations
 
@@ -13,8 +10,10 @@ import sys
 import torch
 
 from .commands import COMMANDS
+from .hub import COMMAND
 from .printable import printable
 
+_ABOUT = "PiD from the command line, without ComfyUI. IMAGE -o OUT.png alone is short for the command upscale."
 LONGEST_ERROR = 2000  # characters
 
 
@@ -40,11 +39,11 @@ def _print_anything() -> None:
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m pid_core", description=__doc__)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=_ABOUT)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
-        what = module.__doc__.splitlines()[0]
-        command = commands.add_parser(name, help=what, description=module.__doc__)
+        what = module.ABOUT.splitlines()[0]
+        command = commands.add_parser(name, help=what, description=module.ABOUT)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     if argv and argv[0] not in (*COMMANDS, "-h", "--help"):

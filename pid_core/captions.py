@@ -87,9 +87,14 @@ def check_states(states: Tensor) -> None:
 
 
 def write_caption(path: Path, caption: Caption, dtype: str = "float32") -> None:
-    """Write a caption file, beside and renamed, so that no half file is left.
+    """Write a caption file in place of what is there. Raises ValueError as `caption_bytes`, or OSError."""
+    replace_file(path, caption_bytes(caption, dtype))
 
-    dtype: "float32", "bfloat16" or "float16". Raises ValueError (unknown dtype, no caption) or OSError.
+
+def caption_bytes(caption: Caption, dtype: str = "float32") -> bytes:
+    """The content of a caption file.
+
+    dtype: "float32", "bfloat16" or "float16". Raises ValueError (unknown dtype, no caption).
     """
     if dtype not in _DTYPES:
         raise ValueError(f"dtype is {quoted(dtype)}; choose one of {', '.join(_DTYPES)}")
@@ -97,7 +102,7 @@ def write_caption(path: Path, caption: Caption, dtype: str = "float32") -> None:
     check_text(caption.text)
     tensors = {_TENSOR: caption.states.detach().to("cpu", _DTYPES[dtype]).contiguous()}
     about = {"text": caption.text, "encoder": caption.encoder, "dtype": dtype, "cut": str(caption.cut)}
-    replace_file(path, save(tensors, {"format": _FORMAT, "version": _VERSION} | about))
+    return save(tensors, {"format": _FORMAT, "version": _VERSION} | about)
 
 
 def read_caption(path: Path) -> Caption:

@@ -202,9 +202,10 @@ def _all_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def _check_flat(state_dict: Mapping) -> None:
     if not state_dict:
         raise ValueError("it holds no tensors")
-    odd = next((k for k, v in state_dict.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
-    if odd is not None:
-        named = quoted(odd) if isinstance(odd, str | int) else f"of the kind {type(odd).__name__}"
+    for name, value in state_dict.items():
+        if isinstance(name, str) and isinstance(value, Tensor):
+            continue
+        named = quoted(name) if isinstance(name, str | int) else f"of the kind {type(name).__name__}"
         raise ValueError(
             f"it is no flat list of tensors (entry {named} is none): a training checkpoint must be converted first"
         )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from .printable import printable
 
 # ComfyUI's own folders under models/, by the name its loaders list them under.
 FOLDERS = {
@@ -16,6 +20,48 @@ FOLDERS = {
 }
 _ALIASES = {"unet": "diffusion_models", "clip": "text_encoders"}
 ENDINGS = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".bin", ".gguf")
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where ComfyUI keeps what. code: where main.py and extra_model_paths.yaml lie; the base folder where not known."""
+
+    code: Path
+    models: Path
+    input: Path
+    user: Path
+
+    @staticmethod
+    def at(folder: Path) -> Home:
+        """Everything in one folder, as ComfyUI has it by default."""
+        return Home(folder, folder / "models", folder / "input", folder / "user")
+
+    @property
+    def folders(self) -> dict[str, list[Path]]:
+        return model_folders(self.code, self.models)
+
+
+def add_home_arguments(parser: ArgumentParser) -> None:
+    """--comfyui, and those of ComfyUI's own arguments that say where its folders are, by the same names."""
+    parser.add_argument("--comfyui", type=Path, metavar="PATH", help="ComfyUI's folder, where it is not found")
+    for name in ("base", "models", "input", "user"):
+        about = "what holds its models, input and user folders" if name == "base" else f"its {name} folder"
+        parser.add_argument(f"--{name}-directory", type=Path, metavar="PATH", help=f"as for ComfyUI itself: {about}")
+
+
+def find_home(args: Namespace) -> Home | None:
+    """What the arguments of `add_home_arguments` and the machine tell; None where no ComfyUI is found.
+
+    Raises FileNotFoundError where a folder is named that is not there.
+    """
+    named = {name: getattr(args, f"{name}_directory") for name in ("base", "models", "input", "user")}
+    for name, folder in named.items():
+        if folder is not None and not folder.expanduser().is_dir():
+            raise FileNotFoundError(f"no such folder: --{name}-directory {printable(folder)}")
+    named = {name: folder.expanduser().absolute() for name, folder in named.items() if folder is not None}
+    code = find_comfyui(args.comfyui)
+    base = named.pop("base", None) or code or (named["models"].parent if "models" in named else None)
+    return None if base is None else replace(Home.at(base), code=code or base, **named)
 
 
 def find_comfyui(given: str | Path | None = None) -> Path | None:

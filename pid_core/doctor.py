@@ -16,10 +16,13 @@ import torch
 
 from .assets import NANO_PATH
 from .checkpoint import load_network
+from .comfy_home import Home
 from .config import PiDConfig
 from .cost import peak_bytes
 from .decode import decode
+from .errors import one_line
 from .inventory import find_models, workflow_needs
+from .printable import printable
 from .windows import choose_plan
 
 CANVAS = 4096
@@ -31,20 +34,23 @@ _PATH = re.compile(r"(?:[A-Za-z]:)?[/\\](?:[^/\\]+[/\\])+")  # all of a path but
 _VARIABLES = ("COMFYUI_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
-def examine(comfyui: Path | None) -> dict:
-    """Everything `doctor` shows, as plain values for JSON. comfyui: its folder, None where none was found."""
+def examine(home: Home | None) -> dict:
+    """Everything `doctor` shows, as plain values for JSON. home: ComfyUI's folders, None where none was found."""
     report = {
-        "versions": versions(comfyui),
+        "versions": versions(None if home is None else home.code),
         "device": device(),
         "variables_set": [name for name in _VARIABLES if os.environ.get(name) or os.environ.get(name.lower())],
         "bundled_model": check_bundled_model(),
         "plan_4k": plan_4k(),
     }
-    if comfyui is not None:
-        found = find_models(comfyui)
+    if home is not None:
+        found = find_models(home)
         # subfolders are the user's own names
-        report["files"] = [asdict(file) | {"name": PurePosixPath(file.name).name} for file in found]
-        needs = workflow_needs(comfyui, found, report["bundled_model"]["decodes"])
+        report["files"] = [
+            asdict(file) | {"name": printable(PurePosixPath(file.name).name), "what": one_line(file.what)}
+            for file in found
+        ]
+        needs = workflow_needs(home, found, report["bundled_model"]["decodes"])
         report["workflows"] = {name: [asdict(need) for need in named] for name, named in needs.items()}
     return report
 
@@ -99,7 +105,7 @@ def check_bundled_model() -> dict:
         latent = torch.linspace(-1, 1, 12 * 8 * 8).reshape(1, 12, 8, 8)
         image = decode(net, latent)
     except Exception as error:  # whatever it is, the report must say it
-        line = (str(error).splitlines() or [""])[0]
+        line = one_line((str(error).splitlines() or [""])[0])
         return {"decodes": False, "why": f"{type(error).__name__}: {_PATH.sub('', line)}"}
     if image.shape != (1, 3, 64, 64) or not bool(torch.isfinite(image).all()):
         return {"decodes": False, "why": f"it gave {list(image.shape)} with NaN or of a wrong size"}

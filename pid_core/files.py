@@ -3,19 +3,81 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+
+from .printable import printable, quoted
+
+LONGEST_NAME = 200  # bytes of one part of a path; file systems take 255, and a number and an ending are added
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Put a file in place in one move: readers see the old one or the new one, never a part."""
     path = Path(path)
+    with _written_beside(path, content) as part:
+        os.replace(part, path)
+
+
+def write_new(folder: Path, name: str, ending: str, content: bytes) -> Path:
+    """Write `folder/name_00001_ending`, or with the next number that is free, and return its path.
+
+    No file that is there, or that another process writes at the same time, is ever replaced.
+    """
+    folder = Path(folder)
+    with _written_beside(folder / f"{name}{ending}", content) as part:
+        for count in itertools.count(_highest(folder, name) + 1):
+            path = folder / f"{name}_{count:05}_{ending}"
+            if _put_new(part, path):
+                return path
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise ValueError in one line for the beginning of a file's path that no file system takes.
+
+    Parts are separated by slashes of either kind. Nothing is said of where the path leads.
+    """
+    if not prefix.isprintable():
+        raise ValueError(f"filename_prefix {quoted(prefix)} holds what no file name can: type it again there")
+    longest = max(re.split(r"[/\\]", prefix), key=len)
+    if len(longest.encode()) > LONGEST_NAME or len(prefix) > 10 * LONGEST_NAME:
+        raise ValueError(
+            f"filename_prefix is too long, {printable(prefix, 40)}: a name can have {LONGEST_NAME} letters at most"
+        )
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.write_bytes(content)
-        os.replace(part, path)
+        yield part
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _highest(folder: Path, name: str) -> int:
+    """The highest number behind this name in the folder."""
+    numbered = re.compile(re.escape(name) + r"_([0-9]{1,9})_.*", re.IGNORECASE)
+    found = (numbered.fullmatch(entry) for entry in os.listdir(folder))
+    return max((int(match[1]) for match in found if match), default=0)
+
+
+def _put_new(part: Path, path: Path) -> bool:
+    """Give a file its name; False where the name is taken."""
+    try:
+        os.link(part, path)  # unlike a rename, never replaces what came there meanwhile
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        try:
+            path.open("x").close()
+        except FileExistsError:
+            return False
+        os.replace(part, path)
+    return True

@@ -13,6 +13,8 @@ from pathlib import PurePath
 
 from .printable import LONGEST, quoted
 
+# by path, so that it works in a Python that ignores the working folder too, such as the portable build's
+COMMAND = "python custom_nodes/ComfyUI-PiDKit"
 NVIDIA, COMFY = "nvidia/PiD", "Comfy-Org/PixelDiT"
 
 
@@ -236,7 +238,7 @@ def get_file(name: str) -> HubFile:
     names = [file.name for file in FILES]
     near = [n for n in names if name and name.lower() in n.lower()][:4]
     near = near or difflib.get_close_matches(name[:LONGEST], names, 3)
-    hint = f"; did you mean {', '.join(near)}?" if near else "; `python -m pid_core fetch --list` shows all"
+    hint = f"; did you mean {', '.join(near)}?" if near else f"; `{COMMAND} fetch --list` shows all"
     raise ValueError(f"{quoted(name)} is no file this pack knows{hint}")
 
 

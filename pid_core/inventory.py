@@ -10,9 +10,9 @@ from pathlib import Path
 
 from .assets import BUNDLED
 from .checkpoint import examine_checkpoint
-from .comfy_home import model_files, model_folders
+from .comfy_home import Home, model_files
 from .example_pictures import example_pictures
-from .hub import get_file, known_file, local_name
+from .hub import COMMAND, get_file, known_file, local_name
 from .printable import printable
 from .tensor_files import SAFETENSORS, read_shapes
 
@@ -55,9 +55,9 @@ class Need:
     how: str | None = None
 
 
-def find_models(comfyui: Path) -> list[Found]:
+def find_models(home: Home) -> list[Found]:
     """PiD and PixelDiT checkpoints, Gemma-2 text encoders and VAEs of the families PiD decodes."""
-    folders = model_folders(comfyui)
+    folders = home.folders
     readers = {"diffusion_models": _checkpoint, "text_encoders": _text_encoder, "vae": _vae}
     found = []
     for folder, reader in readers.items():
@@ -72,19 +72,19 @@ def find_models(comfyui: Path) -> list[Found]:
     return found
 
 
-def workflow_needs(comfyui: Path, found: list[Found], bundled_decodes: bool) -> dict[str, list[Need]]:
+def workflow_needs(home: Home, found: list[Found], bundled_decodes: bool) -> dict[str, list[Need]]:
     """Name of an example workflow -> the files it names: models, pictures, and the bundled model.
 
     found: what `find_models` saw, for what is there and cannot be loaded.
     """
-    folders = model_folders(comfyui)
+    folders = home.folders
     here = {folder: [name for name, _ in model_files(paths)] for folder, paths in folders.items()}
     unusable = {(file.folder, file.name): file.what for file in found if not file.usable}
     needs = {}
     for path in sorted(WORKFLOWS.glob("*.json")):
         nodes = json.loads(path.read_text(encoding="utf-8")).values()
         named = {
-            _need(node["class_type"], key, value, here, unusable, comfyui / "input", bundled_decodes)
+            _need(node["class_type"], key, value, here, unusable, home.input, bundled_decodes)
             for node in nodes
             for key, value in node["inputs"].items()
             if isinstance(value, str)
@@ -110,7 +110,7 @@ def _need(
     there = name if name in here[folder] else file and local_name(file, here[folder])
     if there is None:
         fetch = "the note in the workflow says where it comes from"
-        return Need(folder, name, False, fetch if file is None else f"python -m pid_core fetch {file.name}")
+        return Need(folder, name, False, fetch if file is None else f"{COMMAND} fetch {file.name}")
     if (folder, there) in unusable:
         return Need(folder, name, False, unusable[folder, there])
     # only our own nodes find a file by another path than the one they were given

@@ -35,9 +35,14 @@ class SavedLatent:
 
 
 def write_latent(path: Path, latent: SavedLatent, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a file that ComfyUI's LoadLatent reads too. metadata: more entries, such as ComfyUI's workflow.
+    """Write a latent file in place of what is there. Raises ValueError as `latent_bytes`, or OSError."""
+    replace_file(path, latent_bytes(latent, metadata))
 
-    Raises ValueError in one line where the latent, its family and its sigma do not fit, or OSError.
+
+def latent_bytes(latent: SavedLatent, metadata: Mapping[str, str] | None = None) -> bytes:
+    """The content of a file that ComfyUI's LoadLatent reads too. metadata: more entries, such as ComfyUI's workflow.
+
+    Raises ValueError in one line where the latent, its family and its sigma do not fit.
     """
     _check_sigma(latent.sigma)
     channels = latent.samples.shape[1] if latent.samples.ndim > 1 else 0
@@ -50,7 +55,7 @@ def write_latent(path: Path, latent: SavedLatent, metadata: Mapping[str, str] | 
     if latent.size is not None:
         about["picture_size"] = list(latent.size)
     tensors = {_TENSOR: latent.samples.detach().cpu().contiguous(), _MARK: torch.tensor([])}
-    replace_file(path, save(tensors, {**(metadata or {}), _ENTRY: json.dumps(about)}))
+    return save(tensors, {**(metadata or {}), _ENTRY: json.dumps(about)})
 
 
 def read_latent(path: Path) -> SavedLatent:

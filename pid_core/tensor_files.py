@@ -162,9 +162,8 @@ def _is_finite(tensor: Tensor) -> bool:
         return not bool(((tensor.view(torch.uint8) & 0x7C) == 0x7C).any())
     if tensor.dtype.itemsize == 1:  # E8M0, whose one NaN has all bits
         return not bool((tensor.view(torch.uint8) == 0xFF).any())
-    # one NaN or infinity makes the sum one; so may large values do, which are looked at singly
-    total = tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32)
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
+    least, most = torch.aminmax(tensor)  # both are NaN where one value is
+    return math.isfinite(least) and math.isfinite(most)
 
 
 class _explained:

@@ -1,6 +1,6 @@
-"""The subcommands of `python -m pid_core`: one module each, and one entry in COMMANDS.
+"""The subcommands of the command line: one module each, and one entry in COMMANDS.
 
-A module's docstring is its help; it has add_arguments(parser) and run(args) -> exit code.
+A module has ABOUT (its help), add_arguments(parser) and run(args) -> exit code.
 """
 
 from . import convert, doctor, fetch, upscale

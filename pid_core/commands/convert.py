@@ -1,4 +1,4 @@
-"""`convert FILE [-o OUT]`: a PiD checkpoint (NVIDIA's .pth, ...) as safetensors that says what it is."""
+"""The command `convert`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from ..convert import convert
 from ..latents import LATENT_FAMILIES
 from ..schedule import SCHEDULES
+
+ABOUT = "`convert FILE [-o OUT]`: a PiD checkpoint (NVIDIA's .pth, ...) as safetensors that says what it is."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,23 +1,24 @@
-"""`doctor`: is this machine ready for PiD, and what is missing; exit code 0 when the bundled model decodes."""
+"""The command `doctor`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
-from ..comfy_home import find_comfyui
+from ..comfy_home import add_home_arguments, find_home
 from ..doctor import examine
+
+ABOUT = "`doctor`: is this machine ready for PiD, and what is missing; exit code 0 when the bundled model decodes."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON, for bug reports; it holds nothing private")
-    parser.add_argument("--comfyui", type=Path, metavar="PATH", help="ComfyUI's folder, where it is not found")
+    add_home_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    report = examine(find_comfyui(args.comfyui))
+    report = examine(find_home(args))
     print(json.dumps(report, indent=1) if args.json else "\n".join(_lines(report)))
     return 0 if report["bundled_model"]["decodes"] else 1
 
@@ -40,7 +41,7 @@ def _lines(report: dict) -> Iterator[str]:
     yield f"  {plan['plan']}{peak}"
     if "files" not in report:
         yield "ComfyUI"
-        yield "  not found: set COMFYUI_PATH, or say --comfyui PATH, to see models and workflows"
+        yield "  not found: set COMFYUI_PATH, or say --comfyui or --models-directory PATH, to see models and workflows"
         return
     yield "Models"
     for file in report["files"]:

@@ -1,4 +1,4 @@
-"""`fetch NAME`: download a model file into ComfyUI's models folder, checked, and continued where it was cut off."""
+"""The command `fetch`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..comfy_home import find_comfyui, model_files, model_folders
+from ..comfy_home import add_home_arguments, find_home, model_files
 from ..fetch import fetch, set_aside_if_damaged
 from ..hub import FILES, HubFile, get_file, local_name
 from ..licences import LICENCES, check_licences
 
-RECORD = Path("user") / "__pidkit" / "licences.json"  # under ComfyUI, where the nodes keep it too
+RECORD = Path("__pidkit") / "licences.json"  # in ComfyUI's user folder, where the nodes keep it too
+
+ABOUT = "`fetch NAME`: download a model file into ComfyUI's models folder, checked, and continued where it was cut off."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, metavar="FOLDER", help="where to put them; by default ComfyUI's models folder"
     )
-    parser.add_argument(
-        "--comfyui", type=Path, metavar="PATH", help="ComfyUI; by default COMFYUI_PATH or what is found"
-    )
+    add_home_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,17 +33,17 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(_table()))
         return 0
     files = [get_file(name) for name in args.names]
-    comfyui = None if args.to else find_comfyui(args.comfyui)
-    if comfyui is None and args.to is None:
+    home = None if args.to else find_home(args)
+    if home is None and args.to is None:
         raise ValueError("no ComfyUI found: name it with --comfyui PATH, or a folder for the files with --to FOLDER")
-    record = args.to / "pidkit_licences.json" if args.to else comfyui / RECORD
+    record = args.to / "pidkit_licences.json" if args.to else home.user / RECORD
     for file in files:
-        print(_fetch(file, args.to, comfyui, record, args.accept_licence))
+        folders = [args.to] if args.to else home.folders[file.folder]
+        print(_fetch(file, folders, record, args.accept_licence))
     return 0
 
 
-def _fetch(file: HubFile, to: Path | None, comfyui: Path | None, record: Path, accept: bool) -> Path:
-    folders = [to] if to else model_folders(comfyui)[file.folder]
+def _fetch(file: HubFile, folders: list[Path], record: Path, accept: bool) -> Path:
     here = dict(model_files(folders))
     name = local_name(file, here)
     if name is not None and not set_aside_if_damaged(here[name], _say):

@@ -1,4 +1,4 @@
-"""`upscale IMAGE -o OUT.png`: enlarge a picture four times with the bundled model, without ComfyUI."""
+"""The command `upscale`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ..decode import decode
 from ..devices import choose_device
 from ..latents import degrade
 from ..rgb import to_image, to_rgb_latent
+
+ABOUT = "`upscale IMAGE -o OUT.png`: enlarge a picture four times with the bundled model, without ComfyUI."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -130,9 +130,11 @@ def test_workflows_name_what_is_missing_and_how_to_get_it(comfyui, capsys):
     lines = report(comfyui, capsys)
     assert "small: ready" in lines
     assert "four_k: NOT READY, 5 of 6 files" in lines
-    assert "vae/qwen_image_vae.safetensors: python -m pid_core fetch qwen_image_vae.safetensors" in lines
-    assert f"diffusion_models/{SDXL}: python -m pid_core fetch {SDXL}" in lines
-    assert f"text_encoders/{GEMMA}: python -m pid_core fetch {GEMMA}" in lines
+    assert (
+        "vae/qwen_image_vae.safetensors: python custom_nodes/ComfyUI-PiDKit fetch qwen_image_vae.safetensors" in lines
+    )
+    assert f"diffusion_models/{SDXL}: python custom_nodes/ComfyUI-PiDKit fetch {SDXL}" in lines
+    assert f"text_encoders/{GEMMA}: python custom_nodes/ComfyUI-PiDKit fetch {GEMMA}" in lines
     assert "diffusion_models/somebodys.safetensors: the note in the workflow says where it comes from" in lines
     assert any(line.startswith("input/holiday.png: ") for line in lines)
 
