@@ -80,11 +80,11 @@ class PiDKitSigmaTuner(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, sigmas: list | tuple = ("",)) -> bool | str:
-        if sigmas[0] is None:  # it comes by a link
-            return True
+    def validate_inputs(cls, sigmas: list | tuple = ("",), default_sigma: list | tuple = (0.0,)) -> bool | str:
+        # None: it comes by a link
         try:
-            parse_sigmas(sigmas[0])
+            parse_sigmas("" if sigmas[0] is None else sigmas[0])
+            _default(0.0 if default_sigma[0] is None else default_sigma[0])
         except ValueError as error:
             return str(error)
         return True
@@ -105,7 +105,8 @@ class PiDKitSigmaTuner(io.ComfyNode):
         known = parse_ids(pictures[0])
         qualities = [estimate_quality(picture) for picture in single]
         invents = None if model is None else config_of(model[0].model).invents
-        values = match_values(parse_sigmas(sigmas[0]), known, ids, default_sigma[0])
+        default = _default(default_sigma[0])
+        values = match_values(parse_sigmas(sigmas[0]), known, ids, default)
         shown = [
             {
                 "id": name,
@@ -116,9 +117,14 @@ class PiDKitSigmaTuner(io.ComfyNode):
             }
             for name, value, picture, quality in zip(ids, values, single, qualities, strict=True)
         ]
-        show_on_node(cls, _news(known, ids, default_sigma[0]), _blurred(qualities, invents))
+        show_on_node(cls, _news(known, ids, default), _blurred(qualities, invents))
         lists = [list(part.tolist()) for part in torch.tensor(values, dtype=torch.float64).split(counts)]
         return io.NodeOutput(lists, ui={"pidkit_pictures": shown})
+
+
+def _default(value: float) -> float:
+    """Raises ValueError where it is no number from 0 to 1: NaN would make a history that no browser reads."""
+    return parse_sigmas([value], "default_sigma")[0]
 
 
 def _counts(image: list, latent: list[dict] | None) -> list[int]:

@@ -117,15 +117,20 @@ def encode_caption(clip, text: str, encoder: str = "", cache: CaptionCache | Non
                 f"{TYPE}"
             )
         extra = {key: value for key, value in extra.items() if key != "attention_mask"}
-        conditioning.append([states, extra | {"pidkit_caption": {"text": text, "encoder": encoder, "cut": cut}}])
+        conditioning.append([states, extra | {"pidkit_caption": _about(text, encoder, cut)}])
     if cache is not None and len(conditioning) == 1:
         cache.put(Caption(conditioning[0][0], text, encoder, cut))
     return conditioning, cut
 
 
 def as_conditioning(caption: Caption) -> list:
-    about = {"text": caption.text, "encoder": caption.encoder, "cut": caption.cut}
+    about = _about(caption.text, caption.encoder, caption.cut)
     return [[caption.states, {"pooled_output": None, "pidkit_caption": about}]]
+
+
+def _about(text: str, encoder: str, cut: int) -> dict:
+    """What a conditioning says of its caption, for PiD Save Caption."""
+    return {"text": text, "encoder": encoder} | ({"cut": cut} if cut else {})
 
 
 def describe_kept(kept: Caption) -> str:

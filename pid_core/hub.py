@@ -39,6 +39,7 @@ class HubFile:
     steps: int = 0
     resolution: str | None = None
     hearsay: bool = False
+    precision: str = ""  # of the weights, where the file comes in several
     listed: bool = True  # in PiD Loader; False for a second form of a file that is there already
 
     @property
@@ -53,20 +54,26 @@ class HubFile:
         if self.version is None:
             return f"{self.family or 'generator'}, text to image"
         schedule = "undistilled" if self.steps > 4 else f"{self.steps} steps"
-        return f"PiD {self.version}, {self.family}, {self.resolution}, {schedule}"
+        light = "" if self.precision in ("", "bf16") else f", {self.precision}"
+        return f"PiD {self.version}, {self.family}, {self.resolution}, {schedule}{light}"
 
 
 def _repackaged(
-    tail: str, family: str, size: int | None = None, sha256: str | None = None, *, hearsay: bool = False
+    tail: str,
+    family: str,
+    size: int | None = None,
+    sha256: str | None = None,
+    *,
+    hearsay: bool = False,
+    precision: str = "bf16",
 ) -> HubFile:
     """A PiD file as Comfy-Org names them."""
-    name = f"pid_{tail}_bf16.safetensors"
+    name = f"pid_{tail}_{precision}.safetensors"
     version = "v1.5" if tail.startswith("1.5_") else "v1"
     resolution = "2K" if "512_to_2048" in tail else "2K to 4K"
     path = f"diffusion_models/{name}"
-    return HubFile(
-        *(name, "diffusion_models", COMFY, path, "NSCLv1", size, sha256, family, version, 4, resolution, hearsay)
-    )
+    values = (name, "diffusion_models", COMFY, path, "NSCLv1", size, sha256, family, version, 4, resolution, hearsay)
+    return HubFile(*values, precision=precision)
 
 
 def _original(experiment: str, family: str, size: int | None = None, *, old: bool = False, **more) -> HubFile:
@@ -109,14 +116,40 @@ FILES: tuple[HubFile, ...] = (
         hearsay=True,
     ),
     _repackaged("flux1_512_to_2048_4step", "flux"),
-    _repackaged("flux1_1024_to_4096_4step", "flux"),
+    _repackaged(
+        "flux1_1024_to_4096_4step",
+        "flux",
+        sha256="17c282ed387edad7bfdd3189c5a17363d73e3d60b5e841dfded81c3b76e211ee",
+        hearsay=True,
+    ),
     _repackaged("flux2_512_to_2048_4step", "flux2"),
     _repackaged("flux2_1024_to_4096_4step", "flux2"),
     _repackaged("flux2_1024_to_4096_4step_2606", "flux2"),
     _repackaged("sd3_512_to_2048_4step", "sd3"),
-    _repackaged("sd3_1024_to_4096_4step", "sd3"),
-    _repackaged("sdxl_1024_to_4096_4step", "sdxl"),
-    _repackaged("qwenimage_1024_to_4096_4step", "qwenimage"),
+    _repackaged(
+        "sd3_1024_to_4096_4step",
+        "sd3",
+        sha256="f544e4b7cd414b0e3cae6c506f8b04560c2118fb9b9fcc39302b81c56377e271",
+        hearsay=True,
+    ),
+    _repackaged(
+        "sdxl_1024_to_4096_4step",
+        "sdxl",
+        sha256="c8dd35d7d548a312f61f298d79c6f6a7731fc71031400533f91dbfb2c8a9cb02",
+        hearsay=True,
+    ),
+    _repackaged(
+        "qwenimage_1024_to_4096_4step",
+        "qwenimage",
+        sha256="efa24eada8c414251410e786de96001b26d09701c3fe799a9f2eb0d7d3b8cf2d",
+        hearsay=True,
+    ),
+    # half the memory, through ComfyUI's own operations
+    _repackaged("1.5_flux1_1024_to_4096_4step", "flux", precision="int8_convrot"),
+    _repackaged("flux1_512_to_2048_4step", "flux", precision="mxfp8"),
+    _repackaged("flux1_1024_to_4096_4step", "flux", precision="mxfp8"),
+    _repackaged("flux2_512_to_2048_4step", "flux2", precision="mxfp8"),
+    _repackaged("flux2_1024_to_4096_4step", "flux2", precision="mxfp8"),
     _original("PiD_v1pt5_res2kto4k_sr4x_official_flux_undistilled", "flux"),
     _original("PiD_v1pt5_res2kto4k_sr4x_official_flux2_undistilled", "flux2"),
     _original("PiD_v1pt5_res2kto4k_sr4x_official_qwenimage_undistilled", "qwenimage"),
@@ -205,7 +238,9 @@ FILES: tuple[HubFile, ...] = (
         "checkpoints/sd3_vae/vae/diffusion_pytorch_model.safetensors",
         "Stability",
         167_666_654,
+        "f9b67a279283625caee39d61eacb5324243848477b4eb535355eaaa8423d4e09",
         family="sd3",
+        hearsay=True,
     ),
     HubFile(
         "z_image_turbo_bf16.safetensors",

@@ -186,9 +186,11 @@ class _explained:
         reason = type(error).__name__
         if str(error) and not isinstance(error, pickle.UnpicklingError):
             reason += f": {printable(str(error).splitlines()[0], 120)}"
+        size, advice = "", ""
+        if self.what == "checkpoint":  # latents and captions are nowhere to be fetched
+            size, advice = f" ({_size(self.path)})", ": fetch it again"
         raise ValueError(
-            f"{name} ({_size(self.path)}) cannot be read; it is truncated, corrupt or no {self.what}"
-            f"{': fetch it again' if self.what == 'checkpoint' else ''} ({reason})"
+            f"{name}{size} cannot be read; it is truncated, corrupt or no {self.what}{advice} ({reason})"
         ) from None
 
 
@@ -249,7 +251,11 @@ def _read_header(path: Path, size: int, what: str) -> tuple[dict[str, Entry], di
         raise ValueError("its metadata is no list of texts")
     if len(header) > MOST_TENSORS:
         raise _refusal(path, f"is no {what}: it holds {len(header):,} tensors; choose another file")
-    return {name: _entry(path, name, told, 8 + length, size) for name, told in header.items()}, metadata
+    entries = {name: _entry(path, name, told, 8 + length, size) for name, told in header.items()}
+    promised = max((entry.start + entry.bytes for entry in entries.values()), default=8 + length)
+    if promised != size:
+        raise ValueError(f"it should have {promised:,} bytes")
+    return entries, metadata
 
 
 def _entry(path: Path, name: str, told: object, start: int, size: int) -> Entry:

@@ -28,6 +28,7 @@ class HubServer:
     errors: (repo, path) -> (status, X-Error-Code). sent: content that really comes, where it is not what was promised.
     ranges: False ignores Range headers, as some proxies do. etags: (repo, path) -> what stands in place of the SHA-256.
     sizes: (repo, path) -> a promised size that is not the content's.
+    redirects: (repo, path) -> where the bytes are said to be.
     stalled: set it to an Event, and after half of the content nothing comes until the event is set.
     """
 
@@ -37,6 +38,7 @@ class HubServer:
         self.errors: dict[tuple[str, str], tuple[int, str | None]] = {}
         self.etags: dict[tuple[str, str], str] = {}
         self.sizes: dict[tuple[str, str], int] = {}
+        self.redirects: dict[tuple[str, str], str] = {}
         self.stalled: threading.Event | None = None
         self.cuts: list[int | None] = []
         self.ranges = True
@@ -95,13 +97,14 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.hub.files[repo, file]
         digest = self.hub.etags.get((repo, file), hashlib.sha256(content).hexdigest())
         scheme_and_host = f"http://localhost:{self.hub.port}" if "127.0.0.1" in seen.get("Host", "") else ""
+        there = f"{scheme_and_host or 'http://' + seen['Host']}/cdn/{repo}/resolve/main/{file}?signature=1"
         self._head(
             302,
             {
                 "X-Repo-Commit": COMMIT,
                 "X-Linked-Size": str(self.hub.sizes.get((repo, file), len(content))),
                 "X-Linked-Etag": f'"{digest}"',
-                "Location": f"{scheme_and_host or 'http://' + seen['Host']}/cdn/{repo}/resolve/main/{file}?signature=1",
+                "Location": self.hub.redirects.get((repo, file), there),
                 "Content-Length": "0",
             },
         )

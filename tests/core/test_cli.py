@@ -149,3 +149,11 @@ def test_help(arguments, capsys):
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in arguments or COMMANDS)
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_without_docstrings(command):
+    """As with python -OO."""
+    done = subprocess.run([sys.executable, "-OO", ".", *command, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: python custom_nodes/ComfyUI-PiDKit" in done.stdout

@@ -1,12 +1,16 @@
-"""`python -m pid_core doctor` on made-up ComfyUI folders."""
+"""The command doctor on made-up ComfyUI folders."""
 
 import json
+import os
+import shutil
+import struct
 from pathlib import Path
 
 import pytest
 import torch
 from goldens import spec, weights
 from safetensors.torch import save_file
+from test_checkpoint import split
 
 from pid_core import doctor, inventory
 from pid_core.__main__ import main
@@ -226,3 +230,102 @@ def test_a_broken_extra_model_paths_is_one_line(comfyui, capsys):
     assert main(["doctor", "--comfyui", str(comfyui)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("pid_core: extra_model_paths.yaml cannot be read") and error.count("\n") == 1
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Without the decode, which these tests are not about."""
+    monkeypatch.setattr(doctor, "check_bundled_model", lambda: {"decodes": True})
+
+
+def test_no_file_stops_the_report(comfyui, capsys, quick, monkeypatch):
+    good = put(comfyui, "diffusion_models", "good/" + SDXL, weights(spec("sdxl_v1")))
+    for folder in ("diffusion_models", "text_encoders", "vae"):
+        for number, tensors in enumerate(
+            [
+                {"decoder.conv_in.weight": torch.zeros(4), "model.embed_tokens.weight": torch.zeros(())},
+                {"decoder.conv1.weight": torch.zeros(()), "encoder.conv1.weight": torch.zeros(0)},
+                gemma(width=0),
+                {"model.layers.0.post_feedforward_layernorm.weight": torch.zeros(1)},
+                {
+                    "lq_proj.a.weight": torch.zeros(2, 2, dtype=torch.float8_e4m3fn),
+                    "lq_proj.a.comfy_quant": torch.ones(3),
+                },
+            ]
+        ):
+            put(comfyui, folder, f"odd_{number}.safetensors", tensors)
+        here = comfyui / "models" / folder
+        os.mkfifo(here / "pipe.safetensors")
+        (here / "zero.safetensors").symlink_to("/dev/zero")
+        (here / "gone.safetensors").symlink_to(here / "nowhere")
+        (here / "loop").symlink_to(here)
+        (here / os.fsdecode(b"caf\xe9\n.safetensors")).write_bytes(b"abcdef")
+        (here / "deep.safetensors").write_bytes(struct.pack("<Q", 9000) + b"[" * 9000)
+        shutil.copy(good, here / "large.safetensors")
+        os.truncate(here / "large.safetensors", 1 << 43)  # without taking room on the disk
+    code, out = run(comfyui, capsys)
+    assert code == 0
+    assert "PiD v1, sdxl, 4 steps" in out
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+def test_a_file_that_fails_in_a_way_nobody_thought_of(comfyui, capsys, quick, monkeypatch):
+    for name in (SDXL, "another.safetensors"):
+        put(comfyui, "diffusion_models", name, weights(spec("sdxl_v1")))
+
+    def fails(path):
+        raise RecursionError("several\nlines \udce9")
+
+    monkeypatch.setattr(inventory, "examine_checkpoint", fails)
+    code, out = run(comfyui, capsys)
+    assert code == 0 and out.count("NOT USABLE, cannot be looked at (RecursionError: several)") == 2
+
+
+def test_quantised_and_split_layouts_are_told_for_what_they_are(comfyui, capsys, quick):
+    state = weights(spec("flux_v1"))
+    layer = "patch_blocks.1.mlp_x.w1"
+    quantised = state | {
+        f"{layer}.weight": state[f"{layer}.weight"].to(torch.float8_e4m3fn),
+        f"{layer}.weight_scale": torch.ones(()),
+        f"{layer}.comfy_quant": torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8),
+    }
+    put(comfyui, "diffusion_models", "flux_fp8.safetensors", quantised)
+    put(comfyui, "diffusion_models", "flux_split.safetensors", split(state))
+    halves = split(state)
+    name = "pixel_blocks.0.adaLN_modulation_msa"
+    halves |= {f"{name}.weight": halves[f"{name}.weight"].to(torch.float8_e4m3fn)}
+    halves[f"{name.replace('msa', 'mlp')}.weight"] = halves[f"{name.replace('msa', 'mlp')}.weight"].to(
+        torch.float8_e4m3fn
+    )
+    for half in ("msa", "mlp"):
+        halves[f"{name.replace('msa', half)}.weight_scale"] = torch.ones(())
+        conf = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+        halves[f"{name.replace('msa', half)}.comfy_quant"] = conf
+    put(comfyui, "diffusion_models", "flux_split_fp8.safetensors", halves)
+    report = json.loads(run(comfyui, capsys, "--json")[1])
+    told = {file["name"]: file["what"] for file in report["files"]}
+    assert set(told.values()) == {"PiD v1, flux, 4 steps"} and len(told) == 3
+
+
+def test_comfyuis_own_arguments_say_where_its_folders_are(tmp_path, capsys, quick, monkeypatch):
+    monkeypatch.setattr("pid_core.comfy_home.find_comfyui", lambda _: None)
+    monkeypatch.setattr(inventory, "WORKFLOWS", tmp_path)
+    workflow("holiday", LoadImage={"image": "holiday.png"})
+    models, pictures = tmp_path / "disk" / "models", tmp_path / "pictures"
+    (models / "diffusion_models").mkdir(parents=True)
+    pictures.mkdir()
+    (pictures / "holiday.png").touch()
+    save_file(weights(spec("sdxl_v1")), models / "diffusion_models" / SDXL)
+    arguments = {
+        "models": ["--models-directory", str(models)],
+        "base": ["--base-directory", str(models.parent)],
+        "both": ["--base-directory", str(tmp_path), "--models-directory", str(models)],
+    }
+    for given in arguments.values():
+        assert main(["doctor", *given, "--input-directory", str(pictures)]) == 0
+        out = capsys.readouterr().out
+        assert "PiD v1, sdxl, 4 steps" in out and "holiday: ready" in out
+        assert main(["fetch", SDXL, *given]) == 0
+        assert capsys.readouterr().out.strip() == str(models / "diffusion_models" / SDXL)
+    assert main(["doctor", "--models-directory", str(tmp_path / "nowhere")]) == 1
+    assert "no such folder: --models-directory" in capsys.readouterr().err

@@ -304,6 +304,36 @@ def test_a_token_that_is_no_token(hub, tmp_path, monkeypatch):
     assert "\n" not in str(failed.value)
 
 
+@pytest.mark.parametrize(
+    "there",
+    [
+        "http://[1::bad/x",
+        "ftp://127.0.0.1/x",
+        "http://127.0.0.1:99999/",
+        "\x01",
+        "//",
+        "http://",
+        "mailto:x",
+        "/" * 9999,
+    ],
+)
+def test_a_redirect_to_nowhere(hub, tmp_path, there):
+    hub.redirects[KEY] = there
+    with pytest.raises(FetchError) as failed:
+        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+    line = str(failed.value)
+    assert line.startswith(FILE.name) and line.isprintable() and len(line) < 500
+    assert [name for name in names(tmp_path) if not name.endswith(".part")] == []
+
+
+@pytest.mark.parametrize("etag", ["../../x", "a/b/c", "/", "\\\\x", "W/", "é"])
+def test_a_hash_that_is_none_is_not_taken_for_a_name(hub, tmp_path, etag):
+    hub.etags[KEY] = etag
+    known = replace(FILE, sha256=hashlib.sha256(CONTENT).hexdigest())
+    assert fetch(known, tmp_path, endpoint=hub.endpoint).read_bytes() == CONTENT
+    assert names(tmp_path) == [FILE.name]
+
+
 def comfyui_folder(folder: Path) -> Path:
     """What passes for a ComfyUI to the command line."""
     (folder / "comfy").mkdir(parents=True)
@@ -332,6 +362,14 @@ def test_the_command_honours_mirror_and_proxy(hub, tmp_path):
     assert {r.host for r in hub.requests} == {"mirror.invalid"}
     assert "NVIDIA's licence NSCLv1 (non-commercial use only" in done.stderr
     assert "NSCLv1" in accepted(comfyui / "user" / "__pidkit" / "licences.json")
+
+
+def test_a_socks_proxy_without_what_it_needs(tmp_path):
+    done = run(
+        "ae.safetensors", "--to", tmp_path, HTTPS_PROXY="socks5://127.0.0.1:9", HF_ENDPOINT="https://hub.invalid"
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "ae.safetensors cannot be fetched" in done.stderr.splitlines()[-1]
 
 
 def test_offline_is_honoured(tmp_path):
