@@ -49,8 +49,8 @@ def add_home_arguments(parser: ArgumentParser) -> None:
         parser.add_argument(f"--{name}-directory", type=Path, metavar="PATH", help=f"as for ComfyUI itself: {about}")
 
 
-def find_home(args: Namespace) -> Home | None:
-    """What the arguments of `add_home_arguments` and the machine tell; None where no ComfyUI is found.
+def find_home(args: Namespace, code: Path | None) -> Home | None:
+    """What the arguments of `add_home_arguments` tell; None where they tell nothing, and no ComfyUI was found (code).
 
     Raises FileNotFoundError where a folder is named that is not there.
     """
@@ -59,7 +59,6 @@ def find_home(args: Namespace) -> Home | None:
         if folder is not None and not folder.expanduser().is_dir():
             raise FileNotFoundError(f"no such folder: --{name}-directory {printable(folder)}")
     named = {name: folder.expanduser().absolute() for name, folder in named.items() if folder is not None}
-    code = find_comfyui(args.comfyui)
     base = named.pop("base", None) or code or (named["models"].parent if "models" in named else None)
     return None if base is None else replace(Home.at(base), code=code or base, **named)
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from ..comfy_home import add_home_arguments, find_home
+from ..comfy_home import add_home_arguments, find_comfyui, find_home
 from ..doctor import examine
 
 ABOUT = "`doctor`: is this machine ready for PiD, and what is missing; exit code 0 when the bundled model decodes."
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    report = examine(find_home(args))
+    report = examine(find_home(args, find_comfyui(args.comfyui)))
     print(json.dumps(report, indent=1) if args.json else "\n".join(_lines(report)))
     return 0 if report["bundled_model"]["decodes"] else 1
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..comfy_home import add_home_arguments, find_home, model_files
+from ..comfy_home import add_home_arguments, find_comfyui, find_home, model_files
 from ..fetch import fetch, set_aside_if_damaged
 from ..hub import FILES, HubFile, get_file, local_name
 from ..licences import LICENCES, check_licences
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(_table()))
         return 0
     files = [get_file(name) for name in args.names]
-    home = None if args.to else find_home(args)
+    home = None if args.to else find_home(args, find_comfyui(args.comfyui))
     if home is None and args.to is None:
         raise ValueError("no ComfyUI found: name it with --comfyui PATH, or a folder for the files with --to FOLDER")
     record = args.to / "pidkit_licences.json" if args.to else home.user / RECORD

@@ -308,7 +308,8 @@ def test_quantised_and_split_layouts_are_told_for_what_they_are(comfyui, capsys,
 
 
 def test_comfyuis_own_arguments_say_where_its_folders_are(tmp_path, capsys, quick, monkeypatch):
-    monkeypatch.setattr("pid_core.comfy_home.find_comfyui", lambda _: None)
+    for command in ("doctor", "fetch"):
+        monkeypatch.setattr(f"pid_core.commands.{command}.find_comfyui", lambda _: None)
     monkeypatch.setattr(inventory, "WORKFLOWS", tmp_path)
     workflow("holiday", LoadImage={"image": "holiday.png"})
     models, pictures = tmp_path / "disk" / "models", tmp_path / "pictures"
