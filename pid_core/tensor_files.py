@@ -277,8 +277,10 @@ def _entry(path: Path, name: str, told: object, start: int, size: int) -> Entry:
 
 
 def _outlined(file: io.BufferedReader, entry: Entry) -> Tensor:
-    if entry.dtype != torch.uint8 or not 0 < entry.bytes <= SMALL:
+    if entry.dtype != torch.uint8 or entry.bytes > SMALL:
         return torch.empty(entry.shape, dtype=entry.dtype, device="meta")
+    if not entry.bytes:
+        return torch.empty(entry.shape, dtype=entry.dtype)
     file.seek(entry.start)
     return torch.frombuffer(bytearray(file.read(entry.bytes)), dtype=entry.dtype).reshape(entry.shape)
 

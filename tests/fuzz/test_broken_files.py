@@ -57,6 +57,15 @@ BLOCKS = ["patch_blocks.", "pixel_blocks.", "lq_proj.latent_proj.", "lq_proj.out
 WAYS = ["drop", "rename", "bend", "bend", "add", "blocks", "split", "quant", "entry", "tensor"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks this small lose time to a second one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
@@ -90,7 +99,7 @@ def test_the_file_that_is_broken_is_fine(folder):
     assert decode(load_network(path), torch.zeros(1, 12, 1, 1)).shape == (1, 3, 8, 8)
 
 
-@examples(250)
+@examples(150)
 @given(of_bytes(save(WEIGHTS, CONFIG)), st.sampled_from(["a.safetensors", "a.pth", "a"]))
 def test_checkpoints_with_other_bytes(folder, content, name):
     path = folder / name
@@ -144,7 +153,7 @@ def checkpoints(draw) -> tuple[dict, dict]:
     return tensors, metadata
 
 
-@examples(350)
+@examples(150)
 @given(checkpoints())
 def test_checkpoints_with_other_tensors_and_settings(folder, made):
     path = folder / "b.safetensors"
@@ -168,7 +177,7 @@ OBJECTS = st.one_of(
 KEYS = st.one_of(st.sampled_from(NAMES), TEXT, st.integers(), st.none(), st.tuples(TEXT, TEXT))
 
 
-@examples(150)
+@examples(100)
 @given(st.dictionaries(KEYS, OBJECTS, max_size=3), st.booleans(), st.booleans())
 def test_pickles_with_other_things_in_them(folder, odd, whole, zipped):
     path = folder / "c.pth"
