@@ -79,7 +79,7 @@ def fetch(
             say(f"{file.name} has moved to {printable(moved.path)} in {file.repo}")
             url = hf_hub_url(file.repo, moved.path, endpoint=endpoint)
             promise = moved.promise
-        if promise.sha256 is None and file.sha256 is None:
+        if promise.sha256 is None and (file.sha256 is None or file.hearsay):
             # some mirrors leave it out of the answer for the file itself
             listed = _listed(file, endpoint)
             promise = promise if listed is None else listed.promise
