@@ -12,7 +12,7 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from ..pid_core.colour import COLOUR_HOLDS
 from ..pid_core.hub import HubFile
-from ..pid_core.model_sets import BUNDLED_SET, MODEL_SETS
+from ..pid_core.model_sets import BUNDLED_SET, MODEL_SETS, get_set
 from ..pid_core.prepare import TARGETS
 from .colour_hold import fidelity_input
 from .loader import BUNDLED
@@ -124,7 +124,7 @@ class PiDKitUpscale(io.ComfyNode):
         accept_licence: bool = False,
         **settings,
     ) -> io.NodeOutput:
-        chosen = MODEL_SETS[model_set]
+        chosen = get_set(model_set)
         files = chosen.files(_is_here)
         show_on_node(cls, *(_describe_missing(file) for file in files if not _is_here(file)))
         names = obtain(cls, files, accept_licence)
@@ -145,7 +145,7 @@ class PiDKitUpscale(io.ComfyNode):
         # a file that was replaced is loaded again, one that was deleted is fetched again
         if model_set is None:  # it comes by a link
             return []
-        return [generation(file) for file in MODEL_SETS[model_set].files(_is_here)]
+        return [generation(file) for file in get_set(model_set).files(_is_here)]
 
 
 def _is_here(file: HubFile) -> bool:

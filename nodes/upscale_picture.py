@@ -7,7 +7,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
 from ..pid_core.estimate import estimate_quality, suggest_sigma
-from ..pid_core.model_sets import MODEL_SETS, ModelSet
+from ..pid_core.model_sets import ModelSet, get_set
 from ..pid_core.prepare import Framing, plan_framing
 from .show import show_on_node
 
@@ -63,7 +63,7 @@ class PiDKitUpscalePicture(io.ComfyNode):
         colour_hold: str = "auto",
         fidelity: float = 0.0,
     ) -> io.NodeOutput:
-        chosen = MODEL_SETS[model_set]
+        chosen = get_set(model_set)
         framing = plan_framing(*image.shape[1:3], chosen.family, target=target, factor=factor)
         sigmas = _sigmas(image, strength, own_strength, chosen)
         show_on_node(cls, framing.describe(), *_notes(framing, chosen, text), _describe(strength, sigmas))

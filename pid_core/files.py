@@ -63,7 +63,7 @@ def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
 
 def _highest(folder: Path, name: str) -> int:
     """The highest number behind this name in the folder."""
-    numbered = re.compile(re.escape(name) + r"_([0-9]{1,9})_.*", re.IGNORECASE)
+    numbered = re.compile(re.escape(name) + r"_([0-9]{5,9})_.*", re.IGNORECASE)
     found = (numbered.fullmatch(entry) for entry in os.listdir(folder))
     return max((int(match[1]) for match in found if match), default=0)
 

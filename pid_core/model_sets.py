@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .hub import HubFile, get_file
+from .printable import quoted
 
 # The same weights in two precisions; the first is what PiD was trained with.
 TEXT_ENCODERS = ("gemma_2_2b_it_elm_bf16.safetensors", "gemma_2_2b_it_elm_fp8_scaled.safetensors")
@@ -49,3 +50,10 @@ _ALL = (
 )
 MODEL_SETS: dict[str, ModelSet] = {one.name: one for one in _ALL}
 BUNDLED_SET = _ALL[0]
+
+
+def get_set(name: str) -> ModelSet:
+    """The set of that name. Raises ValueError naming the known ones."""
+    if name not in MODEL_SETS:
+        raise ValueError(f"model_set is {quoted(name)}; choose one of {', '.join(MODEL_SETS)}")
+    return MODEL_SETS[name]
