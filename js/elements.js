@@ -23,6 +23,16 @@ export function button(text, hint, onclick) {
   return element("button", { type: "button", textContent: text, title: hint, onclick });
 }
 
+// A text's parts, with its web addresses as links. A stop or bracket at an address's end is the sentence's.
+export function linked(text) {
+  return text.split(/(https?:\/\/[^\s<>"]*[^\s<>".,;:!?)\]}'])/).map((part, i) => {
+    const isAddress = i % 2 === 1;
+    return isAddress
+      ? element("a", { href: part, target: "_blank", rel: "noopener noreferrer", textContent: part })
+      : part;
+  });
+}
+
 // An image file of ComfyUI's, as /view knows it.
 export function pictureUrl(file) {
   return api.apiURL(`/view?${new URLSearchParams(file)}`);

@@ -3,7 +3,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { addWidget, element } from "./elements.js";
+import { addWidget, element, linked } from "./elements.js";
 import { nodeBefore } from "./graph.js";
 import { word } from "./words.js";
 
@@ -35,7 +35,7 @@ function statusOf(node) {
 class ErrorLine {
   constructor(node, text) {
     this.node = node;
-    this.root = element("div", { className: "pidkit-error", role: "alert", textContent: text });
+    this.root = element("div", { className: "pidkit-error", role: "alert" }, ...linked(text));
     this.height = node.size[1];
     const status = statusOf(node);
     if (status && !status.value) node.removeWidget(status);

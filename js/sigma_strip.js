@@ -7,7 +7,6 @@ import { executionIds } from "./graph.js";
 import { collect, pictureOf, resultsOf } from "./runs.js";
 import { word } from "./words.js";
 
-const PRESETS = { faithful: 0.1, repair: 0.5, rebuild: 0.75 };
 const TRAINED = 0.8;
 const LARGE = 4096; // longest side of the pictures that are compared
 
@@ -40,8 +39,10 @@ function listOf(value, pattern) {
 }
 
 export class SigmaStrip {
-  constructor(node) {
+  // presets: name -> value, as the node's definition has them.
+  constructor(node, presets) {
     this.node = node;
+    this.presets = Object.entries(presets);
     this.sigmas = [];
     this.cards = [];
     this.chosen = 0;
@@ -152,7 +153,7 @@ export class SigmaStrip {
       return;
     } else {
       const index = this.cards.findIndex((one) => one.root === card);
-      const value = { 0: this.defaultSigma, 1: PRESETS.faithful, 2: PRESETS.repair, 3: PRESETS.rebuild }[key];
+      const value = key === "0" ? this.defaultSigma : this.presets[key - 1]?.[1];
       if (key === "s" && this.suggestion(index) !== undefined) this.setSigma(index, this.suggestion(index));
       else if (key === "=") this.writeAll(this.sigmas[index]);
       else if (value !== undefined) this.setSigma(index, value);
@@ -166,7 +167,7 @@ export class SigmaStrip {
 
   drawTools() {
     this.tools.append(button(word("load"), word("loadHint"), () => this.load()));
-    Object.entries(PRESETS).forEach(([name, value], i) => {
+    this.presets.forEach(([name, value], i) => {
       const hint = word("presetHint", value, i + 1);
       this.tools.append(button(`${word(name)} ${value}`, hint, () => this.setSigma(this.chosen, value)));
     });

@@ -7,6 +7,7 @@ import { SigmaStrip } from "./sigma_strip.js";
 
 const NODE = "PiDKitSigmaTuner";
 const WIDGET = "PIDKIT_SIGMAS";
+let presets = {};
 
 app.registerExtension({
   name: "PiDKit.SigmaTuner",
@@ -15,13 +16,14 @@ app.registerExtension({
     if (nodeData.name !== NODE) return;
     const { sigmas, pictures } = nodeData.input.required;
     sigmas[1].widgetType = WIDGET;
+    presets = sigmas[1].presets;
     pictures[1].hidden = true;
   },
 
   getCustomWidgets() {
     return {
       [WIDGET](node, name) {
-        const strip = new SigmaStrip(node);
+        const strip = new SigmaStrip(node, presets);
         const widget = addWidget(node, name, WIDGET, strip.root, strip.list, {
           getValue: () => strip.value,
           setValue: (value) => {

@@ -44,7 +44,7 @@ class PiDKitDownload(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file: str | None = None, accept_licence: bool | None = False) -> bool | str:
         wrong = refused(cls, file=file)
-        return wrong or (file and not_accepted(get_file(file), accept_licence)) or True
+        return wrong or (file and not_accepted([get_file(file)], accept_licence)) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None, **_) -> int | None:

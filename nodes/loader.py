@@ -104,7 +104,7 @@ class PiDKitLoader(io.ComfyNode):
             return True
         if model_name.startswith(MARK):
             wrong = refused(cls, model_name=model_name)
-            return wrong or not_accepted(marked_file(model_name), accept_licence) or True
+            return wrong or not_accepted([marked_file(model_name)], accept_licence) or True
         return True if _path(model_name) is not None else _no_file(model_name)
 
     @classmethod

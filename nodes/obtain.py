@@ -81,14 +81,13 @@ def obtain(node: type[io.ComfyNode], files: Sequence[HubFile], accept: bool) -> 
     return [local_choice(file) or file.name for file in files]
 
 
-def not_accepted(file: HubFile, accept: bool | None) -> str | None:
-    """The line with which `obtain` would ask for the licence of a file that is not here yet; None where it would not.
+def not_accepted(files: Sequence[HubFile], accept: bool | None) -> str | None:
+    """The line with which `obtain` would ask for the licences of those that are not here yet; None where it would not.
 
     accept: None where it is not known before the run.
     """
-    if accept or accept is None or local_choice(file) is not None:
-        return None
-    return licence_question([file], _record(), how=HOW)
+    missing = [file for file in files if local_choice(file) is None]
+    return licence_question(missing, _record(), how=HOW) if accept is False and missing else None
 
 
 def _record() -> Path:

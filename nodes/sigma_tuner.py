@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..pid_core.estimate import Quality, estimate_quality, suggest_sigma
+from ..pid_core.strengths import STRENGTHS
 from ..pid_core.tuning import match_values, parse_ids, parse_sigmas, picture_id
 from .conditioning import SigmaList
 from .pictures import save_picture
@@ -46,6 +47,7 @@ class PiDKitSigmaTuner(io.ComfyNode):
                     "sigmas",
                     default="",
                     socketless=True,
+                    extra_dict={"presets": STRENGTHS},  # of the buttons
                     tooltip="One degrade_sigma per picture, 0 to 1, with commas between. The sliders write it. Empty: "
                     "the default for all.",
                 ),

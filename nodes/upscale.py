@@ -14,12 +14,14 @@ from ..pid_core.colour import COLOUR_HOLDS
 from ..pid_core.hub import HubFile
 from ..pid_core.model_sets import BUNDLED_SET, MODEL_SETS, get_set
 from ..pid_core.prepare import TARGETS
+from ..pid_core.strengths import STRENGTHS
 from .colour_hold import fidelity_input
 from .loader import BUNDLED
-from .obtain import generation, licence_input, local_choice, obtain
+from .obtain import generation, licence_input, local_choice, not_accepted, obtain
+from .refused import refused
 from .show import show_on_node
 from .text_encoder import TYPE
-from .upscale_picture import AUTO, OWN, STRENGTHS
+from .upscale_picture import AUTO, OWN
 
 
 class PiDKitUpscale(io.ComfyNode):
@@ -125,9 +127,7 @@ class PiDKitUpscale(io.ComfyNode):
         **settings,
     ) -> io.NodeOutput:
         chosen = get_set(model_set)
-        files = chosen.files(_is_here)
-        show_on_node(cls, *(_describe_missing(file) for file in files if not _is_here(file)))
-        names = obtain(cls, files, accept_licence)
+        names = obtain(cls, chosen.files(_is_here), accept_licence)
         show_on_node(cls)
         graph = GraphBuilder()
         picture = graph.node("PiDKitUpscalePicture", "picture", image=image, model_set=model_set, **settings)
@@ -141,6 +141,13 @@ class PiDKitUpscale(io.ComfyNode):
         return io.NodeOutput(picture.out(0), expand=graph.finalize())
 
     @classmethod
+    def validate_inputs(cls, model_set: str | None = None, accept_licence: bool | None = False) -> bool | str:
+        wrong = refused(cls, model_set=model_set)
+        if wrong or model_set is None:  # it comes by a link
+            return wrong or True
+        return not_accepted(MODEL_SETS[model_set].files(_is_here), accept_licence) or True
+
+    @classmethod
     def fingerprint_inputs(cls, model_set: str | None = None, **_) -> list:
         # a file that was replaced is loaded again, one that was deleted is fetched again
         if model_set is None:  # it comes by a link
@@ -150,8 +157,3 @@ class PiDKitUpscale(io.ComfyNode):
 
 def _is_here(file: HubFile) -> bool:
     return local_choice(file) is not None
-
-
-def _describe_missing(file: HubFile) -> str:
-    size = "" if file.size is None else f", {file.size / 1e9:.1f} GB"
-    return f"missing: {file.name}{size}, from {file.page}"

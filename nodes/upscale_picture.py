@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
@@ -9,9 +10,10 @@ from torch import Tensor
 from ..pid_core.estimate import estimate_quality, suggest_sigma
 from ..pid_core.model_sets import ModelSet, get_set
 from ..pid_core.prepare import Framing, plan_framing
+from ..pid_core.strengths import STRENGTHS
+from .pid_models import config_of
 from .show import show_on_node
 
-STRENGTHS = {"faithful": 0.0, "repair": 0.3, "rebuild": 0.6}
 AUTO, OWN = "auto", "own value"
 # what is only handed on is not waited for
 HANDED_ON = {"lazy": True, "raw_link": True}
@@ -28,7 +30,7 @@ class PiDKitUpscalePicture(io.ComfyNode):
             is_dev_only=True,
             inputs=[
                 io.Image.Input("image"),
-                io.Model.Input("model", **HANDED_ON),
+                io.Model.Input("model", lazy=True),
                 io.Vae.Input("vae", optional=True, **HANDED_ON),
                 io.Clip.Input("clip", optional=True, **HANDED_ON),
                 io.String.Input("model_set"),
@@ -47,15 +49,19 @@ class PiDKitUpscalePicture(io.ComfyNode):
         )
 
     @classmethod
+    def check_lazy_status(cls, strength: str, **_) -> list[str]:
+        return ["model"] if strength == AUTO else []
+
+    @classmethod
     def execute(
         cls,
         image: Tensor,
-        model: list,
         model_set: str,
         target: str,
         factor: float,
         strength: str,
         seed: int,
+        model: ModelPatcher | None = None,
         vae: list | None = None,
         clip: list | None = None,
         text: str = "",
@@ -65,15 +71,16 @@ class PiDKitUpscalePicture(io.ComfyNode):
     ) -> io.NodeOutput:
         chosen = get_set(model_set)
         framing = plan_framing(*image.shape[1:3], chosen.family, target=target, factor=factor)
-        sigmas = _sigmas(image, strength, own_strength, chosen)
+        sigmas = _sigmas(image, strength, own_strength, model)
         show_on_node(cls, framing.describe(), *_notes(framing, chosen, text), _describe(strength, sigmas))
         if colour_hold == "auto":
             colour_hold = "none" if chosen.checkpoint is None else "low_frequencies"
         graph = GraphBuilder()
+        wires = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
         prepare = graph.node(
             "PiDKitPrepareImage",
             "prepare",
-            image=cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["image"],
+            image=wires["image"],
             target=target,
             family=chosen.family,
             fit="pad",
@@ -82,7 +89,7 @@ class PiDKitUpscalePicture(io.ComfyNode):
         decode = graph.node(
             "PiDKitDecode",
             "decode",
-            model=model,
+            model=wires["model"],
             latent=prepare.out(2),
             framing=prepare.out(1),
             degrade_sigma=0.0,
@@ -101,10 +108,10 @@ class PiDKitUpscalePicture(io.ComfyNode):
         return io.NodeOutput(decode.out(0), expand=graph.finalize())
 
 
-def _sigmas(image: Tensor, strength: str, own: float, chosen: ModelSet) -> list[float]:
-    """degrade_sigma for each picture of the batch."""
+def _sigmas(image: Tensor, strength: str, own: float, model: ModelPatcher | None) -> list[float]:
+    """degrade_sigma for each picture of the batch. model: what will decode them, for auto."""
     if strength == AUTO:
-        invents = chosen.checkpoint is not None
+        invents = config_of(model.model).invents
         return [suggest_sigma(estimate_quality(picture), invents=invents) for picture in image]
     return [own if strength == OWN else STRENGTHS[strength]] * image.shape[0]
 

@@ -25,7 +25,7 @@ class Licence:
 LICENCES = {
     "NSCLv1": Licence(
         "NVIDIA's licence NSCLv1",
-        "non-commercial use only (research and evaluation), of the weights and of what they draw",
+        "non-commercial use only, of the weights and of what they draw",
         "https://huggingface.co/nvidia/PiD",
     ),
     "Gemma": Licence("Google's Gemma terms of use", "some uses are prohibited", "https://ai.google.dev/gemma/terms"),
@@ -75,24 +75,15 @@ def _unanswered(files: Sequence[HubFile], record: Path) -> set[str]:
 
 
 def _ask(files: Sequence[HubFile], asked: set[str], how: str) -> str:
-    pages = " and ".join(LICENCES[key].page for key in sorted(asked))
-    if len(files) == 1:
-        licence = LICENCES[files[0].licence]
-        return (
-            f"{files[0].name} is not here yet, and its weights carry {licence.name}: {licence.summary}. Read {pages}; "
-            f"if you accept it, {how}"
-        )
-    return (
-        f"{len(files)} files are not here yet: {'; '.join(map(describe, files))}. Read {pages}; if you accept "
-        f"{'them' if len(asked) > 1 else 'it'}, {how}, and all of them are fetched"
-    )
+    missing = "; ".join(map(_describe, files))
+    count = f"{len(files)} files are missing: " if len(files) > 1 else "missing: "
+    terms = "; ".join(f"{one.name}: {one.summary}, {one.page}" for one in (LICENCES[key] for key in sorted(asked)))
+    return f"{count}{missing}. {terms}; if you accept {'them' if len(asked) > 1 else 'it'}, {how}"
 
 
-def describe(file: HubFile) -> str:
-    """A file that is not here, for people: name, size, where it comes from, its terms."""
-    licence = LICENCES[file.licence]
+def _describe(file: HubFile) -> str:
     size = "" if file.size is None else f"{file.size / 1e9:.1f} GB, "
-    return f"{file.name} ({size}from {file.page}, under {licence.name}: {licence.summary})"
+    return f"{file.name} ({size}{file.repo})"
 
 
 def accepted(record: Path) -> dict[str, dict]:

@@ -34,11 +34,12 @@ MEMORY = (
 SIGMA = (
     "**degrade_sigma**: 0 keeps to the picture, flaws and all. Higher values trust it less and invent more. PiD was "
     "trained up to 0.8. The bundled model is small: it draws noise away (0.1 to 0.3), but cannot invent what a blur "
-    "took, so the suggestion for a blurred photo is 0. With NVIDIA's models blur counts too."
+    "took, so the suggestion for a blurred photo is 0. With NVIDIA's models blur counts too. latent_noise is on scale: "
+    "a picture's own noise counts, none is added."
 )
 OTHER_PID = (
-    "NVIDIA's PiD: choose it in PiD Loader, and put VAE Encode in the place of PiD RGB Latent. Its weights are for "
-    "non-commercial use only (NSCLv1)."
+    "NVIDIA's PiD: choose it in PiD Loader, put VAE Encode in the place of PiD RGB Latent and set latent_noise to add, "
+    "as NVIDIA's code does. Its weights are for non-commercial use only (NSCLv1)."
 )
 
 
@@ -131,17 +132,7 @@ def bundled(graph: Graph, *, windows: bool) -> Graph:
         title="Four times as large",
         **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
     )
-    compare(graph, 3, drawn, image[0], decoded[0])
     return graph
-
-
-def compare(graph: Graph, column: int, group: str, before: Out, after: Out) -> None:
-    """ComfyUI's own slider over two pictures; in the classic rendering of nodes it shows nothing."""
-    graph.add(
-        *("ImageCompare", column, group),
-        title="Before and after (Nodes 2.0)",
-        **{"image_a": before, "image_b": after, "width_": 420, "height_": 400},
-    )
 
 
 TRY = "Press Run: an example picture is there already."
@@ -171,7 +162,6 @@ def pid_upscale() -> Graph:
         title="The larger picture",
         **{"images": upscaled[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
     )
-    compare(graph, 3, drawn, image[0], upscaled[0])
     graph.app = App(
         (
             (image, "image", "Picture to enlarge"),
@@ -245,7 +235,6 @@ def pid_with_flux_upscale_picture() -> Graph:
         title="The picture, about 2048 x 2048",
         **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
     )
-    compare(graph, 4, drawn, prepared[0], decoded[0])
     return graph
 
 
@@ -593,7 +582,10 @@ def pid_tune_per_image() -> Graph:
     model = graph.add("PiDKitLoader", 1, read)
     latent = graph.add("PiDKitRGBLatent", 1, read, image=batch[0])
     tuner = graph.add("PiDKitSigmaTuner", 2, tuned, image=batch[0], model=model[0], width_=520, height_=600)
-    image = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=520)
+    image = graph.add(
+        *("PiDKitDecode", 3, drawn),
+        **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "latent_noise": "scale", "height_": 520},
+    )
     saved = graph.add("SaveImage", 3, drawn, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
     pictures = [(node, "image", f"Picture {i}") for i, node in enumerate(images, 1)]
     graph.app = App(((tuner, "sigmas", "How much to restore each"), *pictures), (saved,))
@@ -623,14 +615,17 @@ def pid_sigma_sweep() -> Graph:
     sweep = graph.add(
         *("PiDKitSigmaSweep", 2, tried),
         **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "sigmas": "0, 0.1, 0.2, 0.3, 0.5"},
-        **{"width_": 720, "height_": 520},
+        **{"latent_noise": "scale", "width_": 720, "height_": 520},
     )
     sheet = graph.add(
         *("SaveImage", 2, tried),
         title="Contact sheet",
         **{"images": sweep[1], "filename_prefix": f"PiDKit/{graph.name}_sheet", "width_": 720, "height_": 260},
     )
-    decoded = graph.add("PiDKitDecode", 3, drawn, model=model[0], latent=latent[0], sigma_list=tuner[0], height_=520)
+    decoded = graph.add(
+        *("PiDKitDecode", 3, drawn),
+        **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "latent_noise": "scale", "height_": 520},
+    )
     saved = graph.add("SaveImage", 3, drawn, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
     graph.app = App(
         (

@@ -16,7 +16,8 @@ from comfy_env import ROOT
 from lighthouse import lighthouse
 
 sys.path.insert(0, str(ROOT))
-from pid_core import NANO_PATH, decode, degrade, load_network
+from pid_core import NANO_PATH, decode, load_network
+from pid_core.conditioning import prepare_lq
 from pid_core.rgb import to_image, to_rgb_latent
 
 FOLDER = ROOT / "example_workflows"
@@ -47,13 +48,17 @@ def steps(name: str) -> int | None:
     return (given[0] or None) if given else None
 
 
+def latent_noise(name: str) -> str:
+    """What a workflow does with the noise of its latents."""
+    return next((n["inputs"]["latent_noise"] for n in api(name).values() if "latent_noise" in n["inputs"]), "add")
+
+
 @cache
 def restored(name: str, node: int = 0, sigma: float = 0.0) -> Image.Image:
     """Its picture, four times as large by the bundled model with the workflow's own number of steps."""
     pixels = torch.frombuffer(bytearray(photo(name, node).tobytes()), dtype=torch.uint8).float() / 255
     latent = to_rgb_latent(pixels.view(1, photo(name, node).height, photo(name, node).width, 3))
-    if sigma:
-        latent = degrade(latent, sigma, "rgb", 0)
+    latent = prepare_lq(latent, "rgb", sigma, latent_noise=latent_noise(name)).latent
     drawn = decode(network(), latent, degrade_sigma=sigma, steps=steps(name), seed=0)
     return Image.fromarray((to_image(drawn)[0] * 255).round().byte().numpy())
 

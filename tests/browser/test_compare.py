@@ -21,7 +21,7 @@ def tuner(front_end, root, vue) -> Tuner:
 
 
 def run_twice(tuner) -> list[str]:
-    """Runs with 0 everywhere, then with 0.5 for the second picture, which is chosen; the addresses of its results."""
+    """Runs with 0 everywhere, then with 0.3 for the second picture, which is chosen; the addresses of its results."""
     fe, page = tuner.fe, tuner.page
     save = fe.id_of("SaveImage")
     page.locator(".pidkit-thumb").nth(1).click()
@@ -77,25 +77,25 @@ def test_found_again_in_another_tab_after_undo_in_a_copy_and_after_a_reload(fron
 
     page.locator(".pidkit-thumb").nth(2).focus()
     page.keyboard.press("3")
-    assert fe.js(SIGMAS, tuner.node) == [0, 0.5, 0.75]
+    assert fe.js(SIGMAS, tuner.node) == [0, 0.3, 0.6]
     page.keyboard.press("Control+z")
-    fe.wait(f"id => ({SIGMAS})(id).join() === '0,0.5,0'", tuner.node)
+    fe.wait(f"id => ({SIGMAS})(id).join() === '0,0.3,0'", tuner.node)
     all_there()
 
     page.locator(".pidkit-thumb").nth(2).focus()
-    page.keyboard.press("1")
-    fe.wait("() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]).includes('[0,0.5,0.1]')")
+    page.keyboard.press("2")
+    fe.wait("() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]).includes('[0,0.3,0.3]')")
     page.reload()
     fe.loaded()
     fe.wait("() => document.querySelectorAll('.pidkit-card').length === 3")
-    assert fe.js(SIGMAS, tuner.node) == [0, 0.5, 0.1]
+    assert fe.js(SIGMAS, tuner.node) == [0, 0.3, 0.3]
     all_there()
 
     fe.js("id => { app.canvas.deselectAll(); app.canvas.select(app.graph.getNodeById(id)); }", tuner.node)
     fe.js("() => app.canvas.copyToClipboard()")
     fe.js("() => app.canvas.pasteFromClipboard()")
     copy = fe.id_of("PiDKitSigmaTuner", 1)
-    assert fe.js(SIGMAS, copy) == [0, 0.5, 0.1]
+    assert fe.js(SIGMAS, copy) == [0, 0.3, 0.3]
     strip = "app.graph.getNodeById(id).widgets.find(w => w.name === 'sigmas').strip"
     fe.js(f"id => {strip}.choose(1)", copy)
     assert fe.js(f"id => {strip}.compare.choices.map(c => c.label)", copy) == options
@@ -166,7 +166,7 @@ def test_in_a_subgraph(front_end, root, vue, inside):
     fe.wait_for_images(".pidkit-tile img", 2)
     page.locator(".pidkit-tile").nth(1).click()
     enter(["PiDKitSigmaTuner"])
-    assert fe.js(SIGMAS, tuner.node) == [0, 0.5, 0]
+    assert fe.js(SIGMAS, tuner.node) == [0, 0.3, 0]
 
 
 def test_zoom(tuner, vue):
@@ -261,7 +261,7 @@ def test_in_app_mode(front_end, root):
     assert page.locator(".pidkit-tag").nth(0).inner_text() == offered(tuner, "Left")[-1]
     page.locator(".pidkit-thumb").nth(1).focus()
     page.keyboard.press("2")
-    assert page.get_by_role("slider", name="degrade_sigma of picture 2").input_value() == "0.5"
+    assert page.get_by_role("slider", name="degrade_sigma of picture 2").input_value() == "0.3"
     fe.screenshot("compare_app")
     fe.js("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
     page.locator(".lg-node .pidkit-stage").wait_for()
@@ -270,13 +270,13 @@ def test_in_app_mode(front_end, root):
 def test_two_strengths_beside_each_other(tuner, vue):
     fe, page = tuner.fe, tuner.page
     first, second = run_twice(tuner)
-    assert offered(tuner, "Left")[:3] == ["before", "strength 0.50", "strength 0.00"]
+    assert offered(tuner, "Left")[:3] == ["before", "strength 0.30", "strength 0.00"]
     left, right = (page.get_by_role("combobox", name=f"{side} of the line") for side in ("Left", "Right"))
     left.select_option(label="strength 0.00")
     shows(tuner, first, "left")
     shows(tuner, second)
     tags = page.locator(".pidkit-tag").all_inner_texts()
-    assert tags == ["strength 0.00", "strength 0.50"]
+    assert tags == ["strength 0.00", "strength 0.30"]
     fe.screenshot(f"compare_two_{'vue' if vue else 'classic'}", tuner.node)
 
     sweep = fe.id_of("PiDKitSigmaSweep")
@@ -285,7 +285,7 @@ def test_two_strengths_beside_each_other(tuner, vue):
         sweep,
     )
     left.focus()
-    right.select_option(label="strength 0.50 · Sweep")
+    right.select_option(label="strength 0.30 · Sweep")
     shows(tuner, tiles[1])
 
     # another picture has no sweep; it shows what it has
@@ -295,10 +295,10 @@ def test_two_strengths_beside_each_other(tuner, vue):
     shows(tuner, tiles[1])
 
     # a third run is offered without a reload, and what was chosen stays
-    page.get_by_role("button", name="Faithful").click()
+    page.get_by_role("button", name="Rebuild").click()
     fe.run()
     fe.show(tuner.node)
     fe.wait("""() => [...document.querySelectorAll(".pidkit-bar select")][1].options.length >= 6""")
-    assert "strength 0.10" in offered(tuner, "Right")
+    assert "strength 0.60" in offered(tuner, "Right")
     shows(tuner, tiles[1])
     shows(tuner, first, "left")

@@ -92,7 +92,8 @@ def test_what_is_wrong_before_a_run_stands_on_its_node(small, vue):
     fe.js(SET, [small.loader, "model_name", f"fetch: {FETCHED}"])
     small.run_refused()
     line = small.on_node(small.loader)
-    assert line.startswith(FETCHED) and line.endswith("switch accept_licence on in this node and run again")
+    assert line.startswith(f"missing: {FETCHED}")
+    assert line.endswith("switch accept_licence on in this node and run again")
     fe.screenshot(f"error_before_a_run_{'vue' if vue else 'classic'}")
 
     fe.js("() => { app.canvas.ds.offset[0] += 5000; app.canvas.setDirty(true, true); }")

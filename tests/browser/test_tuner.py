@@ -34,11 +34,11 @@ def test_sliders_by_mouse_and_keyboard(tuner, vue):
     assert tuner.sigmas[2] == 0.98
     assert "untrained" in page.locator(".pidkit-card").nth(2).get_attribute("class")
     page.keyboard.press("3")
-    assert tuner.sigmas[2] == 0.75
+    assert tuner.sigmas[2] == 0.6
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+Tab")
 
-    page.get_by_role("button", name="Faithful").click()
+    page.get_by_role("button", name="Repair").click()
     page.get_by_role("spinbutton", name="degrade_sigma of picture 1").fill("0.333")
     page.keyboard.press("Tab")
     assert tuner.sigmas[0] == 0.33
@@ -61,14 +61,14 @@ def test_values_are_saved_undone_and_copied(tuner):
     tuner.slider(1).focus()
     page.keyboard.press("2")
     tuner.slider(2).focus()
-    page.keyboard.press("1")
-    before = [0.5, 0.1, 0]
+    page.keyboard.press("3")
+    before = [0.3, 0.6, 0]
     assert tuner.sigmas == before
 
-    page.keyboard.press("3")
-    assert tuner.sigmas == [0.5, 0.75, 0]
+    page.keyboard.press("1")
+    assert tuner.sigmas == [0.3, 0, 0]
     page.keyboard.press("Control+z")
-    fe.wait("id => app.graph.getNodeById(id).widgets.find(w => w.name === 'sigmas').value[1] === 0.1", tuner.node)
+    fe.wait("id => app.graph.getNodeById(id).widgets.find(w => w.name === 'sigmas').value[1] === 0.6", tuner.node)
     assert tuner.sigmas == before
     tuner.fe.wait_for_images(".pidkit-thumb img", 3)
 
@@ -98,11 +98,11 @@ def test_sweep_click_tune_run_again(tuner, vue):
     fe.show(sweep)
     tuner.fe.wait_for_images(".pidkit-tile img", 2)
     page.locator(".pidkit-tile").nth(1).click()
-    assert page.locator(".pidkit-sweep .pidkit-note").inner_text() == "Picture 2 is set to 0.5."
+    assert page.locator(".pidkit-sweep .pidkit-note").inner_text() == "Picture 2 is set to 0.3."
     assert page.locator(".pidkit-tile").nth(1).get_attribute("aria-pressed") == "true"
     fe.screenshot(f"sweep_{'vue' if vue else 'classic'}", sweep)
     fe.show(tuner.node)
-    assert tuner.sigmas == [0, 0.5, 0]
+    assert tuner.sigmas == [0, 0.3, 0]
 
     second = fe.run()
     pictures = (fe.pictures(run, tuner.fe.id_of("SaveImage")) for run in (first, second))

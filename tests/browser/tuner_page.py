@@ -24,7 +24,7 @@ class Tuner:
         decode = nodes["PiDKitDecode"]
         decode.inputs["steps"] = 1
         wires = {name: decode.inputs[name] for name in ("model", "latent", "sigma_list")}
-        graph.add("PiDKitSigmaSweep", 4, "Sweep", picture=2, sigmas="0, 0.5", steps=1, height_=460, **wires)
+        graph.add("PiDKitSigmaSweep", 4, "Sweep", picture=2, sigmas="0, 0.3", steps=1, height_=460, **wires)
         front_end.open(**settings)
         front_end.drop_text(json.dumps(ui_format(graph, front_end.comfy.object_info())), "tuner.json")
         self.node = self.fe.id_of("PiDKitSigmaTuner")

@@ -7,21 +7,13 @@ import pkgutil
 import numpy as np
 import pytest
 import torch
+from failures import failure, refused
 from graphs import decode_graph, link, pid_decode_graph, put_latent
 from tiny import save_tiny
 from tiny_gemma import save_encoder
 
-from comfy_server import PromptError
-
 NANO = "pid_nano (bundled)"
 FETCHED = "pid_1.5_flux1_1024_to_4096_4step_bf16.safetensors"
-
-
-def failure(comfy, graph: dict) -> PromptError:
-    with pytest.raises(PromptError) as caught:
-        comfy.queue(graph)
-    assert comfy.alive
-    return caught.value
 
 
 def raised(comfy, graph: dict, kind: str = "ValueError") -> str:
@@ -31,16 +23,6 @@ def raised(comfy, graph: dict, kind: str = "ValueError") -> str:
     line = error.details["exception_message"].strip()
     assert line and "\n" not in line
     return line
-
-
-def refused(comfy, graph: dict, node: str) -> dict[str, str]:
-    """What stands at the inputs of a node that is refused before the run: input -> line."""
-    details = failure(comfy, graph).details["node_errors"]
-    assert list(details) == [node]
-    return {
-        error["extra_info"]["input_name"]: error["details"].removeprefix(f"{error['extra_info']['input_name']} - ")
-        for error in details[node]["errors"]
-    }
 
 
 def checkpoint(comfy, name: str, family: str = "flux", **options) -> str:
@@ -82,7 +64,9 @@ def test_a_licence_that_is_asked_for_in_a_run(comfy):
     graph["no"] = {"class_type": "PrimitiveBoolean", "inputs": {"value": False}}
     graph["model"] = loader(model_name=f"fetch: {FETCHED}", accept_licence=link("no"))
     line = raised(comfy, graph, "LicenceError")
-    assert line.startswith(FETCHED) and line.endswith("switch accept_licence on in this node and run again")
+    assert line.startswith(f"missing: {FETCHED}") and line.endswith(
+        "switch accept_licence on in this node and run again"
+    )
 
 
 def test_a_download_that_fails(comfy):

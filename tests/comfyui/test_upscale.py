@@ -6,6 +6,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+from failures import refused
 from graphs import link
 from PIL import Image
 from tiny import save_tiny, save_vae
@@ -109,18 +110,22 @@ def test_the_bundled_model_needs_nothing(comfy, hub):
 
 
 def test_the_licences_stop_it_once_and_name_all_three(comfy, hub):
-    seen = Seen()
-    with pytest.raises(PromptError) as failed:
-        comfy.queue(graph_for(comfy, model_set=SET), on_event=seen)
-    line = failed.value.message.strip()
-    assert failed.value.node_type == "PiDKitUpscale" and "\n" not in line
+    graph = graph_for(comfy, model_set=SET)
+    (line,) = set(refused(comfy, graph, "upscale").values())
+    assert "\n" not in line
     for file in FILES.values():
-        assert file.name in line and file.page in line
-        assert f"missing: {file.name}" in seen.texts[-1]["text"]
-    assert "NSCLv1" in line and "Gemma terms of use" in line and "Apache-2.0" in line
-    assert "switch accept_licence on in this node" in line
+        assert file.name in line and file.repo in line
+    assert "NSCLv1" in line and "Gemma terms of use" in line
+    assert line.endswith("switch accept_licence on in this node and run again")
+    # where the switch comes by a link it is asked in the run, before whatever makes the picture
+    seen = Seen()
+    graph |= {"no": {"class_type": "PrimitiveBoolean", "inputs": {"value": False}}}
+    graph["upscale"]["inputs"]["accept_licence"] = ["no", 0]
+    with pytest.raises(PromptError) as failed:
+        comfy.queue(graph, on_event=seen)
+    assert failed.value.message.strip() == line
     assert hub.requests == [] and left_behind(comfy) == []
-    assert seen.ran == ["upscale"]  # and whatever makes the picture has not begun
+    assert set(seen.ran) == {"no", "upscale"}
 
 
 def test_from_an_empty_models_folder_to_a_picture(comfy, hub):

@@ -209,7 +209,7 @@ def save_flux(path) -> None:
 
 def with_stand_ins(graph: dict, name: str, comfy) -> dict:
     kind, width, pooled = STAND_INS[name]
-    graph = {key: node for key, node in graph.items() if node["class_type"] != "ImageCompare"}
+    graph = dict(graph)
     for key, node in list(graph.items()):
         inputs, class_type = node["inputs"], node["class_type"]
         if class_type in ("UNETLoader", "CheckpointLoaderSimple") and kind != "flux":
