@@ -21,6 +21,19 @@ export function executionIds(node) {
   return standingFor(node.graph).flatMap((parent) => executionIds(parent).map((id) => `${id}:${node.id}`));
 }
 
+// The nodes behind an execution id, "5" or "5:3": those of the subgraphs around the node, then the node itself.
+export function nodesOf(id) {
+  const found = [];
+  let graph = app.rootGraph ?? app.graph;
+  for (const part of String(id).split(":")) {
+    const node = graph?.getNodeById(part);
+    if (!node) return [];
+    found.push(node);
+    graph = node.subgraph;
+  }
+  return found;
+}
+
 // The node that an input's wire comes from, wherever it is, or undefined.
 export function nodeBefore(node, name) {
   const input = node.inputs?.find((one) => one.name === name);

@@ -4,33 +4,15 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addWidget, element, linked } from "./elements.js";
-import { nodeBefore } from "./graph.js";
+import { nodeBefore, nodesOf } from "./graph.js";
+import { statusOf } from "./status.js";
 import { word } from "./words.js";
 
 const NAME = "pidkit_error";
-const STATUS = "$$node-text-preview"; // ComfyUI's widget for the text that a node sends
 const OURS = "PiDKit";
 const READABLE = 0.5; // of the canvas's scale
 // The pack's folder in custom_nodes, as the server names it in tracebacks.
 const FOLDER = decodeURIComponent(new URL(import.meta.url).pathname.split("/extensions/")[1].split("/")[0]);
-
-// The nodes behind an execution id, "5" or "5:3": those of the subgraphs around the node, then the node itself.
-function nodesOf(id) {
-  const found = [];
-  let graph = app.rootGraph ?? app.graph;
-  for (const part of String(id).split(":")) {
-    const node = graph?.getNodeById(Number(part));
-    if (!node) return [];
-    found.push(node);
-    graph = node.subgraph;
-  }
-  return found;
-}
-
-// The widget with what one of our nodes says of itself, if it has said something.
-function statusOf(node) {
-  return node?.comfyClass?.startsWith(OURS) ? node.widgets?.find((widget) => widget.name === STATUS) : undefined;
-}
 
 class ErrorLine {
   constructor(node, text) {
@@ -160,11 +142,6 @@ app.registerExtension({
     api.addEventListener("execution_error", ({ detail }) => {
       if (isOurs(detail)) show(detail.node_id, detail.exception_message.trim());
       else if (hasPixelsForLatent(nodesOf(detail.node_id).at(-1))) show(detail.node_id, word("pixelVae"));
-    });
-    // What a node said of itself in an earlier run is not true of the one that starts now.
-    api.addEventListener("executing", ({ detail }) => {
-      const status = statusOf(nodesOf(detail).at(-1));
-      if (status) status.value = "";
     });
     // What is found before a run comes as the answer to the request; there is no event for it.
     const { queuePrompt } = api;

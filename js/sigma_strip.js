@@ -46,6 +46,7 @@ export class SigmaStrip {
     this.sigmas = [];
     this.cards = [];
     this.chosen = 0;
+    this.grown = false; // by the comparison
     this.compare = new Compare();
     this.list = element("div", { className: "pidkit-list", role: "list" });
     this.tools = element("div", { className: "pidkit-tools", role: "toolbar" });
@@ -282,9 +283,10 @@ export class SigmaStrip {
     } else {
       this.compare.hide();
     }
-    const grew = this.root.classList.toggle("pidkit-comparing", this.comparing) && !this.grown;
+    if (this.root.classList.toggle("pidkit-comparing", this.comparing) === this.grown) return;
     this.grown = this.comparing;
-    if (grew) this.node.expandToFitContent?.();
+    if (this.grown) this.node.expandToFitContent?.();
+    app.canvas.setDirty(true, true); // what stands below it moves when the canvas is drawn
   }
 
   // The result that stands beside the picture by itself: of the last run, else the sweep's with the chosen value.

@@ -95,6 +95,9 @@ def test_what_is_wrong_before_a_run_stands_on_its_node(small, vue):
     assert line.startswith(f"missing: {FETCHED}")
     assert line.endswith("switch accept_licence on in this node and run again")
     fe.screenshot(f"error_before_a_run_{'vue' if vue else 'classic'}")
+    address = small.line.get_by_role("link", name="https://huggingface.co/nvidia/PiD", exact=True)
+    assert address.get_attribute("href") == "https://huggingface.co/nvidia/PiD"
+    address.click(trial=True)  # nothing lies over it
 
     fe.js("() => { app.canvas.ds.offset[0] += 5000; app.canvas.setDirty(true, true); }")
     small.run_refused()

@@ -1,0 +1,53 @@
+// What our nodes say of themselves in a run, in ComfyUI's own widget for such text.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { nodesOf } from "./graph.js";
+
+const STATUS = "$$node-text-preview";
+const OURS = "PiDKit";
+const MARGIN = 10; // around every widget in the classic rendering
+const LEAST = 58; // what ComfyUI gives it there, room for two lines
+const MOST = 200; // from here on ComfyUI's widget scrolls
+
+// The widget with what one of our nodes says of itself, if it has said something.
+export function statusOf(node) {
+  return node?.comfyClass?.startsWith(OURS) ? node.widgets?.find((widget) => widget.name === STATUS) : undefined;
+}
+
+function heightOf(text, width) {
+  const probe = document.createElement("div");
+  probe.textContent = text;
+  // as ComfyUI draws it
+  probe.style.cssText = `position: fixed; visibility: hidden; box-sizing: border-box; width: ${width - 2 * MARGIN}px;
+    padding: 8px 16px; font-size: 12px; line-height: 16px; white-space: pre-wrap; word-break: break-all`;
+  document.body.append(probe);
+  const { height } = probe.getBoundingClientRect();
+  probe.remove();
+  return Math.max(LEAST, Math.min(height, MOST) + 2 * MARGIN);
+}
+
+// The Vue rendering makes a node as high as its content; the classic one cuts off what has no room.
+function makeRoom(node) {
+  const status = statusOf(node);
+  if (!status || window.LiteGraph?.vueNodesMode) return;
+  status.options.getMinHeight = () => heightOf(status.value, node.size[0]);
+  node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+  app.canvas.setDirty(true, true);
+}
+
+app.registerExtension({
+  name: "PiDKit.Status",
+
+  setup() {
+    // ComfyUI hears this event too, and makes the widget then
+    api.addEventListener("progress_text", ({ detail }) => {
+      requestAnimationFrame(() => makeRoom(nodesOf(detail.nodeId).at(-1)));
+    });
+    // What a node said of itself in an earlier run is not true of the one that starts now.
+    api.addEventListener("executing", ({ detail }) => {
+      const status = statusOf(nodesOf(detail).at(-1));
+      if (status) status.value = "";
+    });
+  },
+});
