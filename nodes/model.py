@@ -337,7 +337,8 @@ class MappedFile(NamedTuple):
         if Stamp.of(self.path) != self.stamp:
             raise ValueError(
                 f"{printable(Path(self.path).name)} was changed or removed since it was loaded, and its weights are "
-                "read while they are used: run again once the file is whole, so that it is loaded anew"
+                "read while they are used: run again once the file is whole; if it is not loaded anew then, free "
+                "ComfyUI's model and node cache"
             )
 
 

@@ -94,7 +94,7 @@ def test_headers_that_say_nonsense(tmp_path, name, header):
 @pytest.mark.parametrize("name", READERS)
 def test_headers_that_are_too_large(tmp_path, name):
     many = {f"t{i}": entry(shape=[0], data_offsets=[0, 0]) for i in range(MOST_TENSORS + 1)}
-    assert "20,001 tensors" in line(READERS[name], safetensors(tmp_path / name, many))
+    assert f"{MOST_TENSORS + 1:,} tensors" in line(READERS[name], safetensors(tmp_path / name, many))
     with (tmp_path / name).open("wb") as file:
         file.write(struct.pack("<Q", LARGEST_HEADER + 1))
         file.truncate(LARGEST_HEADER + 100)
