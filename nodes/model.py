@@ -375,7 +375,13 @@ def wrap(
         weights[name] = weights[name].to(_own_dtype(network, name) or weights[name].dtype)
     weights |= {f"{layer}.{leaf}": tensor for layer, side in quantised.items() for leaf, tensor in side.items()}
     # names were checked when the file was read; a quantised layer may not ask for all that the file says of it
-    network.load_state_dict(weights, strict=not quantised, assign=True)
+    try:
+        network.load_state_dict(weights, strict=not quantised, assign=True)
+    except Exception as error:
+        if not quantised:
+            raise
+        reason = printable(" ".join(str(error).split()), 200)
+        raise ValueError(f"ComfyUI cannot take the file's quantised weights ({reason}): use the bf16 file") from None
     network.requires_grad_(False)
     weights.clear()
     if not management.is_device_cpu(offload_device):

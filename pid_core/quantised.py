@@ -24,6 +24,7 @@ CONF, METADATA, OLD_MARK = "comfy_quant", "_quantization_metadata", "scaled_fp8"
 _SIDE = (CONF, "weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale")
 _OLD_NAMES = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
 
+_SCALES = (torch.float32, torch.float16, torch.bfloat16)
 _E8M0 = getattr(torch, "float8_e8m0fnu", torch.uint8)
 
 Layers = dict[str, dict[str, Tensor]]  # layer name -> its side tensors by their last name, CONF among them
@@ -85,8 +86,8 @@ def _check_layer(layer: str, weight: Tensor, side: Mapping[str, Tensor]) -> None
             continue
         count = _scales(form, *weight.shape) if leaf == "weight_scale" else (1,)
         blocks = (form, leaf) == ("mxfp8", "weight_scale")
-        right = scale.dtype in (torch.uint8, _E8M0) if blocks else scale.is_floating_point()
-        if scale.numel() not in count or not right:
+        right = scale.dtype in ((torch.uint8, _E8M0) if blocks else _SCALES)
+        if scale.numel() not in count or scale.ndim > 2 or not right:
             raise ValueError(
                 f"the layer {shown} has a {leaf} of shape {list(scale.shape)} and {scale.dtype}, which does not fit "
                 f"its weight {list(weight.shape)} as {form}: the file was damaged when it was converted; use another"

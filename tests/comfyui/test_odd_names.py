@@ -96,7 +96,7 @@ def test_text_that_comes_by_a_link(comfy, node, text):
     graph = pid_decode_graph(NANO, put_latent(comfy, "odd_names", torch.zeros(1, 12, 2, 2)))
     graph["pid"] = decode_graph(NANO, "odd_names.latent")["pid"]
     graph["image"] = {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}
-    graph["text"] = {"class_type": "PiDKitTestsAnyText", "inputs": {"value": text}}
+    graph["text"] = {"class_type": "TestAnyText", "inputs": {"value": text}}
     defaults = {"PiDKitUpscale": {"seed": 0}, "PiDKitSigmaSweep": {"steps": 1}}.get(node, {})
     graph["odd"] = {"class_type": node, "inputs": inputs | defaults | {name: link("text")}}
     outputs = comfy.object_info(node)["output"]

@@ -80,7 +80,7 @@ def test_names_by_a_link_stay_inside(comfy, node, way):
     name = way.format(outside=outside, ending=ending)
     name = name if "[" in name else name + ending
     graph = {
-        "name": {"class_type": "PiDKitTestsAnyText", "inputs": {"value": name}},
+        "name": {"class_type": "TestAnyText", "inputs": {"value": name}},
         "file": {"class_type": node, "inputs": {"file": link("name")}},
         "want": {"class_type": "PreviewAny", "inputs": {"source": link("file")}},
     }

@@ -219,6 +219,9 @@ LAYER = "patch_blocks.1.mlp_x.w1"
     [
         *[("float8_e4m3fn", {"weight_scale": torch.ones(shape)}) for shape in ([2], [85], [85, 1], [0], [7, 3])],
         ("float8_e4m3fn", {"weight_scale": torch.ones((), dtype=torch.int64)}),
+        ("float8_e4m3fn", {"weight_scale": torch.ones((), dtype=torch.float64)}),
+        ("float8_e4m3fn", {"weight_scale": torch.ones(1, 1, 1)}),
+        ("int8_tensorwise", {"weight_scale": torch.ones(85, 1, 1)}),
         ("float8_e4m3fn", {"weight_scale": torch.tensor(float("nan"))}),
         ("float8_e4m3fn", {"input_scale": torch.ones(3)}),
         ("int8_tensorwise", {"weight_scale": torch.ones(84)}),

@@ -21,4 +21,4 @@ class AnyText:
         return (value,)
 
 
-NODE_CLASS_MAPPINGS = {"PiDKitTestsAnyText": AnyText}
+NODE_CLASS_MAPPINGS = {"TestAnyText": AnyText}
