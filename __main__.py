@@ -18,6 +18,9 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+    except KeyboardInterrupt:  # torch takes seconds to import
+        print("pid_core: stopped", file=sys.stderr)
+        return 130
     return command_line()
 
 

@@ -18,7 +18,7 @@ from ..pid_core.log import log
 from ..pid_core.mirror import extend
 from ..pid_core.regions import region_of
 from ..pid_core.windowed import WindowRun, crop
-from ..pid_core.windows import NoPlanError, Window, WindowPlan, choose_plan, plan_windows
+from ..pid_core.windows import NoPlanError, Window, WindowPlan, plan_for_memory, plan_windows
 from . import progress
 from .latent_windows import CONDLatentWindows
 from .model import PiDKitModel, check_canvas
@@ -106,34 +106,17 @@ class WindowHandler(ContextHandlerABC):
         config, wanted = self.config, self.settings
         if not wanted.auto:
             return plan_windows(height, width, wanted.size, wanted.overlap, align=config.latent_cell)
-        low, high = config.window_min, config.window_max
-        overlap = wanted.overlap if 2 * wanted.overlap <= high else high // 4
-
         budget = window_memory(patcher)
-
-        def choose(low: int, overlap: int) -> WindowPlan:
-            return choose_plan(
+        try:
+            return plan_for_memory(
                 *(height, width, config),
                 memory_budget=budget,
-                overlap=overlap,
+                overlap=wanted.overlap,
                 device=patcher.load_device,
-                align=config.latent_cell,
-                bounds=(low, high),
                 peak=lambda h, w: patcher.model.memory_required([images, 3, h, w]),
             )
-
-        notes = []
-        try:
-            plan = choose(low, overlap)
-        except NoPlanError:
-            # windows below the trained sizes are better than none
-            try:
-                plan = choose(low // 3, min(overlap, low // 6))
-            except NoPlanError as error:
-                raise ValueError(self._too_little(patcher, images, height, width, budget, error)) from None
-        if plan.overlap < wanted.overlap:
-            notes.append(f"overlap {wanted.overlap} lowered to {plan.overlap} px")
-        return replace(plan, notes=(*plan.notes, *notes)) if plan.count > 1 else plan
+        except NoPlanError as error:
+            raise ValueError(self._too_little(patcher, images, height, width, budget, error)) from None
 
     def _too_little(
         self, patcher: ModelPatcher, images: int, height: int, width: int, budget: float, error: NoPlanError

@@ -7,11 +7,10 @@ import io
 import signal
 import sys
 
-import torch
-
 from .commands import COMMANDS
 from .hub import COMMAND
 from .printable import printable
+from .windowed import is_out_of_memory
 
 _ABOUT = "PiD from the command line, without ComfyUI. IMAGE -o OUT.png alone is short for the command upscale."
 LONGEST_ERROR = 2000  # characters
@@ -26,9 +25,17 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\npid_core: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        print(f"pid_core: {printable(error, LONGEST_ERROR)}", file=sys.stderr)
-        return 1
+    except (ValueError, OSError) as error:
+        return _failed(error)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return _failed(f"out of memory: close other programs, or make the picture smaller ({error})")
+
+
+def _failed(what: object) -> int:
+    print(f"pid_core: {printable(what, LONGEST_ERROR)}", file=sys.stderr)
+    return 1
 
 
 def _print_anything() -> None:

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from .config import PiDConfig
+from .cost import forward_flops, plan_flops, trunk_work
 from .devices import to_device
 from .guard import NonFiniteError, finite_or_repeat
 from .latents import check_latent, sigma_per_image
 from .mirror import extend
 from .network import PiDNetwork
+from .progress import OnPart, when_done
 from .schedule import distilled_sigmas
 from .windowed import WindowRun, predict_x0, predict_x0_by_windows
 from .windows import WindowPlan
@@ -38,6 +40,7 @@ def decode(
     windows: WindowPlan | None = None,
     fuse: str = "pyramid",
     window_batch: int = 1,
+    on_part: OnPart | None = None,
 ) -> Tensor:
     """Decode a normalised latent [B, C, h, w] to an image [B, 3, H, W] in [-1, 1], float32.
 
@@ -48,7 +51,8 @@ def decode(
     replaced.
     size: (H, W); by default the latent's size times the checkpoint's scale, and less than a latent cell off it. Where
     it is no multiple of `config.align` the network sees the image go on, mirrored, up to the next one.
-    callback(step, steps, x0) is called after every step.
+    callback(step, steps, x0) is called after every step. on_part is called, often, with the fraction of all the
+    network's work that is behind it, by the cost model.
     windows: a plan from `plan_windows` or `choose_plan` for this size, rounded up like that, to decode in parts that
     need less memory; the noise is one field over the canvas and every step fuses the windows' x0 (`fuse_profiles`).
     window_batch: windows per network call. A plan of one window changes nothing. Out of memory halves the batch, then
@@ -71,25 +75,63 @@ def decode(
     sigmas = distilled_sigmas(steps).to(device)
     draw = _noise_source((batch, config.in_channels, height, width), steps, seed, noise, step_noise, device)
 
+    work = _Work(config, whole, windows, steps, on_part)
     predict = predict_x0
     if windows is not None:
         _check_plan(windows, *whole, config.align)
-        run = WindowRun(windows, fuse=fuse, window_batch=window_batch)
+        run = WindowRun(windows, fuse=fuse, window_batch=window_batch, on_windows=work.at_window)
         predict = partial(predict_x0_by_windows, run=run)
 
     lq_features = finite_or_repeat(
-        net, lambda: net.encode_lq(lq_latent, *whole), "the latent's projector", latent=lq_latent
+        net, lambda: net.encode_lq(lq_latent, *whole, work.in_trunk), "the latent's projector", latent=lq_latent
     )
     x = next(draw)
     for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
         try:
-            x0 = predict(net, extend(x, *whole), t, caption, lq_features, sigma)[..., :height, :width]
+            work.step = step
+            in_call = None if on_part is None else when_done(work.in_call, device)
+            x0 = predict(net, extend(x, *whole), t, caption, lq_features, sigma, in_call)
+            x0 = x0[..., :height, :width]
         except NonFiniteError as error:
             raise error.within(f"step {step} of {steps}") from None
         if callback is not None:
             callback(step, steps, x0)
         x = (1 - t_next) * x0 + t_next * next(draw) if step < steps else x0
     return x.clamp(-1, 1)
+
+
+class _Work:
+    """Tells a listener how far a decode is. `step` is the present one, from 1."""
+
+    def __init__(
+        self,
+        config: PiDConfig,
+        size: tuple[int, int],
+        plan: WindowPlan | None,
+        steps: int,
+        on_part: OnPart | None,
+    ):
+        self.step = 1
+        self._tell = on_part or (lambda fraction: None)
+        self._trunk = trunk_work(config, *size)
+        self._each = forward_flops(config, *size) if plan is None else plan_flops(plan, config)
+        self._total = self._trunk + steps * self._each
+        self._in_parts = plan is not None and plan.count > 1
+        self._most = 0.0
+
+    def in_trunk(self, fraction: float) -> None:
+        self._at(fraction * self._trunk)
+
+    def in_call(self, fraction: float) -> None:
+        if not self._in_parts:
+            self._at(self._trunk + (self.step - 1 + fraction) * self._each)
+
+    def at_window(self, done: int, count: int) -> None:
+        self._at(self._trunk + (self.step - 1 + done / count) * self._each)
+
+    def _at(self, done: float) -> None:
+        self._most = max(self._most, done / self._total)  # smaller windows, where memory was short, begin anew
+        self._tell(self._most)
 
 
 def _check_student(config: PiDConfig) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .guard import NonFiniteError, finite_or_repeat
 from .network import PiDNetwork
+from .progress import OnPart
 from .schedule import x0_from_velocity
 from .windows import Window, WindowPlan, fuse_profiles, fuse_weights, shrink_plan
 
@@ -19,16 +20,23 @@ Predict = Callable[[list[Window]], Sequence[Tensor]]  # each result [windows * B
 
 
 def predict_x0(
-    net: PiDNetwork, x: Tensor, t: Tensor, caption: Tensor, lq_features: Tensor, degrade_sigma: Tensor
+    net: PiDNetwork,
+    x: Tensor,
+    t: Tensor,
+    caption: Tensor,
+    lq_features: Tensor,
+    degrade_sigma: Tensor,
+    on_part: OnPart | None = None,
 ) -> Tensor:
     """One network call, as the clean image: x [B, 3, H, W] at time t (scalar) -> x0 [B, 3, H, W] float32.
 
-    A call that gives NaN or infinite values is repeated in float32; see guard.py for what is raised.
+    on_part: told the fraction of the call that is done. A call that gives NaN or infinite values is repeated in
+    float32; see guard.py for what is raised.
     """
     timestep = (1000 * t).expand(x.shape[0])
     out = finite_or_repeat(
         net,
-        lambda: net(x, timestep, caption, lq_features=lq_features, degrade_sigma=degrade_sigma),
+        lambda: net(x, timestep, caption, lq_features=lq_features, degrade_sigma=degrade_sigma, on_part=on_part),
         f"the network at noise level {float(t):g}",
         image=x,
         caption=caption,
@@ -43,6 +51,7 @@ def predict_x0_by_windows(
     caption: Tensor,
     lq_features: Tensor,
     degrade_sigma: Tensor,
+    on_part: OnPart | None = None,
     *,
     run: WindowRun,
 ) -> Tensor:
@@ -54,8 +63,8 @@ def predict_x0_by_windows(
     def predict(windows: list[Window]) -> tuple[Tensor]:
         features = crop_features(lq_features, windows, x.shape[-2:], net.config.patch_size)
         count = len(windows)
-        x0 = predict_x0(net, crop(x, windows), t, caption.repeat(count, 1, 1), features, degrade_sigma.repeat(count))
-        return (x0,)
+        text, sigma = caption.repeat(count, 1, 1), degrade_sigma.repeat(count)
+        return (predict_x0(net, crop(x, windows), t, text, features, sigma, on_part),)
 
     return run.step(predict)[0]
 

@@ -3,34 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..assets import NANO_PATH
 from ..checkpoint import load_network
+from ..cost import peak_bytes, plan_flops, trunk_bytes, trunk_work
 from ..decode import decode
 from ..devices import choose_device
-from ..latents import degrade
+from ..latents import degrade, sigma_per_image
+from ..memory import free_memory
+from ..network import PiDNetwork
+from ..picture_files import FORMATS, check_output, read_picture, write_picture
+from ..prepare import Framing, finish_image, plan_framing, prepare_image
 from ..rgb import to_image, to_rgb_latent
+from ..schedule import distilled_sigmas
+from ..version import pack_version
+from ..windows import NoPlanError, WindowPlan, plan_for_memory
+from .bar import progress_bar
+
+OVERLAP = 512  # least overlap of windows in pixels, as PiD Decode has it; less where the windows are small
+SEEDS = 2**64
+CANVASES = 4  # whole float32 canvases alive during a network call: noise, image, prediction, fused prediction
 
 ABOUT = "`upscale IMAGE -o OUT.png`: enlarge a picture four times with the bundled model, without ComfyUI."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="the picture to enlarge")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the result (PNG, ...)")
+    endings = ", ".join(dict.fromkeys(FORMATS))
+    parser.add_argument("-o", "--output", type=Path, required=True, help=f"where to write the result ({endings})")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output where it is there already")
+    parser.add_argument(
+        "--factor", type=float, default=4.0, help="how many times as large each side becomes; 4 by default"
+    )
     parser.add_argument("--model", type=Path, default=NANO_PATH, help="a checkpoint of the rgb family")
     parser.add_argument("--sigma", type=float, default=0.0, help="degrade_sigma, 0 to 1: noise added and removed again")
     parser.add_argument("--steps", type=int, help="1 to 4; by default what the checkpoint is best at")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="0 to 2^64 - 1; another one draws other fine detail")
     parser.add_argument("--device", help="cpu, cuda, ...; by default the GPU where there is one")
 
 
 def run(args: argparse.Namespace) -> int:
-    image = read_image(args.image)
+    """All that can be wrong is found before the picture is drawn."""
+    sigma = float(sigma_per_image(args.sigma, 1))
+    if not 0 <= args.seed < SEEDS:
+        raise ValueError(f"seed is {args.seed}, but must be from 0 to 2^64 - 1")
+    picture = read_picture(args.image)
+    for note in picture.notes:
+        print(note, file=sys.stderr)
+    image = picture.image[None]
+    if picture.alpha is not None:
+        image = torch.cat([image, picture.alpha[None, ..., None]], dim=-1)
+    framing = plan_framing(*image.shape[1:3], "rgb", target="factor", factor=args.factor)
+    alpha = picture.alpha is not None
+    check_output(args.output, framing.output, source=args.image, overwrite=args.overwrite, alpha=alpha)
     device = choose_device(args.device)
     net = load_network(args.model, device=device)
     if net.family != "rgb":
@@ -38,49 +69,70 @@ def run(args: argparse.Namespace) -> int:
             f"{Path(args.model).name} decodes {net.family or 'VAE'} latents, not pictures; run it in ComfyUI behind "
             "its VAE, or leave --model out to use the bundled model"
         )
-    latent = to_rgb_latent(image[None])
-    if args.sigma > 0:
-        latent = degrade(latent, args.sigma, "rgb", args.seed)
-    height, width = (side * net.config.sr_scale for side in image.shape[:2])
-    print(f"{image.shape[1]} x {image.shape[0]} -> {width} x {height} on {device}", file=sys.stderr)
-    run = {"steps": args.steps, "seed": args.seed, "size": (height, width), "callback": _show_progress}
-    pixels = decode(net, latent, degrade_sigma=args.sigma, **run)
-    write_image(args.output, to_image(pixels)[0])
-    print(args.output)
+    steps = net.config.steps if args.steps is None else args.steps
+    distilled_sigmas(steps)
+
+    plan = _plan(net, framing, device)
+    flop = trunk_work(net.config, *framing.decoded) + steps * plan_flops(plan, net.config)
+    print(_announce(framing, plan, device, _peak(net, framing, device)(*plan.size), flop), file=sys.stderr)
+    latent = to_rgb_latent(prepare_image(image, framing))
+    if sigma > 0:
+        latent = degrade(latent, sigma, "rgb", args.seed)
+    with progress_bar(flop) as told, warnings.catch_warnings():
+        warnings.showwarning = _say
+        run = {"steps": steps, "seed": args.seed, "size": framing.decoded, "windows": plan, "on_part": told}
+        pixels = decode(net, latent, degrade_sigma=sigma, **run)
+    whole = finish_image(to_image(pixels).cpu(), framing, image)[0]
+    about = {
+        "software": f"ComfyUI-PiDKit {pack_version()}",
+        "model": Path(args.model).name,
+        "factor": args.factor,
+        "degrade_sigma": sigma,
+        "steps": steps,
+        "seed": args.seed,
+    }
+    alpha = whole[..., 3] if alpha else None
+    print(write_picture(args.output, whole[..., :3], alpha, about=about, overwrite=args.overwrite))
     return 0
 
 
-def read_image(path: Path) -> Tensor:
-    """A picture file as [H, W, 3] in [0, 1]. Raises ValueError or OSError in one line."""
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
+def _plan(net: PiDNetwork, framing: Framing, device: torch.device) -> WindowPlan:
+    """The cheapest windows that fit the memory, or the whole frame, as PiD Decode chooses them."""
+    budget = free_memory(device)
     try:
-        with Image.open(path) as file:
-            return torch.from_numpy(np.array(file.convert("RGB"))).float() / 255
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is no picture that can be read") from None
+        return plan_for_memory(
+            *framing.decoded,
+            net.config,
+            memory_budget=budget,
+            overlap=OVERLAP,
+            device=device,
+            peak=_peak(net, framing, device),
+        )
+    except NoPlanError as error:
+        raise ValueError(
+            f"too little memory for {framing.decoded} pixels: even windows of {error.size[1]} x {error.size[0]} need "
+            f"{error.needed / 1e9:.2g} GB and {budget / 1e9:.2g} GB are free: close other programs, or make the "
+            "picture smaller"
+        ) from None
 
 
-def write_image(path: Path, image: Tensor) -> None:
-    """[H, W, 3] in [0, 1] to a file, rounded to 8 bits, written beside and renamed so that no half file is left."""
-    from PIL import Image
+def _peak(net: PiDNetwork, framing: Framing, device: torch.device):
+    """Bytes above the weights that a decode of this picture in windows of (height, width) takes."""
+    trunk, features = trunk_bytes(net.config, *framing.decoded, dtype_bytes=4)
+    held = features + CANVASES * 4 * 3 * math.prod(framing.decoded)
 
-    picture = Image.fromarray((image * 255).round().byte().cpu().numpy())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        picture.save(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    def peak(height: int, width: int) -> float:
+        return max(peak_bytes(net.config, height, width, dtype_bytes=4, device=device.type), trunk) + held
+
+    return peak
 
 
-def _show_progress(step: int, steps: int, _: Tensor) -> None:
-    bar = "#" * (24 * step // steps)
-    print(
-        f"\r[{bar:<24}] step {step} of {steps}",
-        end="\n" if step == steps else "",
-        file=sys.stderr,
-        flush=True,
-    )
+def _announce(framing: Framing, plan: WindowPlan, device: torch.device, memory: float, flop: float) -> str:
+    """What is to be drawn and what it takes, before it begins."""
+    how = "in one frame" if plan.count == 1 else f"in {plan.count} windows of {plan.size[1]} x {plan.size[0]}"
+    work = f"{flop / 1e12:.3g} TFLOP" if flop >= 1e11 else f"{flop / 1e9:.3g} GFLOP"
+    return f"{framing.source} -> {framing.output} on {device}, {how}, about {memory / 1e9:.1f} GB, {work}"
+
+
+def _say(message, *_, **__) -> None:
+    print(f"\n{message}", file=sys.stderr)

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.colour import CASTS, detail, removed
 from pid_core import NANO_PATH, decode, load_network
 from pid_core.colour import COLOUR_HOLDS, crop_as_encoded, hold_colour_, resize
-from pid_core.commands.upscale import read_image
+from pid_core.picture_files import read_picture
 from pid_core.rgb import to_pixels, to_rgb_latent
 
 # mean_deviation also lifts the bundled model's own contrast, which is 1 % low on this photo: 2 % of the energy.
@@ -22,7 +22,7 @@ HOLDS = [hold for hold in COLOUR_HOLDS if hold != "none"]
 @pytest.fixture(scope="module")
 def decoded(root):
     """The bundled model's decode of a piece of the bundled photo, and that piece: [1, 3, 256, 256], [1, 3, 64, 64]."""
-    image = read_image(root / "example_workflows" / "pidkit_photo.png")[None, 40:104, 60:124]
+    image = read_picture(root / "example_workflows" / "pidkit_photo.png").image[None, 40:104, 60:124]
     return decode(load_network(NANO_PATH), to_rgb_latent(image)), to_pixels(image)
 
 
