@@ -11,13 +11,14 @@ from comfy_api.latest import io
 
 from ..pid_core.conditioning import LATENT_NOISE, LQ, TRAINED_SIGMA, Decoder, prepare_lq
 from ..pid_core.log import log
-from .early_stop import NOISE_KEY, image_latent
+from .early_stop import image_latent
+from .frame_advice import frame_advice
+from .latent_tags import FAMILY, NOISE, read_tag
 from .picture_size import CANVAS_KEY, picture_size
 from .pid_models import config_of
 from .refused import ABSENT
 from .show import show_on_node
 
-FAMILY_KEY = "pidkit_family"  # in a LATENT: the family that its file told
 FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
 NO_TEXT = "neither positive nor model is connected: connect a text to positive, or PiD Loader to model"
 SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
@@ -30,7 +31,7 @@ def latent_format_input(**options) -> io.Combo.Input:
         default="auto",
         tooltip="Whose VAE made the latent. auto: what the model says, else what the channels "
         "tell. flux: FLUX.1, Z-Image. flux2: FLUX.2, Klein, Ideogram 4, ERNIE-Image. sd3: SD 3 "
-        "and 3.5. sdxl: SDXL. qwenimage: Qwen-Image, Krea 2, Anima. dinov2, siglip: RAE latents, "
+        "and 3.5. sdxl: SDXL, Kolors. qwenimage: Qwen-Image, Krea 2, Anima. dinov2, siglip: RAE latents, "
         "normalised. rgb: PiD RGB Latent.",
         **options,
     )
@@ -124,7 +125,7 @@ class PiDKitConditioning(io.ComfyNode):
                     tooltip="Empty pixels of the output's size and batch, for latent_image.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
@@ -154,7 +155,9 @@ class PiDKitConditioning(io.ComfyNode):
             positive=positive,
             negative=negative,
         )
-        show_on_node(cls, *describe(made))
+        images = made.canvas["samples"].shape[0]
+        advice = frame_advice(cls.hidden, model, images, made.lq.height, made.lq.width)
+        show_on_node(cls, *describe(made), *advice)
         return io.NodeOutput(made.positive, made.negative, made.canvas)
 
 
@@ -185,7 +188,7 @@ def condition(
     """What PiD Latent Conditioning does, for every node that needs it. Raises ValueError in one line."""
     samples = image_latent(latent)
     decoder = None if model is None else _decoder(model)
-    carried = latent.get(NOISE_KEY)
+    carried = read_tag(latent, NOISE)
     if latent_format == "auto" and carried is None:
         latent_format = _saved_family(latent, decoder)
     lq = prepare_lq(
@@ -234,7 +237,7 @@ def _decoder(model) -> Decoder:
 
 def _saved_family(latent: dict, decoder: Decoder | None) -> str:
     """The family that PiD Load Latent found in the file, "auto" where there is none."""
-    family = latent.get(FAMILY_KEY, "auto")
+    family = read_tag(latent, FAMILY) or "auto"
     made_for = decoder.family if decoder else None
     if family != "auto" and made_for not in (None, family):
         raise ValueError(

@@ -27,7 +27,8 @@ from .conditioning import (
     sigma_list_input,
 )
 from .each import Job, Shared, decode_each, digest, row_of
-from .picture_size import SIZE_KEY, picture_size
+from .latent_tags import slice_latent
+from .picture_size import picture_size
 from .pid_models import describe_steps, steps_for, steps_input
 from .prepare import Framed, framing_input
 from .progress import watching
@@ -206,7 +207,7 @@ class PiDKitDecode(io.ComfyNode):
             mark = windows_key(window_mode, settings)
             shared = Shared(model, caption, steps, latent_format, latent_noise, mark, rest)
             jobs = [
-                Job(latent["samples"][i : i + 1], sigma, seed, i, _mark(wanted, framing, i), latent.get(SIZE_KEY))
+                Job(slice_latent(latent, i), sigma, seed, i, _mark(wanted, framing, i))
                 for i, sigma in enumerate(sigmas)
             ]
             with watching(node_id, latent_name, title, *lines) as watch:

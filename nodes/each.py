@@ -12,23 +12,22 @@ from torch import Tensor
 from ..pid_core.fingerprint import digest
 from .conditioning import Conditioned, condition
 from .kept import kept_images
-from .picture_size import SIZE_KEY, PictureSize
+from .latent_tags import TAGS, read_tag
 from .progress import expect_runs
 
 
 class Job(NamedTuple):
-    """One image to decode: latent [1, C, h, w] (or with a frame axis), degrade_sigma, seed of all its noise.
+    """One image to decode: a LATENT of one image, degrade_sigma, seed of all its noise.
 
     row: which caption of `Shared.positive` is its own, where that holds more than one. mark: whatever else of this
-    image changes the result. size: of the picture in the latent, where the latent is padded.
+    image changes the result.
     """
 
-    latent: Tensor
+    latent: dict
     sigma: float
     seed: int
     row: int = 0
     mark: tuple = ()
-    size: PictureSize | None = None
 
 
 class Shared(NamedTuple):
@@ -136,7 +135,7 @@ class _Itself:
 def conditioned(shared: Shared, job: Job) -> Conditioned:
     """What PiD Latent Conditioning makes of one job."""
     return condition(
-        {"samples": job.latent, SIZE_KEY: job.size},
+        job.latent,
         shared.model,
         latent_format=shared.latent_format,
         sigma=job.sigma,
@@ -155,4 +154,5 @@ def _text(shared: Shared, job: Job) -> list | None:
 def _key(shared: Shared, job: Job, extras: list | None) -> tuple:
     captions = tuple(digest(caption) for caption, _ in _text(shared, job) or [])
     text = None if extras is None else (captions, tuple(extras))
-    return *shared[2:], text, digest(job.latent), job.sigma, job.seed, job.mark, job.size and job.size[:2]
+    tags = tuple(read_tag(job.latent, key) for key in TAGS)
+    return *shared[2:], text, digest(job.latent["samples"]), tags, job.sigma, job.seed, job.mark

@@ -6,9 +6,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pid_core.early_stop import GENERATORS, CarriedNoise, stop_early, undo_sampler_scaling
+from .latent_tags import NOISE, tagged
 from .show import show_on_node
 
-NOISE_KEY = "pidkit_noise"  # in a LATENT: the CarriedNoise of samples that were stopped early
 FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage")
 
 
@@ -123,6 +123,5 @@ class PiDKitLatentFromNoisy(io.ComfyNode):
     def execute(cls, latent: dict, latent_format: str, degrade_sigma: float) -> io.NodeOutput:
         samples = image_latent(latent)
         out = latent | {"samples": undo_sampler_scaling(samples, degrade_sigma, latent_format)}
-        if degrade_sigma > 0:
-            out[NOISE_KEY] = CarriedNoise(latent_format, degrade_sigma)
-        return io.NodeOutput(out)
+        carried = CarriedNoise(latent_format, degrade_sigma) if degrade_sigma > 0 else None
+        return io.NodeOutput(tagged(out, **{NOISE: carried}))

@@ -12,10 +12,11 @@ from ..pid_core.conditioning import LATENT_NOISE, SAME_SIGMA
 from ..pid_core.early_stop import CarriedNoise
 from ..pid_core.latent_files import SavedLatent, latent_bytes, read_latent
 from ..pid_core.latents import families_with
-from .conditioning import FAMILY_KEY, FORMATS
-from .early_stop import NOISE_KEY, image_latent
+from .conditioning import FORMATS
+from .early_stop import image_latent
 from .files import file_stamp, listed_files, resolve_file, save_new
-from .picture_size import picture_size, with_size
+from .latent_tags import FAMILY, NOISE, SIZE, read_tag, tagged
+from .picture_size import PictureSize, picture_size
 from .show import show_on_node
 
 FOLDER, ENDING = "latents", ".latent"
@@ -120,11 +121,13 @@ class PiDKitLoadLatent(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         saved = read_latent(Path(resolve_file(file)))
         show_on_node(cls, f"{saved.family or 'family not known'}, degrade_sigma {saved.sigma:g}")
-        latent = {"samples": saved.samples} if saved.size is None else with_size(saved.samples, *saved.size)
-        if saved.family is not None:
-            latent[FAMILY_KEY] = saved.family
-            if saved.sigma > 0:
-                latent[NOISE_KEY] = CarriedNoise(saved.family, saved.sigma)
+        known = saved.family is not None and saved.sigma > 0
+        tags = {
+            FAMILY: saved.family,
+            NOISE: CarriedNoise(saved.family, saved.sigma) if known else None,
+            SIZE: saved.size and PictureSize(*saved.size),
+        }
+        latent = tagged({"samples": saved.samples}, **tags)
         noise = "keep" if saved.sigma > 0 else "add"
         return io.NodeOutput(latent, saved.family or "auto", saved.sigma, noise)
 
@@ -135,7 +138,7 @@ class PiDKitLoadLatent(io.ComfyNode):
 
 def _known(latent: dict, latent_format: str, sigma: float) -> tuple[str | None, float]:
     """Family and noise level: what the node's inputs say, else what the latent says of itself, else its channels."""
-    carried = latent.get(NOISE_KEY)
+    carried = read_tag(latent, NOISE)
     if carried is not None:
         if sigma > 0 and abs(sigma - carried.sigma) > SAME_SIGMA:
             raise ValueError(
@@ -148,4 +151,4 @@ def _known(latent: dict, latent_format: str, sigma: float) -> tuple[str | None, 
     if carried is not None:
         return carried.family, sigma
     rows = families_with(latent["samples"].shape[1])
-    return latent.get(FAMILY_KEY) or (rows[0].name if len(rows) == 1 else None), sigma
+    return read_tag(latent, FAMILY) or (rows[0].name if len(rows) == 1 else None), sigma

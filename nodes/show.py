@@ -33,7 +33,9 @@ def send_text(node_id: str | None, *lines: str) -> None:
     shown = dict.fromkeys(line for member in family for line in _own.get(member, []))
     if shown:
         # the Vue rendering of nodes takes a line's end for a space
-        PromptServer.instance.send_progress_text(";\n".join(shown), graph.get_display_node_id(node_id))
+        text, server = ";\n".join(shown), PromptServer.instance
+        if server.client_id is not None:  # whose prompt it is; without one it would go to all
+            server.send_progress_text(text, graph.get_display_node_id(node_id), server.client_id)
 
 
 def _running_graph():

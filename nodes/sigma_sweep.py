@@ -13,7 +13,7 @@ from .conditioning import Conditioned, SigmaList, describe, latent_format_input,
 from .contact_sheet import contact_sheet
 from .decode import check_student, sample, windows_key, with_windows
 from .each import Job, Shared, conditioned, decode_each, digest
-from .picture_size import SIZE_KEY
+from .latent_tags import slice_latent
 from .pictures import save_picture
 from .pid_models import describe_steps, steps_for, steps_input
 from .progress import watching
@@ -113,7 +113,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
         windows_mark = windows_key("auto", settings)
         number = steps_for(model[0], steps[0])
         shared = Shared(model[0], positive[0], number, latent_format[0], latent_noise[0], windows_mark)
-        jobs = [Job(one["samples"], sigma, seed, row, size=one.get(SIZE_KEY)) for seed, sigma in tried]
+        jobs = [Job(one, sigma, seed, row) for seed, sigma in tried]
         strongest = conditioned(shared, max(jobs, key=lambda job: job.sigma))
         title, *lines = describe(strongest)
         node_id = cls.hidden.unique_id if cls.hidden else None
@@ -170,7 +170,7 @@ def _picture(latent: list[dict], number: int) -> tuple[dict, int]:
     for one in latent:
         count = one["samples"].shape[0]
         if place < count:
-            return one | {"samples": one["samples"][place : place + 1]}, place
+            return slice_latent(one, place), place
         place -= count
     raise ValueError(f"picture is {number}, latent holds {number - 1 - place}: choose one of them")
 

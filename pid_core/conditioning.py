@@ -9,11 +9,13 @@ from torch import Tensor
 
 from .early_stop import CarriedNoise
 from .latents import (
+    BLANK,
     LatentFamily,
     check_latent,
     degrade,
     detect_family,
     get_family,
+    is_blank,
     latent_cell,
     scale_down,
     sigma_per_image,
@@ -66,8 +68,9 @@ def prepare_lq(
     row = _family(latent, family, decoder, carried)
     latent = check_latent(latent, decoder.channels) if decoder else check_latent(latent, row.channels, row.name)
     sigmas = sigma_per_image(sigma, latent.shape[0])
+    warnings = (BLANK,) if is_blank(latent) else ()
     latent = row.normalise(latent.float())
-    warnings = _scale_warnings(row, latent)
+    warnings += _scale_warnings(row, latent)
     if latent_noise == "add" and bool((sigmas > 0).any()):
         latent = degrade(latent, sigmas, row.name, seed)
     elif latent_noise == "scale":

@@ -67,7 +67,7 @@ _ROWS = (
     # Flux.2's own VAE normalises: its latents need nothing more.
     LatentFamily("flux2", 128, 16, serves=("klein", "ideogram4", "ernie")),
     LatentFamily("sd3", 16, 8, 0.0609, 1.5305),
-    LatentFamily("sdxl", 4, 8, 0.0, 0.13025, noising="vp"),
+    LatentFamily("sdxl", 4, 8, 0.0, 0.13025, noising="vp", serves=("kolors",)),
     LatentFamily("qwenimage", 16, 8, _QWEN_MEAN, tuple(1 / s for s in _QWEN_STD), serves=("krea2", "anima")),
     # RAE latents arrive already normalised: their statistics are files of their own, not constants.
     LatentFamily("dinov2", 768, 16, unit=True),
@@ -109,6 +109,8 @@ def detect_family(latent: Tensor) -> str:
         raise ValueError(
             f"a latent with {channels} channels can be of {names}: set latent_format to the one whose VAE made it"
         )
+    if channels in _FOREIGN:
+        raise ValueError(wrong_channels(channels, get_family("flux").channels))
     known = ", ".join(f"{row.channels} ({row.name})" for row in _ROWS)
     raise ValueError(f"the latent has {describe_channels(channels)}; PiD decodes latents of {known} channels")
 
@@ -168,8 +170,14 @@ def latent_cell(family: LatentFamily) -> int:
     return family.down * family.sr_scale
 
 
+# Latents that PiD has no checkpoint for, by their channels.
+_FOREIGN = {48: "Wan 2.2", 64: "Qwen-Image 2.1"}
+
+
 def describe_channels(channels: int) -> str:
     """What a latent with this many channels is, in a few words."""
+    if channels in _FOREIGN:
+        return f"{channels} channels, as those of {_FOREIGN[channels]} have, which PiD has no checkpoint for"
     if channels == 3:
         return "3 channels, which is pixels"
     names = [row.name for row in families_with(channels)]
@@ -182,6 +190,9 @@ def wrong_channels(found: int, needed: int) -> str:
     """The line for a latent that a checkpoint cannot take, with what to do for the mistake it seems to be."""
     takes = [row.name for row in families_with(needed)]
     names = [row.name for row in families_with(found)]
+    if found in _FOREIGN:
+        way = "PiD RGB Latent" if takes == ["rgb"] else f"VAE Encode with the VAE of {_either(takes or ['flux'])}"
+        return f"the latent has {describe_channels(found)}: turn it into a picture with VAE Decode, then use {way}"
     file_for = f"choose a PiD file for {_either(names)} in PiD Loader"
     if takes == ["rgb"]:
         # the bundled model has no VAE
@@ -208,6 +219,17 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+BLANK = (
+    "the latent is blank, all its values are 0, as from an Empty Latent node: connect the latent of a sampler or of "
+    "VAE Encode"
+)
+
+
+def is_blank(latent: Tensor) -> bool:
+    """Whether an image of the latent [B, ...] holds nothing: it decodes to a grey that no picture gives."""
+    return latent.numel() > 0 and not bool(latent.flatten(1).any(dim=1).all())
+
+
 def check_latent(latent: Tensor, channels: int, chosen: str | None = None) -> Tensor:
     """Return the latent as [B, C, h, w] (a single-frame 5-D latent is squeezed), or raise ValueError in one line.
 
@@ -222,9 +244,9 @@ def check_latent(latent: Tensor, channels: int, chosen: str | None = None) -> Te
     if latent.ndim != 4:
         raise ValueError(f"the latent must have shape [B, C, h, w], got {list(latent.shape)}: connect an image latent")
     if latent.shape[1] != channels:
-        raise ValueError(
-            wrong_channels(latent.shape[1], channels) if chosen is None else _wrong_format(latent.shape[1], chosen)
-        )
+        count = latent.shape[1]
+        line = wrong_channels(count, channels) if chosen is None else _wrong_format(count, chosen)
+        raise ValueError(line + (". It is blank, as from an Empty Latent node" if is_blank(latent) else ""))
     if math.prod(latent.shape) == 0:
         raise ValueError(f"the latent is empty, its shape is {list(latent.shape)}: make it anew from a picture")
     if not bool(torch.isfinite(latent).all()):

@@ -105,7 +105,10 @@ def test_the_wrong_family_for_a_file(comfy):
 
 
 LATENTS = {
-    "channels": (torch.zeros(1, 4, 2, 2), ("4 channels", "16")),
+    "channels": (torch.ones(1, 4, 2, 2), ("4 channels", "16")),
+    "empty_latent_node": (torch.zeros(1, 4, 2, 2), ("4 channels", "It is blank", "Empty Latent node")),
+    "wan_2_2": (torch.ones(1, 48, 2, 2), ("48 channels", "Wan 2.2", "VAE Decode", "VAE Encode", "flux")),
+    "qwen_2_1": (torch.ones(1, 64, 2, 2), ("64 channels", "Qwen-Image 2.1", "VAE Decode", "VAE Encode")),
     "rank3": (torch.zeros(16, 2, 2), ("shape",)),
     "frames": (torch.zeros(1, 16, 5, 2, 2), ("5 frames",)),
     "nan": (torch.full((1, 16, 2, 2), float("nan")), ("NaN",)),

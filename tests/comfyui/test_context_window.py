@@ -1,6 +1,8 @@
 """Context Window (PiD) through the HTTP API: the same graph with and without it differs only by the fuse."""
 
+import sys
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -247,3 +249,22 @@ def test_a_model_that_cannot_run_in_windows(comfy):
     graph = windows(comfy)
     graph["model"]["inputs"]["model_name"] = "windows_t2i.safetensors"
     fails(comfy, {k: graph[k] for k in ("model", "windows")} | {"end": ending("windows")}, "windows", "PixelDiT")
+
+
+def test_the_plain_graph_says_what_one_large_frame_takes(comfyui, monkeypatch):
+    """A large photo in the first workflow: hours in one frame, and nothing said so."""
+    patcher, _ = comfyui.load("rgb", changes={"window_min": 64, "window_max": 128})
+    node, said = comfyui.nodes.PiDKitConditioning, []
+    monkeypatch.setattr(sys.modules[node.__module__], "show_on_node", lambda _, *lines: said.append(lines))
+
+    def run(side, *kinds):
+        nodes = {str(i): {"class_type": kind, "inputs": {}} for i, kind in enumerate(kinds)}
+        graph = SimpleNamespace(get_node=nodes.get, all_node_ids=lambda: set(nodes))
+        monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="1", dynprompt=graph), raising=False)
+        node.execute({"samples": torch.randn(1, 12, side, side)}, "auto", 0.0, "add", 0, model=patcher)
+        return said[-1]
+
+    line = run(128, "PiDKitConditioning", "KSampler")[-1]
+    assert "TFLOP a step" in line and "times as much as windows" in line and "GB: put Context Window (PiD)" in line
+    assert len(run(128, "PiDKitConditioning", "PiDKitContextWindow", "KSampler")) == 1
+    assert len(run(16, "PiDKitConditioning", "KSampler")) == 1

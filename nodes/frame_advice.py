@@ -1,0 +1,42 @@
+"""A line for a graph that will draw a large picture in one frame, where windows would cost a fraction."""
+
+from __future__ import annotations
+
+from ..pid_core.cost import forward_flops, plan_flops
+from ..pid_core.windows import NoPlanError, plan_for_memory
+from .pid_models import config_of
+from .status import gigabytes
+
+OVERLAP = 512
+WINDOW_NODES = ("PiDKitContextWindow", "ContextWindowsManual")
+WORTH = 1.5  # how many times as much work one frame must be for the line
+
+
+def frame_advice(hidden, model, images: int, height: int, width: int) -> tuple[str, ...]:
+    """What one frame of height x width pixels takes and how to need less, where no node of the graph makes windows."""
+    if model is None or not (hidden and hidden.dynprompt) or "context_handler" in model.model_options:
+        return ()
+    config, graph = config_of(model.model), hidden.dynprompt
+    if any(graph.get_node(name)["class_type"] in WINDOW_NODES for name in graph.all_node_ids()):
+        return ()
+    whole = tuple(-(-side // config.latent_cell) * config.latent_cell for side in (height, width))
+    if max(whole) <= config.window_max:
+        return ()
+    try:
+        plan = plan_for_memory(
+            *(*whole, config),
+            memory_budget=float("inf"),
+            overlap=OVERLAP,
+            device=model.load_device,
+            peak=lambda *_: 0.0,
+        )
+    except NoPlanError:
+        return ()
+    frame, windows = forward_flops(config, *whole), plan_flops(plan, config)
+    if frame < WORTH * windows:
+        return ()
+    memory = gigabytes(model.model.memory_required([images, 3, *whole]))
+    return (
+        f"one frame of this size is {images * frame / 1e12:.3g} TFLOP a step, {frame / windows:.2g} times as much as "
+        f"windows, and {memory}: put Context Window (PiD) between the model and the sampler",
+    )
