@@ -11,6 +11,7 @@ from .decode import PiDKitDecode
 from .download import PiDKitDownload
 from .early_stop import PiDKitEarlyStop, PiDKitLatentFromNoisy
 from .example_pictures import offer_example_pictures
+from .inputs import checked
 from .latent_files import PiDKitLoadLatent, PiDKitSaveLatent
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
@@ -50,6 +51,9 @@ _NODES: list[type[io.ComfyNode]] = [
     PiDKitLoadLatent,
 ]
 NODES = [speaks_plainly(node) for node in _NODES]
+
+
+NODES = [checked(node) for node in _NODES]
 
 
 class PiDKitExtension(ComfyExtension):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pid_core.windows import FUSE_METHODS, plan_windows
-from .refused import refused
 from .regional_caption import RegionalCaption, Regions
 from .show import show_on_node
 from .window_handler import WindowSettings, add_windows
@@ -74,10 +73,9 @@ class PiDKitContextWindow(io.ComfyNode):
     def validate_inputs(
         cls, mode: str | None = None, size: int | None = None, overlap: int | None = None
     ) -> bool | str:
-        wrong = refused(cls, mode=mode, size=size, overlap=overlap)
-        if wrong is None and mode == "manual" and size is not None and overlap is not None and overlap >= size:
-            wrong = f"overlap {overlap} must be smaller than size {size}: lower overlap or raise size"
-        return wrong or True
+        if mode == "manual" and size is not None and overlap is not None and overlap >= size:
+            return f"overlap {overlap} must be smaller than size {size}: lower overlap or raise size"
+        return True
 
     @classmethod
     def execute(

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..pid_core import distilled_sigmas
-from ..pid_core.colour import check_hold, hold_colour_
-from ..pid_core.prepare import check_decoded, finish_image
-from ..pid_core.rgb import from_rgb_latent, to_image, to_pixels
+from ..pid_core.colour import check_hold
+from ..pid_core.guard import NonFiniteError
+from ..pid_core.prepare import check_decoded
+from ..pid_core.printable import printable
+from ..pid_core.rgb import from_rgb_latent, to_pixels
+from ..pid_core.windowed import is_out_of_memory
+from ..pid_core.windows import TooLittleMemoryError
 from .colour_hold import colour_hold_input, fidelity_input
 from .conditioning import (
     Conditioned,
@@ -26,14 +34,15 @@ from .conditioning import (
     sigma_input,
     sigma_list_input,
 )
-from .each import Job, Shared, decode_each, digest, row_of
+from .each import Job, Shared, are_unfinished, decode_each, digest, row_of
+from .finishing import finish_if_possible, hold_if_possible, image_of
 from .latent_tags import slice_latent
 from .picture_size import picture_size
 from .pid_models import describe_steps, steps_for, steps_input
 from .prepare import Framed, framing_input
 from .progress import watching
 from .refused import ABSENT
-from .sampling import UndistilledSampling
+from .sampling import UndistilledSampling, sampler_seed
 from .show import show_on_node
 from .text_encoder import clip_is_linked, linked_caption, needed_inputs
 from .window_handler import WindowSettings, add_windows
@@ -195,28 +204,58 @@ class PiDKitDecode(io.ComfyNode):
         settings = WindowSettings(window_size, window_overlap)
         windowed = with_windows(model, settings, window_mode, node_id)
 
-        def draw(index: int | None, made: Conditioned, callback=None) -> Tensor:
-            pixels = sample(windowed, made, steps, seed, callback)
-            if wanted is not None:
-                hold_colour_(pixels, row_of(wanted, index), colour_hold, fidelity)
-            image = to_image(pixels)
-            return image if framing is None else finish_image(image, framing.framing, row_of(framing.source, index))
+        after: dict[str, None] = {}  # lines about what could not be done with a finished decode
 
-        if sigmas is not None:
-            rest = () if wanted is None else (colour_hold, fidelity)
-            mark = windows_key(window_mode, settings)
-            shared = Shared(model, caption, steps, latent_format, latent_noise, mark, rest)
-            jobs = [
-                Job(slice_latent(latent, i), sigma, seed, i, _mark(wanted, framing, i))
-                for i, sigma in enumerate(sigmas)
-            ]
-            with watching(node_id, latent_name, title, *lines) as watch:
-                done = decode_each(shared, jobs, draw, keep=sigma_list is not None)
-            image = done.images
-            news = [done.news] if sigma_list is not None or not done.drawn else []
-        else:
-            with watching(node_id, latent_name, title, *lines) as watch:
-                image, news = draw(None, made), []
+        def draw(index: int | None, made: Conditioned, callback=None, noise: BatchNoise | None = None) -> Tensor:
+            pixels = sample(windowed, made, steps, seed, callback, noise)
+            if wanted is not None:
+                held = hold_if_possible(pixels, row_of(wanted, index), colour_hold, fidelity)
+                after.update(dict.fromkeys(held))
+            image = image_of(pixels)
+            if framing is None:
+                return image
+            image, said = finish_if_possible(image, framing.framing, row_of(framing.source, index))
+            after.update(dict.fromkeys(said))
+            return image
+
+        rest = () if wanted is None else (colour_hold, fidelity)
+        shared = Shared(model, caption, steps, latent_format, latent_noise, windows_key(window_mode, settings), rest)
+        each = sigmas is not None
+        count = latent["samples"].shape[0]
+        # in a batch the noise of an image depends on where it stands
+        place = [() if each else (("of a batch", i, count),) for i in range(count)]
+        values = sigmas or [float(made.lq.sigma[i]) for i in range(count)]
+        jobs = [
+            Job(slice_latent(latent, i), sigma, seed, i, (*_mark(wanted, framing, i), *place[i]))
+            for i, sigma in enumerate(values)
+        ]
+        news = []
+        with watching(node_id, latent_name, title, *lines) as watch:
+            if not each and not are_unfinished(shared, jobs):
+                try:
+                    image = draw(None, made)
+                except (NonFiniteError, TooLittleMemoryError, RuntimeError) as error:
+                    if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                        raise
+                    image = None
+                    news.append("drawn one by one, because all at once failed")
+                    logging.warning("PiD: %s; the images are drawn one by one", printable(error, 300))
+            else:
+                image = None
+            if image is None:
+                keep = each and sigma_list is not None
+                by_place = None if each else lambda i: one_of(made, i)
+
+                def draw_one(index: int, made_one: Conditioned, callback) -> Tensor:
+                    noise = None if each else BatchNoise(tuple(made.canvas["samples"].shape), index)
+                    return draw(index, made_one, callback, noise)
+
+                options = {"made": by_place, "in_need": lambda: in_need(windowed), "node_id": node_id}
+                done = decode_each(shared, jobs, draw_one, keep=keep, **options)
+                image = done.images
+                if keep or not done.drawn or done.resumed or not each:
+                    news.append(done.news)
+        news += after
         repeated = getattr(model.model.diffusion_model, "repeated", [])
         if repeated:
             news.append(f"repeated in float32, because it gave NaN: {'; '.join(repeated)}")
@@ -263,22 +302,69 @@ def with_windows(model, settings: WindowSettings, mode: str, node_id: str | None
     return add_windows(model, replace(settings, auto=mode == "auto"), (), node_id)[0]
 
 
+def in_need(windowed: ModelPatcher) -> bool:
+    """Whether memory was so short that the last run's windows are smaller than they ought to be."""
+    return getattr(windowed.model_options.get("context_handler"), "in_need", False)
+
+
 def windows_key(mode: str, settings: WindowSettings) -> tuple:
     """Equal where `with_windows` gives a model the same windows."""
     return {"off": (mode,), "auto": (mode, settings.overlap)}.get(mode, (mode, settings.size, settings.overlap))
 
 
-def sample(model, made: Conditioned, steps: int, seed: int, callback=None) -> Tensor:
+class BatchNoise(NamedTuple):
+    """The noise of one image of a batch, when it is drawn alone: shape [B, 3, H, W] of all, and its place."""
+
+    shape: tuple[int, ...]
+    index: int
+
+    def first(self, seed: int) -> Tensor:
+        return self._mine(comfy.sample.prepare_noise(torch.empty(self.shape, device="meta"), seed))
+
+    def sampler(self, seed: int) -> Callable:
+        """For re-noising; as ComfyUI's own draws it for the whole batch."""
+        generators = []
+
+        def draw(sigma: Tensor, _) -> Tensor:
+            if not generators:
+                generators.append(torch.Generator(sigma.device))
+                generators[0].manual_seed(seed + 1 if sigma.device.type == "cpu" else seed)
+            return self._mine(torch.randn(self.shape, generator=generators[0], device=sigma.device))
+
+        return draw
+
+    def _mine(self, noise: Tensor) -> Tensor:
+        return noise[self.index : self.index + 1].clone()
+
+
+def one_of(made: Conditioned, index: int) -> Conditioned:
+    """What belongs to one image of a batch."""
+    lq = made.lq._replace(latent=row_of(made.lq.latent, index), sigma=row_of(made.lq.sigma, index))
+    tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
+    positive, negative = (
+        [[row_of(caption, index), extras | tags] for caption, extras in texts]
+        for texts in (made.positive, made.negative)
+    )
+    return Conditioned(positive, negative, slice_latent(made.canvas, index), lq, made.notes)
+
+
+def sample(
+    model, made: Conditioned, steps: int, seed: int, callback=None, batch_noise: BatchNoise | None = None
+) -> Tensor:
     """Run the distilled student on the canvas, as KSampler with lcm, simple and cfg 1 does: [B, 3, H, W], not clamped.
 
-    Progress, previews (callback None) and interruption are ComfyUI's own.
+    Progress, previews (callback None) and interruption are ComfyUI's own. batch_noise: where it is one of a batch.
     """
     canvas = made.canvas["samples"]
+    seed = sampler_seed(seed)
+    noise = comfy.sample.prepare_noise(canvas, seed) if batch_noise is None else batch_noise.first(seed)
+    options = {} if batch_noise is None else {"noise_sampler": batch_noise.sampler(seed)}
+    sampler = comfy.samplers.ksampler("lcm", options)
     return comfy.sample.sample_custom(
         model,
-        comfy.sample.prepare_noise(canvas, seed),
+        noise,
         1.0,
-        comfy.samplers.sampler_object("lcm"),
+        sampler,
         distilled_sigmas(steps),
         made.positive,
         made.negative,

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import NamedTuple
 
+import comfy.model_management
 import latent_preview
+import torch
 from torch import Tensor
 
 from ..pid_core.fingerprint import digest
+from ..pid_core.guard import NonFiniteError
 from .conditioning import Conditioned, condition
 from .kept import kept_images
 from .latent_tags import TAGS, read_tag
+from .pictures import present
 from .progress import expect_runs
+from .spare import with_less
+
+UNFINISHED = "unfinished"  # in the keys of images from a run that failed over another one
 
 
 class Job(NamedTuple):
@@ -47,16 +55,21 @@ class Shared(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """images [N, H, W, 3] in [0, 1], and how many of them the network drew now."""
+    """images [N, H, W, 3] in [0, 1], and how many of them the network drew now.
+
+    resumed: how many come from a run that failed over another image, which may have had other windows.
+    """
 
     images: Tensor
     drawn: int
+    resumed: int = 0
 
     @property
     def news(self) -> str:
         """A line for the node."""
-        kept = len(self.images) - self.drawn
-        return f"{self.drawn} decoded" + (f", {kept} kept from before" if kept else "")
+        kept = len(self.images) - self.drawn - self.resumed
+        line = f"{self.drawn} decoded" + (f", {kept} kept from before" if kept else "")
+        return line + (f", {self.resumed} finished in the run that failed" if self.resumed else "")
 
 
 def decode_each(
@@ -65,23 +78,35 @@ def decode_each(
     draw: Callable[[int, Conditioned, Callable], Tensor],
     *,
     keep: bool = True,
+    made: Callable[[int], Conditioned] | None = None,
+    named: Callable[[int], str] | None = None,
+    in_need: Callable[[], bool] | None = None,
+    node_id: str | None = None,
 ) -> Decoded:
     """Decode jobs of one size, in their order. draw(index, conditioned, callback) gives an image [1, H, W, 3].
 
     An image that this or another node drew of the same job with the same model is taken as it is. keep: whether those
-    drawn now may be taken later.
+    drawn now may be taken later; never those for which in_need says that memory was too short for proper windows.
+    made: what PiD Latent Conditioning makes of a job, where it is not `conditioned`.
+    Where one fails, the error names it (named: by what the user calls it), those that are finished are shown on the
+    node, and the next run takes them, also with other windows: what had to be changed may have been just that.
     """
     extras = None if shared.positive is None else [mark_of(extra) for _, extra in shared.positive]
     keys = [_key(shared, job, extras) for job in jobs]
+    unfinished = [(UNFINISHED, _key(shared._replace(windows=None), job, extras)) for job in jobs]
     # held here, so that what is drawn now cannot push out what is still needed
     found = {key: image for key in keys if (image := kept_images.get(shared.model, key)) is not None}
+    resumed = 0
+    for key, other in zip(keys, unfinished, strict=True):
+        if key not in found and (image := kept_images.get(shared.model, other)) is not None:
+            found[key], resumed = image, resumed + 1
     to_draw = len(set(keys) - found.keys())
     expect_runs(to_draw)
     steps = to_draw * shared.steps
     preview = latent_preview.prepare_callback(shared.model, steps)
     batch, drawn = None, 0
     with getattr(shared.model.model, "held", contextlib.nullcontext)():
-        for index, (job, key) in enumerate(zip(jobs, keys, strict=True)):
+        for index, key in enumerate(keys):
             image = found.get(key)
             if image is None:
                 done = drawn * shared.steps
@@ -89,16 +114,62 @@ def decode_each(
                 def callback(step, x0, x, _, done=done):
                     preview(done + step, x0, x, steps)
 
-                image = draw(index, conditioned(shared, job), callback)
+                try:
+                    image = draw(index, (made or partial(_made, shared, jobs))(index), callback)
+                    if batch is None:
+                        batch = _room_for(jobs, image)
+                except comfy.model_management.InterruptProcessingException:
+                    raise
+                except Exception as error:
+                    if len(jobs) == 1:
+                        raise
+                    finished = [found[key] for key in keys if key in found]
+                    for other, one in zip(unfinished, keys, strict=True):
+                        if one in found:
+                            kept_images.put(shared.model, other, found[one])
+                    name = f"image {index + 1} of {len(jobs)}" if named is None else named(index)
+                    raise _failed(error, name, finished, node_id) from error
                 drawn += 1
             if batch is None:
-                batch = image.new_empty((len(jobs), *image.shape[1:]))
+                batch = _room_for(jobs, image)
             batch[index : index + 1] = image
             # a view of the batch, which ComfyUI holds too
             found[key] = batch[index : index + 1]
-            if keep:
+            if keep and not (in_need and in_need()):
                 kept_images.put(shared.model, key, found[key])
-    return Decoded(batch, drawn)
+    for other in unfinished:
+        kept_images.forget(shared.model, other)
+    return Decoded(batch, drawn, resumed)
+
+
+def are_unfinished(shared: Shared, jobs: Sequence[Job]) -> bool:
+    """Whether a run that failed left some of these images."""
+    extras = None if shared.positive is None else [mark_of(extra) for _, extra in shared.positive]
+    shared = shared._replace(windows=None)
+    return any(kept_images.get(shared.model, (UNFINISHED, _key(shared, job, extras))) is not None for job in jobs)
+
+
+def _made(shared: Shared, jobs: Sequence[Job], index: int) -> Conditioned:
+    return conditioned(shared, jobs[index])
+
+
+def _room_for(jobs: Sequence[Job], image: Tensor) -> Tensor:
+    shape = (len(jobs), *image.shape[1:])
+    what = f"making room for {len(jobs)} images of {shape[2]} x {shape[1]}"
+    return with_less(what, lambda: image.new_empty(shape), lambda: torch.empty(shape, dtype=image.dtype))
+
+
+def _failed(error: Exception, name: str, finished: list[Tensor], node_id: str | None) -> Exception:
+    """The error for the user: which image it was, and what became of the others."""
+    line = f"{name}: {error}"
+    if finished:
+        shown = present(node_id, finished)
+        images = f"the {len(finished)} finished images are" if len(finished) > 1 else "the finished image is"
+        line += f". {images[0].upper()}{images[1:]} kept{', shown on the node,' if shown else ''} and not drawn again"
+    for kind in (NonFiniteError, ValueError, torch.OutOfMemoryError):
+        if isinstance(error, kind):
+            return kind(line)
+    return RuntimeError(line)
 
 
 def row_of(batch: Tensor, index: int | None) -> Tensor:

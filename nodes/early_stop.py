@@ -108,7 +108,9 @@ class PiDKitLatentFromNoisy(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     force_input=True,
-                    tooltip="The noise level the latent was stopped at, 0 to below 1, from PiD Early Stop.",
+                    optional=True,
+                    tooltip="The noise level the latent was stopped at, 0 to below 1, from PiD Early Stop. Left open, "
+                    "as where that node is bypassed, the latent is a finished one and stays as it is.",
                 ),
             ],
             outputs=[
@@ -120,7 +122,7 @@ class PiDKitLatentFromNoisy(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: dict, latent_format: str, degrade_sigma: float) -> io.NodeOutput:
+    def execute(cls, latent: dict, latent_format: str, degrade_sigma: float = 0.0) -> io.NodeOutput:
         samples = image_latent(latent)
         out = latent | {"samples": undo_sampler_scaling(samples, degrade_sigma, latent_format)}
         carried = CarriedNoise(latent_format, degrade_sigma) if degrade_sigma > 0 else None

@@ -47,6 +47,9 @@ class KeptImages:
             most = comfy.model_management.get_total_memory(image.device) // SHARE
         self._trim(most)
 
+    def forget(self, model, key: Hashable) -> None:
+        self._of_model.get(model, {}).pop(key, None)
+
     def _trim(self, most: int) -> None:
         entries = [
             (used, images, key, image.untyped_storage())

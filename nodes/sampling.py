@@ -15,7 +15,9 @@ from ..pid_core.schedule import (
     x0_from_velocity,
 )
 from ..pid_core.sigma_table import sigma_table, tidy_sigmas
+from .run_checks import check_run
 
+SEED = 3  # its place in outer_sample's arguments after the schedule
 NOMINAL = 2048  # pixels a side that the teacher's table is made for; `adapt` moves it to the canvas
 
 
@@ -107,12 +109,25 @@ def sampling_for(config: PiDConfig) -> torch.nn.Module:
     return PiDSampling() if config.schedule == "distilled" else UndistilledSampling(config.version)
 
 
+def sampler_seed(seed: int) -> int:
+    """A seed that ComfyUI's samplers take: they add one to it on the CPU, and the largest of all has none above it.
+
+    -1 is the same seed to PyTorch.
+    """
+    return -1 if seed == 2**64 - 1 else seed
+
+
 def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
     """Wrapper around a whole sampling run: the schedule becomes that of the canvas.
 
     Where the user put another model_sampling in (ModelSamplingSD3, ...), the schedule stays as it is.
     """
+    check_run(executor.class_obj, sigmas)
     sampling = executor.class_obj.model_patcher.get_model_object("model_sampling")
     if isinstance(sampling, FlowSampling):
         sigmas = sampling.adapt(sigmas, *noise.shape[-2:])
+    if len(args) > SEED:
+        args = (*args[:SEED], sampler_seed(args[SEED]), *args[SEED + 1 :])
+    elif "seed" in kwargs:
+        kwargs["seed"] = sampler_seed(kwargs["seed"])
     return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)

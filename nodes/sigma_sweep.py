@@ -7,12 +7,12 @@ import itertools
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pid_core.rgb import to_image
 from ..pid_core.tuning import parse_sigmas
 from .conditioning import Conditioned, SigmaList, describe, latent_format_input, latent_noise_input
 from .contact_sheet import contact_sheet
-from .decode import check_student, sample, windows_key, with_windows
+from .decode import check_student, in_need, sample, windows_key, with_windows
 from .each import Job, Shared, conditioned, decode_each, digest
+from .finishing import image_of
 from .latent_tags import slice_latent
 from .pictures import save_picture
 from .pid_models import describe_steps, steps_for, steps_input
@@ -120,10 +120,13 @@ class PiDKitSigmaSweep(io.ComfyNode):
         windowed = with_windows(model[0], settings, "auto", node_id)
 
         def draw(index: int, made: Conditioned, callback) -> Tensor:
-            return to_image(sample(windowed, made, number, jobs[index].seed, callback))
+            return image_of(sample(windowed, made, number, jobs[index].seed, callback))
+
+        def named(index: int) -> str:
+            return f"result {index + 1} of {len(jobs)} (sigma {jobs[index].sigma:g}, seed {jobs[index].seed})"
 
         with watching(node_id, f"{strongest.lq.family.name} latent, {describe_steps(number)}", title, *lines) as watch:
-            done = decode_each(shared, jobs, draw)
+            done = decode_each(shared, jobs, draw, named=named, in_need=lambda: in_need(windowed), node_id=node_id)
         tiles = [
             {
                 "sigma": sigma,

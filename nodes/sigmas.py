@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..pid_core import distilled_sigmas
 from ..pid_core.schedule import DISTILLED_SIGMAS, undistilled_sigmas
 from .pid_models import steps_for
-from .refused import ABSENT, refused
+from .refused import ABSENT
 from .sampling import PixelDiTSampling, UndistilledSampling
 
 MOST = len(DISTILLED_SIGMAS) - 1
@@ -45,13 +45,12 @@ class PiDKitSigmas(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, steps: int | None = None, model=ABSENT) -> bool | str:
-        wrong = refused(cls, steps=steps)
-        if wrong is None and steps is not None and model is ABSENT and steps > MOST:
-            wrong = (
+        if steps is not None and model is ABSENT and steps > MOST:
+            return (
                 f"steps is {steps}, but 4-step checkpoints know 1 to {MOST}: lower it, or connect model for "
                 "the levels of an undistilled checkpoint or PixelDiT"
             )
-        return wrong or True
+        return True
 
     @classmethod
     def execute(cls, steps: int, model=None) -> io.NodeOutput:

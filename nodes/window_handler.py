@@ -18,7 +18,15 @@ from ..pid_core.log import log
 from ..pid_core.mirror import extend
 from ..pid_core.regions import region_of
 from ..pid_core.windowed import WindowRun, crop
-from ..pid_core.windows import NoPlanError, Window, WindowPlan, plan_for_memory, plan_windows
+from ..pid_core.windows import (
+    SMALLEST,
+    NoPlanError,
+    TooLittleMemoryError,
+    Window,
+    WindowPlan,
+    plan_for_memory,
+    plan_windows,
+)
 from . import progress
 from .latent_windows import CONDLatentWindows
 from .model import PiDKitModel, check_canvas
@@ -100,6 +108,15 @@ class WindowHandler(ContextHandlerABC):
         self.status: Status | None = None  # what is shown of this run
         self._t: Tensor | None = None  # the present step's noise level
 
+    @property
+    def in_need(self) -> bool:
+        """Whether memory was so short in the last run that its windows are smaller than they ought to be."""
+        return self._run is not None and (self._run.shrunk or (self.settings.auto and self._too_small(self._run.plan)))
+
+    def _too_small(self, plan: WindowPlan) -> bool:
+        least = self.config.window_min
+        return any(side < min(least, whole) for side, whole in zip(plan.size, (plan.height, plan.width), strict=True))
+
     def plan(self, patcher: ModelPatcher, images: int, height: int, width: int) -> WindowPlan:
         """The windows for `images` canvases of height x width pixels. Raises ValueError in one line."""
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -116,7 +133,7 @@ class WindowHandler(ContextHandlerABC):
                 peak=lambda h, w: patcher.model.memory_required([images, 3, h, w]),
             )
         except NoPlanError as error:
-            raise ValueError(self._too_little(patcher, images, height, width, budget, error)) from None
+            raise TooLittleMemoryError(self._too_little(patcher, images, height, width, budget, error)) from None
 
     def _too_little(
         self, patcher: ModelPatcher, images: int, height: int, width: int, budget: float, error: NoPlanError
@@ -146,7 +163,13 @@ class WindowHandler(ContextHandlerABC):
         self._regions, notes = self._usable_regions(patcher, images, plan)
         batch = fitting_batch(patcher, plan, images)
         self._run = WindowRun(
-            plan, fuse=self.settings.fuse, window_batch=batch, say=self._out_of_memory, on_windows=self._tick
+            plan,
+            fuse=self.settings.fuse,
+            window_batch=batch,
+            say=self._out_of_memory,
+            on_windows=self._tick,
+            least=self.config.window_min // SMALLEST,
+            free=comfy.model_management.soft_empty_cache,
         )
         run = progress.current_run()
         if run is not None:
@@ -172,7 +195,7 @@ class WindowHandler(ContextHandlerABC):
             )
         if self.settings.auto:  # what was rounded is news only to who chose it
             details, least = (*details, *plan.notes), self.config.window_min
-            short = any(side < min(least, whole) for side, whole in zip(plan.size, size, strict=True))
+            short = self._too_small(plan)
             line = f"memory is short: windows are smaller than the {least} px this checkpoint was trained on"
             warnings = (line,) if short else ()
         return Status(plan, size, memory, images, warnings=warnings, details=details)

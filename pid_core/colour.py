@@ -1,7 +1,7 @@
 """Hold colours: take tone or low frequencies of a decoded image from a reference, and leave its detail alone.
 
 PiD can drift in colour (teal casts, whitening) while the VAE's own decode, or the source picture, has the right tone at
-a quarter of the size. Works on one channel of one image at a time, so that a 4096 x 4096 image needs no second copy.
+a quarter of the size. Works on one image at a time, channel by channel.
 """
 
 from __future__ import annotations
@@ -38,26 +38,41 @@ def hold_colour_(pixels: Tensor, reference: Tensor, hold: str = "low_frequencies
     everywhere; "low_frequencies", all that a wide Gaussian leaves, for casts that differ from place to place too.
     fidelity, 0 to 1: how much of the finer detail is the reference's, enlarged. With "low_frequencies" and fidelity 1
     the result is the enlarged reference.
-    Raises ValueError in one line.
+    An image changes only when all of its channels are worked out, so one for which the memory is too short stays as it
+    was. Raises ValueError in one line.
     """
     check_hold(pixels.shape, reference, hold, fidelity)
     if hold == "none" and fidelity == 0:
         return pixels
     reference = crop_as_encoded(reference, *pixels.shape[-2:])
-    low = 1.0 if hold == "low_frequencies" else 0.0
     for i, image in enumerate(pixels):
-        for channel, wanted in zip(image, reference[i % reference.shape[0]], strict=True):
-            wanted = to_device(wanted, channel.device)
-            if hold == "mean_deviation":
-                gain, offset = match_tone(channel, wanted)
+        wanted = reference[i % reference.shape[0]]
+        tones = [None] * len(image)
+        if hold == "mean_deviation":
+            tones = [
+                match_tone(ours, to_device(theirs, ours.device)) for ours, theirs in zip(image, wanted, strict=True)
+            ]
+        if hold == "mean_deviation" and not fidelity:
+            for channel, (gain, offset) in zip(image, tones, strict=True):
                 channel.mul_(gain).add_(offset)
-            if low or fidelity:
-                # channel + low * (slow part of wanted - channel) + fidelity * (the rest of it)
-                slow = low_difference(channel, wanted)
-                if fidelity:
-                    channel.lerp_(resize(wanted, channel.shape).to(channel.dtype), fidelity)
-                channel.add_(slow, alpha=low - fidelity)
+            continue
+        low = 1.0 if hold == "low_frequencies" else 0.0
+        held = [_held(*each, low, fidelity) for each in zip(image, wanted, tones, strict=True)]
+        for channel, new in zip(image, held, strict=True):
+            channel.copy_(new)
     return pixels
+
+
+def _held(channel: Tensor, wanted: Tensor, tone: Tone | None, low: float, fidelity: float) -> Tensor:
+    """`hold_colour_` for one channel [H, W], as a tensor of its own."""
+    held, wanted = channel.clone(), to_device(wanted, channel.device)
+    if tone is not None:
+        held.mul_(tone.gain).add_(tone.offset)
+    # channel + low * (slow part of wanted - channel) + fidelity * (the rest of it)
+    slow = low_difference(held, wanted)
+    if fidelity:
+        held.lerp_(resize(wanted, held.shape).to(held.dtype), fidelity)
+    return held.add_(slow, alpha=low - fidelity)
 
 
 def check_hold(shape: Sequence[int], reference: Tensor, hold: str, fidelity: float) -> None:

@@ -19,7 +19,7 @@ from .network import PiDNetwork
 from .progress import OnPart, when_done
 from .schedule import distilled_sigmas
 from .windowed import WindowRun, predict_x0, predict_x0_by_windows
-from .windows import WindowPlan
+from .windows import SMALLEST, WindowPlan
 
 Callback = Callable[[int, int, Tensor], None]  # steps done, steps in all, x0 [B, 3, H, W] so far
 
@@ -79,7 +79,8 @@ def decode(
     predict = predict_x0
     if windows is not None:
         _check_plan(windows, *whole, config.align)
-        run = WindowRun(windows, fuse=fuse, window_batch=window_batch, on_windows=work.at_window)
+        least = config.window_min // SMALLEST
+        run = WindowRun(windows, fuse=fuse, window_batch=window_batch, on_windows=work.at_window, least=least)
         predict = partial(predict_x0_by_windows, run=run)
 
     lq_features = finite_or_repeat(

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .guard import all_finite
+from .guard import NonFiniteError, all_finite
 from .mirror import extend
 
 BLOCK = 2
@@ -37,7 +37,7 @@ def to_image(pixels: Tensor) -> Tensor:
             "it, not by Pixel-Space VAE"
         )
     if not all_finite(pixels):
-        raise ValueError(
+        raise NonFiniteError(
             "the pixels hold NaN or infinite values, which would be saved as black: the sampler that made them "
             "failed; load the model with PiD Loader, which repeats such steps in float32"
         )

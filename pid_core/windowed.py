@@ -13,9 +13,10 @@ from .guard import NonFiniteError, finite_or_repeat
 from .network import PiDNetwork
 from .progress import OnPart
 from .schedule import x0_from_velocity
-from .windows import Window, WindowPlan, fuse_profiles, fuse_weights, shrink_plan
+from .windows import SMALLEST, Window, WindowPlan, fuse_profiles, fuse_weights, shrink_plan
 
 OnWindows = Callable[[int, int], None]  # windows done, windows in all
+LONGEST = 200  # characters of what a device said
 Predict = Callable[[list[Window]], Sequence[Tensor]]  # each result [windows * B, C, window height, window width]
 
 
@@ -73,8 +74,11 @@ class WindowRun:
     """The windows of one canvas through all steps: how many run at once, and what to do when memory is short.
 
     Out of memory halves the batch, then takes a smaller plan (`shrink_plan`); both stay for the steps that follow, and
-    `say` is told in one line. What was finished in that step counts: the smaller windows only fill the rest.
-    `plan` and `window_batch` are the present ones. Raises ValueError for an unknown fuse method.
+    `say` is told in one line. What was finished in that step counts: the smaller windows only fill the rest. Windows
+    get no smaller than `least` pixels, or a third of what they were where that is less. Where their results do not fit
+    beside each other, they are fused in main memory; `free` is called before anything is tried again.
+    `plan` and `window_batch` are the present ones, `shrunk` whether windows had to be smaller than planned.
+    Raises ValueError for an unknown fuse method.
     """
 
     def __init__(
@@ -85,9 +89,14 @@ class WindowRun:
         window_batch: int = 1,
         say: Callable[[str], None] | None = None,
         on_windows: OnWindows | None = None,
+        least: int = 0,
+        free: Callable[[], None] | None = None,
     ):
         fuse_profiles(plan, fuse)
         self.plan, self.window_batch = plan, max(1, window_batch)
+        self.shrunk = False
+        self._least = min(least, max(plan.size) // SMALLEST)
+        self._free, self._tried = free or _empty_cache, []
         self._fuse, self._on_windows = fuse, on_windows
         self._say = say or (lambda line: warnings.warn(line, stacklevel=4))
 
@@ -111,13 +120,16 @@ class WindowRun:
                 names = ", ".join(str(i + 1) for i in batch)
                 raise error.within(f"window {names} of {self.plan.count}") from None
             except RuntimeError as error:
-                if not is_out_of_memory(error) or not self._ask_for_less(len(batch)):
+                if not is_out_of_memory(error):
                     raise
-                results = None
+                results, failure = None, str(error)
             # outside the except block, where the failed call's tensors are free
+            if results is None:
+                self._free()
+                self._ask_for_less(len(batch), failure)
             if results is None and len(batch) == 1:
                 rest = self._rest(done, rest)
-                self.plan = shrink_plan(self.plan)
+                self.plan, self.shrunk = shrink_plan(self.plan, self._least), True
                 todo, done = self._in_order(alike), []
                 if rest is not None:
                     done = [i for i in todo if not _any_left(rest, self.plan.windows[i])]
@@ -126,41 +138,73 @@ class WindowRun:
                 continue
             if self.plan.count == 1:
                 return list(results)
-            fused = fused or [self._canvas(result, len(batch)) for result in results]
-            self._add(fused, results, batch, rest)
+            fused = self._fuse_into(fused, results, batch, rest)
+            device = results[0].device
             del results
             todo, done = todo[len(batch) :], done + batch
             if self._on_windows is not None:
                 self._on_windows(len(done), self.plan.count)
-        return fused
+        return [canvas.to(device) for canvas in fused]
 
     def _in_order(self, alike: Callable[[Window], Hashable]) -> list[int]:
         keys = [alike(window) for window in self.plan.windows]
         return sorted(range(self.plan.count), key=lambda i: keys.index(keys[i]))
 
-    def _ask_for_less(self, tried: int) -> bool:
+    def _ask_for_less(self, tried: int, failure: str) -> None:
         if tried > 1:
+            self._tried.append(f"{tried} windows at a time")
             self.window_batch = tried // 2
             self._say(f"out of memory: {self.window_batch} window(s) at a time from here on")
-            return True
-        smaller = shrink_plan(self.plan)
+            return
+        self._tried.append(f"windows of {self.plan.size[1]} x {self.plan.size[0]}")
+        smaller = shrink_plan(self.plan, self._least)
         if smaller is None:
-            return False
+            said = (failure.splitlines() or [""])[0][:LONGEST]
+            raise torch.OutOfMemoryError(
+                f"out of memory: tried {', '.join(dict.fromkeys(self._tried))}, smaller ones would spoil the picture: "
+                f"make the picture smaller, decode fewer at once, or close other programs ({said})"
+            )
         self._say(f"out of memory: smaller windows from here on, {smaller.describe()}")
-        return True
+
+    def _fuse_into(
+        self, fused: list[Tensor], results: Sequence[Tensor], batch: list[int], rest: Tensor | None
+    ) -> list[Tensor]:
+        """The canvases with these windows added: where they were, or in main memory where there is no room."""
+        parts = self._parts(batch, rest, len(results))
+        for way in ("as it is", "freed", "in main memory"):
+            try:
+                if way == "in main memory":
+                    fused, results = [canvas.cpu() for canvas in fused], [result.cpu() for result in results]
+                fused = fused or [self._canvas(result, len(batch)) for result in results]
+                while parts:
+                    self._add(fused, results, *parts[-1])
+                    parts.pop()
+                return fused
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or way == "in main memory":
+                    raise
+            self._free()
+            if way == "freed":
+                self._say("out of memory: the windows are put together in main memory")
+        return fused
+
+    def _parts(self, batch: list[int], rest: Tensor | None, results: int) -> list[tuple]:
+        return [(place, i, rest, which) for place, i in enumerate(batch) for which in range(results)]
 
     def _canvas(self, result: Tensor, windows: int) -> Tensor:
         shape = (result.shape[0] // windows, result.shape[1], self.plan.height, self.plan.width)
         return torch.zeros(shape, dtype=torch.float32, device=result.device)
 
-    def _add(self, fused: list[Tensor], results: Sequence[Tensor], batch: list[int], rest: Tensor | None) -> None:
-        weights = fuse_weights(self.plan, self._fuse, batch, device=fused[0].device)
-        for place, index in enumerate(batch):
-            rows, cols = self.plan.windows[index].slices()
-            weight = weights[place] if rest is None else weights[place] * rest[rows, cols].to(weights.device)
-            for canvas, result in zip(fused, results, strict=True):
-                images = canvas.shape[0]
-                canvas[..., rows, cols].addcmul_(result[place * images : (place + 1) * images], weight)
+    def _add(
+        self, fused: list[Tensor], results: Sequence[Tensor], place: int, index: int, rest: Tensor | None, which: int
+    ) -> None:
+        canvas, result = fused[which], results[which]
+        weight = fuse_weights(self.plan, self._fuse, [index], device=canvas.device)[0]
+        rows, cols = self.plan.windows[index].slices()
+        if rest is not None:
+            weight = weight * rest[rows, cols].to(weight.device)
+        images = canvas.shape[0]
+        canvas[..., rows, cols].addcmul_(result[place * images : (place + 1) * images].to(canvas.device), weight)
 
     def _rest(self, done: list[int], rest: Tensor | None) -> Tensor | None:
         if not done:
@@ -189,6 +233,11 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that a tensor did not fit: not every device and driver raises OutOfMemoryError for it."""
     said = ("out of memory", "not enough memory", "can't allocate memory")
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in said)
+
+
+def _empty_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _any_left(rest: Tensor, window: Window) -> bool:

@@ -36,6 +36,11 @@ class NoPlanError(ValueError):
         self.needed, self.size = needed, size
 
 
+@prints_bare
+class TooLittleMemoryError(ValueError):
+    """No windows fit the memory, said for people."""
+
+
 class Window(NamedTuple):
     """One rectangle of the canvas, in pixels."""
 
@@ -292,13 +297,14 @@ def plan_for_memory(
     return plan
 
 
-def shrink_plan(plan: WindowPlan) -> WindowPlan | None:
+def shrink_plan(plan: WindowPlan, least: int = 0) -> WindowPlan | None:
     """The next plan to try when one window of this one is too large for the memory: sides of three quarters.
 
-    The overlap stays, but is at most half of the smaller side. None where windows are single cells.
+    The overlap stays, but is at most half of the smaller side. None where windows are single cells, or would be smaller
+    than `least` pixels.
     """
     smaller = max(plan.size) * 3 // 4 // plan.align * plan.align
-    if not smaller:
+    if not smaller or smaller < least:
         return None
     overlap = min(plan.overlap, smaller // 2 // plan.align * plan.align)
     return plan_windows(plan.height, plan.width, smaller, overlap, align=plan.align)

@@ -1,12 +1,13 @@
 """Decoding by windows: the same network calls, put together rightly."""
 
+import re
 from itertools import pairwise
 
 import pytest
 import torch
 from goldens import draw, spec, weights
 
-from pid_core import decode, load_network
+from pid_core import decode, load_network, windowed
 from pid_core.windowed import WindowRun, predict_x0, predict_x0_by_windows
 from pid_core.windows import Window, fuse_weights, plan_windows, shrink_plan
 
@@ -175,3 +176,40 @@ def test_a_plan_for_another_canvas_is_refused(net, inputs):
         decode(net, *given, **noise, windows=plan_windows(128, 128, 64, 32, align=32))
     with pytest.raises(ValueError, match="multiples of 8 pixels, multiples of 16 are needed"):
         decode(net, *given, **noise, windows=plan_windows(*SIZE, 64, 32, align=8))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_windows_that_do_not_fit_beside_each_other_are_fused_again_or_in_main_memory(monkeypatch, times):
+    plan, said, freed = plan_windows(*SIZE, 64, 32, align=32), [], []
+    expected = WindowRun(plan, window_batch=2).step(Card(1e9))[0]
+    weights, calls = windowed.fuse_weights, []
+
+    def short(*args, **kwargs):
+        calls.append(1)
+        if 4 <= len(calls) < 4 + times:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return weights(*args, **kwargs)
+
+    monkeypatch.setattr(windowed, "fuse_weights", short)
+    run = WindowRun(plan, window_batch=2, say=said.append, free=lambda: freed.append(1))
+    assert torch.equal(run.step(Card(1e9))[0], expected)
+    assert len(freed) == times and len(said) == times - 1
+    assert all("put together in main memory" in line for line in said)
+
+
+def test_out_of_memory_that_nothing_cures_says_what_was_tried():
+    run = WindowRun(plan_windows(*SIZE, 64, 32, align=32), window_batch=4, say=str, least=48)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        run.step(Card(10))
+    line = str(caught.value)
+    assert line.startswith("out of memory: tried 4 windows at a time, 2 windows at a time, windows of 64 x 64, ")
+    assert "\n" not in line and "CUDA out of memory" in line
+
+
+def test_windows_in_need_end_at_a_third_of_what_was_trained():
+    run = WindowRun(plan_windows(512, 512, 256, 32, align=32), say=str, least=100)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        run.step(Card(10))
+    sides = [int(side) for side in re.findall(r"windows of (\d+) x", str(caught.value))]
+    assert len(sides) > 1 and 85 <= min(sides) < 128
+    assert run.shrunk
