@@ -50,10 +50,7 @@ _NODES: list[type[io.ComfyNode]] = [
     PiDKitSaveLatent,
     PiDKitLoadLatent,
 ]
-NODES = [speaks_plainly(node) for node in _NODES]
-
-
-NODES = [checked(node) for node in _NODES]
+NODES = [speaks_plainly(checked(node)) for node in _NODES]
 
 
 class PiDKitExtension(ComfyExtension):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from torch import Tensor
 from ..pid_core import distilled_sigmas
 from ..pid_core.colour import check_hold
 from ..pid_core.guard import NonFiniteError
+from ..pid_core.log import log
 from ..pid_core.prepare import check_decoded
 from ..pid_core.printable import printable
 from ..pid_core.rgb import from_rgb_latent, to_pixels
@@ -239,7 +239,7 @@ class PiDKitDecode(io.ComfyNode):
                         raise
                     image = None
                     news.append("drawn one by one, because all at once failed")
-                    logging.warning("PiD: %s; the images are drawn one by one", printable(error, 300))
+                    log.warning("PiD: %s; the images are drawn one by one", printable(error, 300))
             else:
                 image = None
             if image is None:

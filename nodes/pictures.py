@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..pid_core.fingerprint import digest
+from ..pid_core.log import log
 from ..pid_core.printable import printable
 
 
@@ -56,7 +56,7 @@ def _save(name: str, picture: Callable[[], Image.Image], options: dict) -> dict[
             picture().save(part, **options)
             part.replace(file)
     except (OSError, RuntimeError, MemoryError) as error:
-        logging.warning("PiD: a small picture for the node could not be made: %s", printable(error))
+        log.warning("PiD: a small picture for the node could not be made: %s", printable(error))
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 import comfy.model_management
 
+from ..pid_core.log import log
 from ..pid_core.windowed import is_out_of_memory
 
 Made = TypeVar("Made")
@@ -25,7 +25,7 @@ def with_less(what: str, *ways: Callable[[], Made]) -> Made:
             if not is_out_of_memory(error) or attempt > len(ways):
                 raise
         # outside the except block, where the failed way's tensors are free
-        logging.warning("PiD: out of memory while %s; memory is freed and it is tried again", what)
+        log.warning("PiD: out of memory while %s; memory is freed and it is tried again", what)
         free_all()
     raise AssertionError  # not reached
 

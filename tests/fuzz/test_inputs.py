@@ -1,25 +1,24 @@
 """Odd values for every input of every node: only errors of one line come out, raised by this pack itself.
 
-Short here and the same every time; PIDKIT_FUZZ=100 tries a hundred times as many values, other ones at every run.
+The same every time and short; see fuzzing.py for more of them.
 """
 
 from __future__ import annotations
 
-import os
+import inspect
 import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import comfy_env
 
-TIMES = int(os.environ.get("PIDKIT_FUZZ", "1"))
-EXAMPLES = 30 * TIMES  # for each node
-FILES = ("file", "model_name")  # names of files: tests/comfyui/test_odd_names.py
+EXAMPLES = 30  # for each node
 LONGEST = 700  # characters of a message
 # they fetch files, or only expand into nodes that are tried themselves
 NOT_RUN = ("PiDKitDownload", "PiDKitUpscale", "PiDKitUpscalePicture")
@@ -157,15 +156,6 @@ def fine(error: Exception) -> None:
     assert ".venv" not in frames[-1].filename, shown
 
 
-SETTINGS = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=TIMES == 1,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-
-
 def test_there_are_nodes():
     assert len(names()) > 20
 
@@ -178,11 +168,9 @@ def test_odd_values_give_one_line(comfyui, good, name):
     if not inputs:
         return
 
-    @SETTINGS
+    @examples(EXAMPLES)
     @given(st.sampled_from(inputs), odd, st.booleans())
     def tried(which, value, listed):
-        if which in FILES and isinstance(value, str) and not value.isprintable():
-            return
         if schema.is_input_list and listed:
             value = [value]
         try:
@@ -197,8 +185,6 @@ def test_odd_values_give_one_line(comfyui, good, name):
 @pytest.mark.parametrize("name", names())
 def test_typed_values_are_judged_before_the_run(comfyui, name):
     """What a prompt can hold: ComfyUI hands it to the node as it is where the node validates it itself."""
-    import inspect
-
     node = getattr(comfyui.nodes, name)
     hooks = [hook for hook in ("validate_inputs", "check_lazy_status", "fingerprint_inputs") if hook in node.__dict__]
     if not hooks:
@@ -206,7 +192,7 @@ def test_typed_values_are_judged_before_the_run(comfyui, name):
     listed = node.define_schema().is_input_list
     known = {entry.id for entry in node.define_schema().inputs}
 
-    @SETTINGS
+    @examples(EXAMPLES)
     @given(st.sampled_from(hooks), st.data())
     def tried(hook, data):
         call = getattr(node, hook)
