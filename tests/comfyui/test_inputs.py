@@ -8,7 +8,6 @@ from tiny import save_tiny
 
 from comfy_server import PromptError
 
-TENSOR = "a tensor of shape [2], float32"
 GREY = torch.linspace(0, 1, 8 * 6).view(1, 8, 6, 1)
 
 
@@ -79,7 +78,7 @@ def test_nan_in_any_picture_is_said(comfyui, which):
         ("steps", 9, "steps is 9, but must be from 0 to 4"),
         ("seed", 2**64, "seed is 18446744073709551616, but must be from 0 to 2^64 - 1"),
         ("degrade_sigma", float("nan"), "degrade_sigma must be a finite number, but is nan"),
-        ("degrade_sigma", "a\nb", r"degrade_sigma must be a number, but is 'a\\nb'"),
+        ("degrade_sigma", "a\nb", r"degrade_sigma must be a number, but is 'a\nb'"),
         ("sigma_list", [], "sigma_list is empty: give one number, or one per image"),
         ("sigma_list", [0.1, "x"], "sigma_list must be numbers, one per image, but is 'x'"),
         (
