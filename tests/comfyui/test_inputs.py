@@ -147,12 +147,12 @@ def test_a_step_without_a_conditioning_is_no_grey_picture(comfy, graph):
     fails(
         comfy,
         between(graph(), "ConditioningSetTimestepRange", start=0.0, end=0.3),
-        "at step 2 of 4 no positive conditioning acts",
+        "at step 3 of 4 no positive conditioning acts",
         "grey",
         "ConditioningSetTimestepRange",
     )
     comfy.queue(between(graph(), "ConditioningSetTimestepRange", start=0.0, end=1.0))
-    area = {"width": 32, "height": 32, "x": 0, "y": 0}
+    area = {"width": 64, "height": 64, "x": 0, "y": 0}
     fails(
         comfy, between(graph(), "ConditioningSetArea", strength=1.0, **area), "Conditioning (Set Area)", "take it off"
     )
@@ -162,14 +162,15 @@ def test_a_step_without_a_conditioning_is_no_grey_picture(comfy, graph):
 
 def test_comfyuis_own_context_windows_at_their_default(comfy, graph):
     made = graph()
-    windows = {"context_length": 32, "context_overlap": 0, "context_schedule": "standard_static", "context_stride": 1}
-    windows |= {"closed_loop": False, "fuse_method": "pyramid", "dim": 2, "freenoise": False}
-    windows |= {"cond_retain_index_list": "", "split_conds_to_windows": False}
+    known = comfy.object_info("ContextWindowsManual")["input"]["required"]
+    windows = {name: entry[1].get("default", "") for name, entry in known.items() if name != "model"}
+    windows |= {"context_length": 32, "context_overlap": 0, "dim": 2, "context_schedule": "standard_static"}
+    windows |= {"fuse_method": "pyramid"}
     made["windows"] = {"class_type": "ContextWindowsManual", "inputs": windows | {"model": link("model")}}
     made["sampler"]["inputs"]["model"] = link("windows")
-    if "causal_window_fix" in str(comfy.object_info("ContextWindowsManual")):
+    if windows.get("causal_window_fix"):
         fails(comfy, made, "switch causal_window_fix off there", "Context Window (PiD)")
-        made["windows"]["inputs"] |= {"causal_window_fix": False, "latent_retain_index_list": ""}
+        made["windows"]["inputs"]["causal_window_fix"] = False
     comfy.queue(made)
 
 
