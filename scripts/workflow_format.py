@@ -18,8 +18,6 @@ STATUS = 110  # what a node of ours grows by when it writes about itself
 # Of a window of 1600 x 1000: what the front end leaves free, and how small the nodes may be drawn there.
 VIEW, VIEW_AT, SMALLEST = (1480, 830), (90, 115), 0.6
 AUTOGROW = "COMFY_AUTOGROW_V3"
-COMPARE = "IMAGECOMPARE"  # a widget that is not saved; queued with the value below
-NO_PICTURES = {"__value__": ["", ""]}
 NOTE_WIDTH = 480
 NOTE = "MarkdownNote"  # drawn by the front end; no node of the server's
 CORE = {"cnr_id": "comfy-core", "ver": "0.25.0"}  # the oldest ComfyUI they run in
@@ -94,8 +92,6 @@ def api_format(graph: Graph, object_info: dict) -> dict:
             value = node.inputs.get(name)
             if isinstance(value, Out):
                 inputs[name] = [str(value.node.id), value.index]
-            elif kind == COMPARE:
-                inputs[name] = NO_PICTURES
             elif _is_widget(kind, settings):
                 inputs[name] = _widget_value(node, name, kind, settings)
         unknown = node.inputs.keys() - {name for name, *_ in _definitions(info, node)}
@@ -128,7 +124,7 @@ def ui_format(graph: Graph, object_info: dict, *, opens_as_app: bool = False) ->
 def placed(graph: Graph, object_info: dict, *, every_input: bool = False) -> tuple[list[dict], list[list]]:
     """Nodes as the front end saves them, in their places and connected, and the links.
 
-    every_input: also those of unconnected widgets. Older front ends count on it inside subgraphs.
+    every_input: also those of unconnected widgets, and widgets last. Older front ends count on it inside subgraphs.
     """
     links: list[list] = []
     nodes = [_ui_node(node, object_info, links, every_input) for node in graph.nodes]
@@ -196,10 +192,11 @@ def _ui_node(node: Node, object_info: dict, links: list[list], every_input: bool
     advanced = {name for name, _, settings in _definitions(info, node) if settings.get("advanced")}
     unfolded = bool(advanced & node.inputs.keys())  # what this workflow sets is not hidden
     folded = 0 if unfolded or not advanced else len(advanced) - 1  # rows; the button takes one
-    for name, kind, settings in _definitions(info, node):
+    definitions = _definitions(info, node)
+    if every_input:  # then older front ends know them by their place, and have widgets after sockets
+        definitions = sorted(definitions, key=lambda one: _is_widget(*one[1:]))
+    for name, kind, settings in definitions:
         given = node.inputs.get(name)
-        if kind == COMPARE:
-            continue
         widget = _is_widget(kind, settings)
         if not widget or every_input or isinstance(given, Out):
             entry = {"name": name, "type": "COMBO" if isinstance(kind, list) else kind, "link": None}
