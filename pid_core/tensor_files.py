@@ -99,14 +99,16 @@ def read_tensors(
     path = Path(path)
     with _explained(path, what):
         size = _check_file(path, what)
-        _check_name(path)
+        mapped = mapped and _is_utf8(path)  # what maps files takes no other names
         if not _is_safetensors(path):
             return _read_pickled(path, size, mapped), {}
         entries, metadata = _read_header(path, size, what)
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names = [name for name in entries if only is None or name in only]
-            tensors = {name: file.get_tensor(name) for name in names}
-        return (tensors if mapped else {name: tensor.clone() for name, tensor in tensors.items()}), metadata
+        names = [name for name in entries if only is None or name in only]
+        if mapped:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                return {name: file.get_tensor(name) for name in names}, metadata
+        with path.open("rb") as file:
+            return {name: _values(file, entries[name]) for name in names}, metadata
 
 
 def read_outline(path: str | Path, what: str = "checkpoint") -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -118,7 +120,7 @@ def read_outline(path: str | Path, what: str = "checkpoint") -> tuple[dict[str, 
     with _explained(path, what):
         size = _check_file(path, what)
         if not _is_safetensors(path):
-            return _read_pickled(path, size, mapped=True), {}
+            return _read_pickled(path, size, mapped=_is_utf8(path)), {}
         entries, metadata = _read_header(path, size, what)
         with path.open("rb") as file:
             return {name: _outlined(file, entry) for name, entry in entries.items()}, metadata
@@ -221,13 +223,12 @@ def _check_file(path: Path, what: str) -> int:
     return found.st_size
 
 
-def _check_name(path: Path) -> None:
-    # the safetensors library takes no other names
-    if not str(path).isascii():
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            raise _refusal(path, "cannot be opened, because its name or its folder's is not UTF-8: rename it") from None
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -279,10 +280,18 @@ def _entry(path: Path, name: str, told: object, start: int, size: int) -> Entry:
 def _outlined(file: io.BufferedReader, entry: Entry) -> Tensor:
     if entry.dtype != torch.uint8 or entry.bytes > SMALL:
         return torch.empty(entry.shape, dtype=entry.dtype, device="meta")
+    return _values(file, entry)
+
+
+def _values(file: io.BufferedReader, entry: Entry) -> Tensor:
+    """A tensor in memory of its own. A file that is cut short meanwhile raises, where a mapped one ends the process."""
     if not entry.bytes:
         return torch.empty(entry.shape, dtype=entry.dtype)
     file.seek(entry.start)
-    return torch.frombuffer(bytearray(file.read(entry.bytes)), dtype=entry.dtype).reshape(entry.shape)
+    values = bytearray(entry.bytes)
+    if file.readinto(values) != len(values):
+        raise ValueError("it was cut short while it was read")
+    return torch.frombuffer(values, dtype=entry.dtype).reshape(entry.shape)
 
 
 def _read_pickled(path: Path, size: int, mapped: bool) -> dict[str, Tensor]:
@@ -295,7 +304,12 @@ def _read_pickled(path: Path, size: int, mapped: bool) -> dict[str, Tensor]:
                 f"is not loaded: it is a pickle that holds {shown} besides tensors, and such files can run code or "
                 "hold no plain values; convert it to .safetensors where you trust it",
             )
-    state_dict = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
+    options = {"map_location": "cpu", "weights_only": True}
+    if zipped and mapped:
+        state_dict = torch.load(path, mmap=True, **options)
+    else:
+        with path.open("rb") as file:
+            state_dict = torch.load(file, **options)
     if not isinstance(state_dict, dict):
         raise _refusal(path, f"holds a {printable(type(state_dict).__name__)}, not a dictionary of tensors")
     if len(state_dict) > MOST_TENSORS:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fuzzing import DTYPES
 from goldens import spec, weights
 from safetensors.torch import save_file
 from test_checkpoint import split
@@ -356,10 +357,24 @@ def test_a_file_without_read_permission_is_not_to_be_fetched_again(tmp_path, nam
     assert "read permission" in text and "fetch it again" not in text
 
 
-def test_a_name_that_is_not_utf_8(state, tmp_path):
-    path = tmp_path / os.fsdecode(b"caf\xe9.pth")
-    torch.save(state, path)
-    assert r"caf\udce9.pth" in line(read_checkpoint, path)
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_a_name_that_is_not_utf_8(state, tmp_path, ending):
+    path = put(tmp_path, state, ending).rename(tmp_path / os.fsdecode(b"caf\xe9" + ending.encode()))
+    read = read_checkpoint(path).state_dict
+    assert all(torch.equal(read[name], state[name]) for name in state)
+    assert examine_checkpoint(path) == read_checkpoint(state).config
+    os.truncate(path, 1000)
+    assert rf"caf\udce9{ending}" in line(read_checkpoint, path)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.uint16])
+def test_values_are_the_same_mapped_or_not(tmp_path, dtype):
+    values = (torch.arange(12).reshape(3, 4) % 2).to(dtype)
+    path = put(tmp_path, {"a": values, "b": values[:0], "c": values[0, 0].clone()})
+    mapped, read = (read_tensors(path, mapped=mapped)[0] for mapped in (True, False))
+    for name in "abc":
+        assert mapped[name].dtype == read[name].dtype == dtype and mapped[name].shape == read[name].shape
+        assert mapped[name].flatten().view(torch.uint8).equal(read[name].flatten().view(torch.uint8))
 
 
 def test_weights_are_read_into_memory_where_the_file_may_change(state, tmp_path):
