@@ -52,7 +52,7 @@ def test_sliders_by_mouse_and_keyboard(tuner, vue):
 
     page.get_by_role("button", name="All the same").click()
     assert tuner.sigmas == [value] * 3
-    page.get_by_role("button", name="Reset").click()
+    page.get_by_role("button", name="Reset", exact=True).click()
     assert tuner.sigmas == [0, 0, 0]
 
 

@@ -23,7 +23,7 @@ class Tuner:
                     photo.convert("RGB").crop((72, 54, 120, 90)).save(front_end.comfy.input / f"small_{name}")
         decode = nodes["PiDKitDecode"]
         decode.inputs["steps"] = 1
-        wires = {name: decode.inputs[name] for name in ("model", "latent", "sigma_list")}
+        wires = {name: decode.inputs[name] for name in ("model", "latent", "sigma_list", "latent_noise")}
         graph.add("PiDKitSigmaSweep", 4, "Sweep", picture=2, sigmas="0, 0.3", steps=1, height_=460, **wires)
         front_end.open(**settings)
         front_end.drop_text(json.dumps(ui_format(graph, front_end.comfy.object_info())), "tuner.json")
