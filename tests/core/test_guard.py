@@ -145,8 +145,7 @@ def test_the_list_of_repeated_calls_is_that_of_the_last_run():
 @settings(deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), max_size=20))
 def test_all_finite(values):
-    tensor = torch.tensor(values, dtype=torch.float32).clamp(-1e30, 1e30)  # a sum within float32
-    tensor = torch.where(torch.tensor(values).isinf(), torch.tensor(values), tensor)
+    tensor = torch.tensor(values, dtype=torch.float32)  # finite ones too may add up to more than a float32
     assert all_finite(tensor) == bool(torch.isfinite(tensor).all())
 
 
