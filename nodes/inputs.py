@@ -92,7 +92,7 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
 def check(entry: io.Input, value):
     """The value as the node takes it. Raises ValueError in one line, with the input's name."""
-    if getattr(entry, "raw_link", None):
+    if entry.rawLink:
         return value
     if getattr(entry, "lazy", None) and value is None:
         return value
