@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .blocks import Attention
+from .attention import Attention
 from .config import PREFIXES, PiDConfig, strip_prefix
 from .hints import AUX_HEAD, family_hint, field_hints
 from .latents import get_family

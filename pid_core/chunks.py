@@ -47,7 +47,10 @@ def map_tokens(function: Callable[..., Tensor], spans: list[slice], *streams: Te
         return function(*streams)
     out = streams[0] if reuse else None
     for span in spans:
-        part = function(*(stream[:, span] for stream in streams))
+        chunks = [stream[:, span] for stream in streams]
+        part = function(*chunks)
+        if reuse and part is chunks[0]:  # written in place
+            continue
         if out is None:
             out = part.new_empty(part.shape[0], spans[-1].stop, *part.shape[2:])
         out[:, span] = part

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import PiDConfig
+from .ops import condition_gate, token_gate
 from .progress import OnPart
 
 
@@ -43,10 +44,15 @@ class SigmaGate(nn.Module):
         self.log_alpha = nn.Parameter(torch.empty((), dtype=torch.float32, device=device))
 
     def forward(self, s: Tensor, features: Tensor, sigma: Tensor) -> Tensor:
-        """s [B, L, D], features [B, L, D] in the compute dtype, sigma [B, 1, 1] float32 -> [B, L, D] float32."""
-        logits = self.content_proj(torch.cat([s.to(features.dtype), features], dim=-1)).float()
-        gate = torch.sigmoid(logits - self.log_alpha.to(sigma).exp() * sigma)
-        return torch.addcmul(s.float(), gate, features.float())
+        """s [B, L, D] and sigma [B, 1, 1] float32, features [B, L, D] in the compute dtype -> [B, L, D] float32."""
+        return token_gate(s, features, self.content_proj, self._offset(sigma))
+
+    def condition(self, s: Tensor, te: Tensor, features: Tensor, sigma: Tensor) -> Tensor:
+        """The gate of silu(te + s), in the compute dtype; te [B, 1, D] float32."""
+        return condition_gate(s, te, features, self.content_proj, self._offset(sigma))
+
+    def _offset(self, sigma: Tensor) -> Tensor:
+        return self.log_alpha.to(sigma).exp() * sigma
 
 
 class LQProjector(nn.Module):

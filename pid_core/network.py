@@ -12,14 +12,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import Attention, attend, sdpa
-from .blocks import PatchBlock, make_norm, rms_norm
+from .blocks import PatchBlock, make_norm
 from .chunks import chunk_bytes, map_tokens, token_spans
 from .config import PiDConfig
 from .cost import patch_share
 from .guard import widened_layers
 from .lq import LQProjector, SigmaGate
+from .ops import pixel_embed, pixel_out, rms_norm
 from .pixels import PIXEL_CHUNKS, PixelBlock, refine_pixels, what_is_kept
-from .positions import image_rope, patch_positions, sine_cosine, text_rope, timestep_features
+from .positions import image_rope, sine_cosine, text_rope, timestep_features
 from .progress import OnPart
 
 
@@ -115,7 +116,7 @@ class PiDNetwork(nn.Module):
         Raises ValueError when a shape does not fit.
         """
         config, dtype = self.config, self.compute_dtype
-        attention = attention or self.attention
+        attention = self.attention if attention is None else attention
         rows, cols = self._check(x, timestep, caption, degrade_sigma)
         lq_features = self._check_lq(x, lq_latent, lq_features)
         sigma = None
@@ -189,10 +190,9 @@ class PiDNetwork(nn.Module):
 
     def _condition(self, s: Tensor, lq_features: Tensor | None = None, *, te: Tensor, sigma: Tensor | None) -> Tensor:
         """What the pixel blocks are modulated by, in the compute dtype."""
-        s = F.silu(te + s)
         if self.config.pit_injection:
-            s = self.pit_lq_gate(s, self.lq_proj.pit_head(lq_features), sigma)
-        return s.to(self.compute_dtype)
+            return self.pit_lq_gate.condition(s, te, self.lq_proj.pit_head(lq_features), sigma)
+        return F.silu(te + s).to(self.compute_dtype)
 
     def _embed_caption(self, caption: Tensor):
         caption = caption[:, : self.config.caption_length].to(self.compute_dtype)
@@ -207,25 +207,20 @@ class PiDNetwork(nn.Module):
         self, x: Tensor, s: Tensor, rows: int, cols: int, attention: Attention, on_part: OnPart | None
     ) -> Tensor:
         config = self.config
-        grid = {"h": rows, "w": cols, "p": config.patch_size, "q": config.patch_size}
-        pixels = rearrange(x.float(), "b c (h p) (w q) -> b (h w) (p q) c", **grid)
-        positions = self._pixel_positions(*x.shape[-2:], x.device)
-
-        def embed(span: slice) -> Tensor:
-            return self.pixel_embedder.proj(pixels[:, span]) + patch_positions(*positions, config.patch_size, span)
-
+        x, tables = x.float(), self._pixel_positions(*x.shape[-2:], x.device)
         out = refine_pixels(
             self.pixel_blocks,
             s,
-            embed,
-            lambda u: self.final_layer.linear(rms_norm(self.final_layer.norm, u)),
+            lambda span: pixel_embed(x, self.pixel_embedder.proj, *tables, config.patch_size, span),
+            lambda u: pixel_out(u, self.final_layer.norm, self.final_layer.linear),
             self._image_rope(rows, cols, config.pixel_head_dim, x.device),
             attention,
             self._spans(x, rows * cols, 6 * config.patch_size**2 * config.pixel_hidden_size, PIXEL_CHUNKS),
             what_is_kept(config, x.shape[0] * rows * cols, self.compute_dtype.itemsize),
             on_part,
         )
-        return rearrange(out, "b (h w) (p q) c -> b c (h p) (w q)", **grid)
+        patch = config.patch_size
+        return rearrange(out, "b (h w) (p q) c -> b c (h p) (w q)", h=rows, w=cols, p=patch, q=patch)
 
     def _pixel_positions(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
         half = self.config.pixel_hidden_size // 2

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention
-from .blocks import Modulation, join_heads, make_norm, merge_heads, project_heads, rms_norm
+from .blocks import make_norm
 from .config import PiDConfig
+from .ops import Joint, pixel_begin, pixel_end
 from .positions import Rotation
 from .progress import OnPart
 
@@ -41,9 +42,9 @@ def what_is_kept(config: PiDConfig, tokens: int, dtype_bytes: int) -> Kept:
 
 
 def kept_bytes(config: PiDConfig, dtype_bytes: int) -> tuple[int, int]:
-    """Bytes per token: of the pixel stream, and of the four vectors of its modulation that come after attention."""
+    """Bytes per token: of the pixel stream, and of the six vectors of its modulation."""
     values = config.patch_size**2 * config.pixel_hidden_size
-    return 4 * values, 4 * values * dtype_bytes
+    return 4 * values, 6 * values * dtype_bytes
 
 
 class PixelAttention(nn.Module):
@@ -57,9 +58,6 @@ class PixelAttention(nn.Module):
         self.q_norm = make_norm(width // num_heads, device=device, operations=operations)
         self.k_norm = make_norm(width // num_heads, device=device, operations=operations)
         self.proj = operations.Linear(width, width, **kind)
-
-    def heads(self, x: Tensor, rope: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        return project_heads(x, self.qkv, self.q_norm, self.k_norm, rope, self.num_heads)
 
 
 class PixelMLP(nn.Module):
@@ -80,7 +78,6 @@ class PixelBlock(nn.Module):
         kind = {"dtype": dtype, "device": device}
         width, attn_width = config.pixel_hidden_size, config.pixel_attn_size
         patch_width = width * config.patch_size**2
-        self.pixel_width = width
         self.norm1 = make_norm(width, device=device, operations=operations)
         self.norm2 = make_norm(width, device=device, operations=operations)
         self.compress_to_attn = operations.Linear(patch_width, attn_width, **kind)
@@ -89,26 +86,14 @@ class PixelBlock(nn.Module):
         self.mlp = PixelMLP(width, config.pixel_mlp_size, operations=operations, **kind)
         self.adaLN_modulation = nn.Sequential(operations.Linear(config.hidden_size, 6 * patch_width, **kind))
 
-    def modulate(self, s: Tensor) -> list[Tensor]:
-        """[B, L, D] -> shift, scale, gate of attention, then of the MLP: each [B, L, N, P], views of one tensor."""
-        return list(self.adaLN_modulation(s).unflatten(-1, (-1, 6, self.pixel_width)).unbind(-2))
+    def begin(self, u: Tensor, modulation: Tensor) -> Tensor:
+        """Up to the attention: u [B, L, N, P] float32, modulation [B, L, N * 6 * P] -> qkv [B, L, 3 A]."""
+        return self.attn.qkv(self.compress_to_attn(pixel_begin(u, self.norm1, modulation)))
 
-    def begin(self, u: Tensor, shift: Tensor, scale: Tensor, rope: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """Up to the attention: u [B, L, N, P] float32 -> q, k, v [B, heads, L, A / heads]."""
-        x = Modulation(shift, scale, shift).apply(rms_norm(self.norm1, u), shift.dtype).flatten(-2)
-        return self.attn.heads(self.compress_to_attn(x), rope)
-
-    def end(self, u: Tensor, attended: Tensor, modulation: list[Tensor]) -> Tensor:
-        """From the attention's result [B, heads, L, A / heads] on: u -> u.
-
-        modulation: attention's gate and the MLP's three; the list is used up, to hold little while the MLP runs.
-        """
-        gate = modulation.pop(0)
-        x = self.expand_from_attn(self.attn.proj(merge_heads(attended))).view(u.shape)
-        u = torch.addcmul(u, gate.float(), x.float())
-        del x, gate
-        line = Modulation(*modulation)
-        return line.add(u, self.mlp(line.apply(rms_norm(self.norm2, u), line.shift.dtype)))
+    def end(self, u: Tensor, attended: Tensor, modulation: Tensor) -> Tensor:
+        """From the attention's result [B, L, heads, A / heads] on: u -> u, which may be overwritten."""
+        attended = self.expand_from_attn(self.attn.proj(attended.flatten(2)))
+        return pixel_end(u, attended, modulation, self.norm2, self.mlp)
 
 
 def refine_pixels(
@@ -138,34 +123,37 @@ def refine_pixels(
         block = blocks[depth - 1]
         return block.end(
             streams.pop(chunk) if kept.stream else stream(chunk, depth - 1),
-            attended[depth - 1][:, :, span],
-            modulations.pop(chunk) if kept.modulation else block.modulate(s[:, span])[2:],
+            attended[depth - 1][:, span],
+            modulations.pop(chunk) if kept.modulation else block.adaLN_modulation(s[:, span]),
         )
 
     def passed(chunk: int, depth: int) -> None:
         if on_part is not None:
             on_part((depth + (chunk + 1) / len(spans)) / (len(blocks) + 1))
 
-    def advance(chunk: int, depth: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Into the block behind `depth` blocks: the chunk's q, k, v. A function, so that its locals are let go."""
-        u, block, span = stream(chunk, depth), blocks[depth], spans[chunk]
-        shift, scale, *rest = block.modulate(s[:, span])
+    def advance(chunk: int, depth: int) -> Tensor:
+        """Into the block behind `depth` blocks: the chunk's qkv. A function, so that its locals are let go."""
+        u, block = stream(chunk, depth), blocks[depth]
+        modulation = block.adaLN_modulation(s[:, spans[chunk]])
+        qkv = block.begin(u, modulation)
         if kept.stream:
             streams[chunk] = u
         if kept.modulation:
-            modulations[chunk] = [part.contiguous() for part in rest]
-        heads = block.begin(u, shift, scale, tuple(table[span] for table in rope))
+            modulations[chunk] = modulation
         passed(chunk, depth)
-        return heads
+        return qkv
 
     def end(chunk: int) -> Tensor:
         out = finish(stream(chunk, len(blocks)))
         passed(chunk, len(blocks))
         return out
 
-    for depth in range(len(blocks)):
-        heads = [advance(chunk, depth) for chunk in range(len(spans))]
+    for depth, block in enumerate(blocks):
+        attn, tokens = block.attn, spans[-1].stop
+        joint = Joint(s, attn.num_heads, tokens, attn.qkv.in_features // attn.num_heads)
+        for chunk, span in enumerate(spans):
+            joint.put(span.start, advance(chunk, depth), attn.q_norm, attn.k_norm, tuple(table[span] for table in rope))
         if kept.stream:
             attended.clear()
-        attended[depth] = attention(*join_heads(heads))
+        attended[depth] = joint.attend(attention)
     return torch.cat([end(chunk) for chunk in range(len(spans))], dim=1)

@@ -1,0 +1,130 @@
+"""Which device runs the Triton kernels, and their registration with PyTorch as `torch.ops.pidkit`.
+
+Kernels run on NVIDIA cards from compute capability 7.5 up where Triton is installed and a first trial gives the right
+values; elsewhere, under autograd and in compiled graphs, `ops.py` runs its plain definitions. PIDKIT_KERNELS=0 in the
+environment switches the kernels off.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+SWITCH = "PIDKIT_KERNELS"
+OLDEST = (7, 5)
+
+# name -> arguments and result as PyTorch's schema language writes them; (a!) is written in place
+SCHEMAS = {
+    "norm_modulate": "(Tensor stream, Tensor weight, Tensor shift, Tensor scale, ScalarType dtype) -> Tensor",
+    "gate_add": "(Tensor(a!) stream, Tensor gate, Tensor x) -> ()",
+    "gate_add_norm_modulate": "(Tensor(a!) stream, Tensor gate, Tensor x, Tensor weight, Tensor shift, Tensor scale)"
+    " -> Tensor",
+    "place_heads": "(Tensor qkv, Tensor q_weight, Tensor k_weight, Tensor? cos, Tensor? sin,"
+    " Tensor(a!) q, Tensor(b!) k, Tensor(c!) v) -> ()",
+    "silu_mul": "(Tensor a, Tensor b) -> Tensor",
+    "token_gate": "(Tensor(a!) stream, Tensor features, Tensor weight, Tensor bias, Tensor offset) -> ()",
+    "condition_gate": "(Tensor stream, Tensor te, Tensor features, Tensor weight, Tensor bias, Tensor offset)"
+    " -> Tensor",
+    "pixel_embed": "(Tensor x, Tensor weight, Tensor bias, Tensor down, Tensor across, int patch, int start, int stop)"
+    " -> Tensor",
+    "pixel_begin": "(Tensor u, Tensor weight, Tensor modulation) -> Tensor",
+    "pixel_end": "(Tensor(a!) u, Tensor attended, Tensor modulation, Tensor weight, Tensor w1, Tensor b1, Tensor w2,"
+    " Tensor b2) -> ()",
+    "pixel_out": "(Tensor u, Tensor norm, Tensor weight, Tensor bias) -> Tensor",
+}
+
+# what each gives, for tensors without values; those that are not here give nothing
+SHAPES = {
+    "norm_modulate": lambda stream, weight, shift, scale, dtype: torch.empty_like(
+        stream, dtype=dtype, memory_format=torch.contiguous_format
+    ),
+    "gate_add_norm_modulate": lambda stream, gate, x, *_: torch.empty_like(x),
+    "silu_mul": lambda a, b: torch.empty_like(a),
+    "condition_gate": lambda stream, te, features, *_: torch.empty_like(features),
+    "pixel_embed": lambda x, weight, bias, down, across, patch, start, stop: x.new_empty(
+        x.shape[0], stop - start, patch**2, weight.shape[0]
+    ),
+    "pixel_begin": lambda u, weight, modulation: modulation.new_empty(*u.shape[:2], u.shape[2] * u.shape[3]),
+    "pixel_out": lambda u, norm, weight, bias: u.new_empty(*u.shape[:-1], weight.shape[0]),
+}
+
+_forced: bool | None = None
+
+
+@contextmanager
+def kernels(on: bool) -> Iterator[None]:
+    """While this lasts the kernels are used on every CUDA tensor, even a fake one, or on none."""
+    global _forced
+    before, _forced = _forced, on
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def runs_kernels(x: Tensor) -> bool:
+    """Whether work on x goes to the kernels."""
+    if not x.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    if _forced is not None:
+        return _forced and register()
+    return _proven(x.device.index or 0)
+
+
+@functools.cache
+def register() -> bool:
+    """Make the kernels known to PyTorch; False where there is no Triton."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    from . import kernels as implementations
+
+    for name, schema in SCHEMAS.items():
+        _library.define(name + schema)
+        _library.impl(name, getattr(implementations, name), "CUDA")
+        torch.library.register_fake(f"pidkit::{name}", SHAPES.get(name, lambda *_: None), lib=_library)
+    return True
+
+
+_library = torch.library.Library("pidkit", "DEF")
+
+
+@functools.cache
+def _proven(device: int) -> bool:
+    if os.environ.get(SWITCH) == "0" or torch.version.cuda is None:
+        return False
+    if torch.cuda.get_device_capability(device) < OLDEST or not register():
+        return False
+    try:
+        right = _trial(torch.device("cuda", device))
+    except Exception as error:  # no compiler, a driver too old, a folder that cannot be written: all of Triton's kinds
+        line = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        logging.getLogger(__name__).warning(
+            f"PiD: the fused kernels do not run here ({line[:200]}); PyTorch's are used"
+        )
+        return False
+    if not right:
+        logging.getLogger(__name__).warning("PiD: the fused kernels give wrong values here; PyTorch's are used")
+    return right
+
+
+def _trial(device: torch.device) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    u, weight, w1, w2 = (
+        torch.randn(*shape, generator=generator) for shape in ((1, 2, 64, 16), (16,), (64, 16), (16, 64))
+    )
+    attended, modulation = (torch.randn(1, 2, width, generator=generator) for width in (64 * 16, 64 * 6 * 16))
+    b1, b2 = torch.zeros(64), torch.zeros(16)
+    gate, shift, scale, gate2 = modulation.view(1, 2, 64, 6, 16)[..., 2:, :].unbind(-2)
+    x = u + gate * attended.view(u.shape)
+    y = torch.nn.functional.rms_norm(x, weight.shape, weight, 1e-6) * (1 + scale) + shift
+    expected = x + gate2 * (torch.nn.functional.gelu(y @ w1.T + b1) @ w2.T + b2)
+    found = u.to(device)
+    torch.ops.pidkit.pixel_end(found, *(t.to(device) for t in (attended, modulation, weight, w1, b1, w2, b2)))
+    return torch.allclose(found.cpu(), expected, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,201 @@
+"""The network's elementwise work, one named operation each: a plain definition, and a fused kernel where one runs.
+
+Precision (reference: bfloat16 autocast over float32 parameters): norms, RoPE, gates and both residual streams are
+float32, matrix products run in the compute dtype. Streams that are changed may be changed in place outside autograd,
+so use what an operation returns. `fused.py` says where the kernels of `kernels.py` run.
+Shapes: B batch, L tokens, D width, N pixels per token, P pixel width.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import Attention
+from .fused import runs_kernels
+from .positions import Rotation, patch_positions, rotate
+
+kernels = torch.ops.pidkit
+
+
+class Modulation(NamedTuple):
+    """shift, scale and gate of one residual line; broadcast over the stream they modulate."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+
+def split_modulation(values: Tensor) -> tuple[Modulation, Modulation]:
+    """[..., 6 * width] -> the attention line's and the MLP line's modulation, float32."""
+    parts = values.float().chunk(6, dim=-1)
+    return Modulation(*parts[:3]), Modulation(*parts[3:])
+
+
+@functools.singledispatch
+def weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """A layer's weight and bias for work that does not call it. Hosts that keep weights elsewhere register theirs."""
+    bias = getattr(layer, "bias", None)
+    return layer.weight.to(device, dtype), bias if bias is None else bias.to(device, dtype)
+
+
+def _norm_weight(norm: nn.Module, x: Tensor) -> Tensor:
+    return weights(norm, x.device, torch.float32)[0]
+
+
+def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """Normalise with float32 statistics and a float32 result."""
+    return norm(x.float())
+
+
+def norm_modulate(stream: Tensor, norm: nn.Module, line: Modulation, dtype: torch.dtype) -> Tensor:
+    """stream [B, L, D] -> shift + norm(stream) * (1 + scale), in dtype."""
+    if runs_kernels(stream):
+        return kernels.norm_modulate(stream, _norm_weight(norm, stream), line.shift, line.scale, dtype)
+    return _modulate(rms_norm(norm, stream), line.shift, line.scale, dtype)
+
+
+def gate_add(stream: Tensor, gate: Tensor, x: Tensor) -> Tensor:
+    """The end of a residual line: stream [B, L, D] float32 + gate * x."""
+    if runs_kernels(stream):
+        kernels.gate_add(stream, gate, x)
+        return stream
+    return _add(stream, gate, x)
+
+
+def gate_add_norm_modulate(
+    stream: Tensor, gate: Tensor, x: Tensor, norm: nn.Module, line: Modulation
+) -> tuple[Tensor, Tensor]:
+    """`gate_add`, and the begin of the next line, in x's dtype: (stream, its modulated norm)."""
+    if runs_kernels(stream):
+        return stream, kernels.gate_add_norm_modulate(
+            stream, gate, x, _norm_weight(norm, stream), line.shift, line.scale
+        )
+    stream = _add(stream, gate, x)
+    return stream, _modulate(rms_norm(norm, stream), line.shift, line.scale, x.dtype)
+
+
+def silu_mul(a: Tensor, b: Tensor) -> Tensor:
+    """silu(a) * b."""
+    return kernels.silu_mul(a, b) if runs_kernels(a) else F.silu(a) * b
+
+
+class Joint:
+    """q, k and v of all tokens of an attention, each [B, heads, L, head_dim], filled stretch by stretch."""
+
+    def __init__(self, like: Tensor, heads: int, tokens: int, head_dim: int):
+        """like: a tensor [B, ...] whose dtype and device the three take."""
+        batch = like.shape[0]
+        if like.device.type == "cpu":  # the products of one head want it in one piece
+            self.all = [like.new_empty(batch, heads, tokens, head_dim) for _ in range(3)]
+        else:  # as the projection gives it and the next one wants it
+            self.all = [like.new_empty(batch, tokens, heads, head_dim).transpose(1, 2) for _ in range(3)]
+
+    def put(self, start: int, qkv: Tensor, q_norm: nn.Module, k_norm: nn.Module, rope: Rotation | None) -> None:
+        """Put in the tokens from `start` on: qkv [B, l, 3 * heads * head_dim]; q and k are normalised and turned."""
+        q, k, v = (part[:, :, start : start + qkv.shape[1]] for part in self.all)
+        if runs_kernels(qkv):
+            cos, sin = rope or (None, None)
+            kernels.place_heads(qkv, _norm_weight(q_norm, qkv), _norm_weight(k_norm, qkv), cos, sin, q, k, v)
+            return
+        parts = qkv.unflatten(-1, (3, q.shape[1], -1)).unbind(2)  # [B, l, heads, head_dim]
+        for place, part, norm in zip((q, k), parts, (q_norm, k_norm), strict=False):
+            part = rms_norm(norm, part)
+            place.copy_((part if rope is None else rotate(part, rope)).transpose(1, 2))
+        v.copy_(parts[2].transpose(1, 2))
+
+    def attend(self, attention: Attention, first: int = 0) -> Tensor:
+        """The attention's result for the tokens from `first` on, [B, L, heads, head_dim]. Uses q, k and v up."""
+        q, k, v = self.all
+        self.all = []
+        return attention(q[:, :, first:], k, v).transpose(1, 2)
+
+
+def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor) -> Tensor:
+    """stream [B, L, D] float32 + sigmoid(proj([stream ; features]) - offset) * features.
+
+    features [B, L, D] in the compute dtype, offset [B, 1, 1] float32; proj gives one value per token, or D.
+    """
+    if proj.out_features == 1 and runs_kernels(stream):
+        kernels.token_gate(stream, features, *weights(proj, features.device, features.dtype), offset)
+        return stream
+    logits = proj(torch.cat([stream.to(features.dtype), features], dim=-1)).float()
+    return torch.addcmul(stream, torch.sigmoid(logits - offset), features.float())
+
+
+def condition_gate(stream: Tensor, te: Tensor, features: Tensor, proj: nn.Module, offset: Tensor) -> Tensor:
+    """`token_gate` of silu(te + stream), in the compute dtype; te [B, 1, D] float32. stream itself stays as it is."""
+    if proj.out_features == 1 and runs_kernels(stream):
+        return kernels.condition_gate(stream, te, features, *weights(proj, features.device, features.dtype), offset)
+    return token_gate(F.silu(te + stream), features, proj, offset).to(features.dtype)
+
+
+def pixel_embed(x: Tensor, proj: nn.Module, down: Tensor, across: Tensor, patch: int, tokens: slice) -> Tensor:
+    """The pixel stream [B, l, N, P] float32 of some tokens of the image x [B, C, H, W] float32.
+
+    down [H, P / 2] and across [W, P / 2]: `sine_cosine` of the rows and columns.
+    """
+    if runs_kernels(x):
+        layer = weights(proj, x.device, torch.float32)
+        return kernels.pixel_embed(x, *layer, down, across, patch, tokens.start, tokens.stop)
+    cols = x.shape[-1] // patch
+    first, last = tokens.start // cols, -(-tokens.stop // cols)
+    rows = x[:, :, first * patch : last * patch]
+    pixels = rearrange(rows, "b c (h p) (w q) -> b (h w) (p q) c", p=patch, q=patch)
+    pixels = pixels[:, tokens.start - first * cols : tokens.stop - first * cols]
+    return proj(pixels) + patch_positions(down, across, patch, tokens)
+
+
+def pixel_begin(u: Tensor, norm: nn.Module, modulation: Tensor) -> Tensor:
+    """u [B, L, N, P] float32 -> [B, L, N * P] in modulation's dtype, each pixel normalised and modulated by its own.
+
+    modulation [B, L, N * 6 * P]: shift, scale, gate of attention, then of the MLP, pixel by pixel.
+    """
+    if _pixel_kernels(u):
+        return kernels.pixel_begin(u, _norm_weight(norm, u), modulation)
+    shift, scale = _lines(u, modulation)[:2]
+    return _modulate(rms_norm(norm, u), shift.float(), scale.float(), modulation.dtype).flatten(-2)
+
+
+def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, mlp: nn.Module) -> Tensor:
+    """A pixel block behind its attention: u + gate * attended, then its MLP's line. u [B, L, N, P] float32.
+
+    attended [B, L, N * P] and modulation as in `pixel_begin`; mlp has the layers fc1 and fc2.
+    """
+    dtype = modulation.dtype
+    if _pixel_kernels(u, mlp.fc1.out_features):
+        layers = [value for layer in (mlp.fc1, mlp.fc2) for value in weights(layer, u.device, dtype)]
+        kernels.pixel_end(u, attended, modulation, _norm_weight(norm, u), *layers)
+        return u
+    gate, shift, scale, last_gate = _lines(u, modulation)[2:]
+    u = _add(u, gate.float(), attended.view(u.shape))
+    return _add(u, last_gate.float(), mlp(_modulate(rms_norm(norm, u), shift.float(), scale.float(), dtype)))
+
+
+def pixel_out(u: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
+    """The pixel stream's end, [B, L, N, C] float32."""
+    if _pixel_kernels(u):
+        return kernels.pixel_out(u, _norm_weight(norm, u), *weights(linear, u.device, torch.float32))
+    return linear(rms_norm(norm, u))
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.addcmul(shift, x, 1 + scale).to(dtype)
+
+
+def _add(stream: Tensor, gate: Tensor, x: Tensor) -> Tensor:
+    return torch.addcmul(stream, gate, x.float())
+
+
+def _lines(u: Tensor, modulation: Tensor) -> tuple[Tensor, ...]:
+    return modulation.unflatten(-1, (-1, 6, u.shape[-1])).unbind(-2)
+
+
+def _pixel_kernels(u: Tensor, *widths: int) -> bool:
+    """The kernels hold whole pixels in registers, and their MLP's products want sizes that are powers of two."""
+    return all(width >= 16 and not width & (width - 1) for width in (u.shape[-1], *widths)) and runs_kernels(u)
