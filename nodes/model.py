@@ -23,6 +23,7 @@ from ..pid_core import PiDConfig, read_checkpoint
 from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
 from ..pid_core.cost import peak_bytes, trunk_bytes
 from ..pid_core.devices import without_float64
+from ..pid_core.fused import kind_of
 from ..pid_core.guard import finite_or_repeat
 from ..pid_core.latents import wrong_channels
 from ..pid_core.log import log
@@ -204,7 +205,8 @@ class PiDKitModel(BaseModel):
         """Bytes above the weights for one network call on images [B, 3, H, W], with what is held beside it."""
         dtype_bytes = comfy.model_management.dtype_size(self.get_dtype_inference())
         images, _, height, width = input_shape
-        call = peak_bytes(self.config, height, width, images, dtype_bytes)
+        kind = kind_of(comfy.model_management.get_torch_device())
+        call = peak_bytes(self.config, height, width, images, dtype_bytes, kind)
         return max(call, self._planned.trunk) + self._planned.held
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import comfy.ops
+import comfy.quant_ops
 import torch
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
@@ -12,6 +14,8 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor
 
 from ..pid_core import PiDConfig, PiDNetwork
+from ..pid_core.attention import attend
+from ..pid_core.ops import Weights, weights
 from ..pid_core.progress import OnPart
 from .quantised import without_memory
 
@@ -50,9 +54,12 @@ class ComfyPiDNetwork(PiDNetwork):
     ) -> Tensor:
         function = _attention_for(x.device)
         override = transformer_options.get("optimized_attention_override")
-        self._used = getattr(override or function, "__name__", type(override).__name__)
+        ours = override is None and _nothing_chosen(x.device)
+        self._used = getattr(override or (attend if ours else function), "__name__", type(override).__name__)
 
         def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if ours:
+                return attend(q, k, v)
             return function(
                 *(q, k, v, q.shape[1]),
                 skip_reshape=True,
@@ -100,6 +107,24 @@ class ComfyPiDNetwork(PiDNetwork):
 
 def _unchanged(weight: Tensor) -> Tensor:
     return weight
+
+
+@weights.register(comfy.ops.CastWeightBiasOp)
+@contextmanager
+def _lent_by_comfyui(layer, device: torch.device, dtype: torch.dtype) -> Iterator[Weights]:
+    """Wherever ComfyUI keeps them, in whatever form and with whatever patches."""
+    lent = comfy.ops.cast_bias_weight(layer, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True)
+    plain = [t.dequantize() if isinstance(t, comfy.quant_ops.QuantizedTensor) else t for t in lent[:2]]
+    try:
+        yield tuple(plain)
+    finally:
+        comfy.ops.uncast_bias_weight(layer, *lent)
+
+
+def _nothing_chosen(device: torch.device) -> bool:
+    """Whether ComfyUI would take PyTorch's attention on this NVIDIA card only because no flag or package says else."""
+    nvidia = device.type == "cuda" and torch.version.cuda is not None
+    return nvidia and optimized_attention is attention_pytorch and not args.use_pytorch_cross_attention
 
 
 def _attention_for(device: torch.device):

@@ -9,6 +9,8 @@ from ..pid_core.windows import WindowPlan
 
 # On the CPU more windows at once gain no speed and only take memory.
 CPU_BATCH_BYTES = 1e9
+# A window of this many pixels fills a card: several at once move more bytes and take more memory.
+FILLING_PIXELS = 1024**2
 
 
 def window_memory(patcher: ModelPatcher) -> float:
@@ -33,6 +35,8 @@ def fitting_batch(patcher: ModelPatcher, plan: WindowPlan, images: int) -> int:
     budget = window_memory(patcher)
     if management.is_device_cpu(patcher.load_device):
         budget = min(budget, needed(1) + CPU_BATCH_BYTES)
+    elif plan.size[0] * plan.size[1] * images >= FILLING_PIXELS:
+        return 1
     count = 1
     while count < plan.count and needed(count + 1) <= budget:
         count += 1

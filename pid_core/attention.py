@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [B, heads, L, head_dim] -> shape of q
 
@@ -21,12 +23,73 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not plain and _products_beat_sdpa():
         return attend_by_products(q, k, v)
+    if q.is_cuda and not plain and torch.version.cuda and q.dtype != torch.float32:
+        return fastest_sdpa(q, k, v)
     return sdpa(q, k, v)
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same by PyTorch's own function, whatever the device."""
     return F.scaled_dot_product_attention(q, k, v)
+
+
+CANDIDATES = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION)
+SAME = 0.02  # how far two kernels' results may be apart, of the largest value: bfloat16 keeps three digits
+_chosen: dict[tuple, SDPBackend | None] = {}
+
+
+def fastest_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`sdpa` by the one of NVIDIA's kernels that is faster here: both are timed on the first call of each kind.
+
+    A kind is the card, the dtype, the head dim and the power of two that the keys' number lies under. Which is faster
+    differs: on one card cuDNN's, on another FlashAttention's.
+    """
+    kind = q.device.index, q.dtype, q.shape[-1], k.shape[2].bit_length()
+    if kind not in _chosen:
+        _chosen[kind] = _choose(q, k, v)
+        if _chosen[kind] is not None:
+            logging.getLogger(__name__).info(f"PiD: {chosen_kernels()[-1]}")
+    return sdpa(q, k, v) if _chosen[kind] is None else _sdpa_by(_chosen[kind], q, k, v)
+
+
+def chosen_kernels() -> list[str]:
+    """What `fastest_sdpa` has chosen so far, a line each."""
+    return [
+        f"attention of up to {2**bits} tokens, head dim {head_dim}, runs in {backend.name.lower()}"
+        for (_, _, head_dim, bits), backend in _chosen.items()
+        if backend is not None
+    ]
+
+
+def _sdpa_by(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    with sdpa_kernel(backend):
+        return sdpa(q, k, v)
+
+
+def _choose(q: Tensor, k: Tensor, v: Tensor) -> SDPBackend | None:
+    times, first = {}, None
+    for backend in CANDIDATES:
+        try:
+            out = _sdpa_by(backend, q, k, v)
+            first = out if first is None else first
+            if (out - first).abs().max() > SAME * first.abs().max():
+                continue
+            times[backend] = _milliseconds(backend, q, k, v)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # this card, dtype or size is not for it
+            continue
+    return min(times, key=times.get) if times else None
+
+
+def _milliseconds(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor, repeats: int = 2) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(repeats):
+        _sdpa_by(backend, q, k, v)
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / repeats
 
 
 def attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

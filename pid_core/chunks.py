@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 # Largest chunk, counted as the widest layer's values in float32. A CPU wants it in its cache. Elsewhere few large
-# launches win, and weights that are streamed or dequantised at every call are so fewer times.
-CHUNK_BYTES = {"cpu": 32 << 20}
+# launches win, and weights that are streamed or dequantised at every call are so fewer times; the more where the fused
+# kernels make no float32 copies.
+CHUNK_BYTES = {"cpu": 32 << 20, "kernels": 512 << 20}
 LARGEST_CHUNK = 256 << 20
 # Cutting smaller than this saves nothing that matters.
 SMALLEST_CHUNK = 4 << 20
 
 
-def chunk_bytes(device_type: str) -> int:
-    """The bound for a device. A compiled graph spells every chunk out, so it gets few."""
-    return LARGEST_CHUNK if torch.compiler.is_compiling() else CHUNK_BYTES.get(device_type, LARGEST_CHUNK)
+def chunk_bytes(kind: str) -> int:
+    """The bound for what `fused.kind_of` calls a device."""
+    return CHUNK_BYTES.get(kind, LARGEST_CHUNK)
 
 
 def token_spans(tokens: int, batch: int, width: int, limit: int, parts: int = 1) -> list[slice]:

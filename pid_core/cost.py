@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .chunks import chunk_bytes, span_tokens
 from .config import PiDConfig
-from .pixels import PIXEL_CHUNKS, kept_bytes, what_is_kept
+from .pixels import kept_bytes, pixel_chunks, what_is_kept
 
 if TYPE_CHECKING:
     from .windows import WindowPlan
@@ -91,40 +91,44 @@ def plan_flops(plan: WindowPlan, config: PiDConfig, caption_tokens: int | None =
 
 
 def peak_bytes(
-    config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2, device: str = "cuda"
+    config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2, kind: str = "cuda"
 ) -> int:
     """Memory above the weights at the fullest moment of one network call on `batch` images of height x width pixels.
 
-    dtype_bytes: size of the compute dtype; residual streams, norms and RoPE are float32. device: its type, which
-    decides how large chunks are. It is the larger of two moments, each the sum of the tensors alive then (b compute
-    bytes, D hidden size, M MLP size, A pixel attention width, n = pixels per token * pixel width):
+    dtype_bytes: size of the compute dtype; residual streams, norms and RoPE are float32. kind: what `fused.kind_of`
+    calls the device, which decides how large chunks are. It is the larger of two moments, each the sum of the tensors
+    alive then (b compute bytes, D hidden size, M MLP size, A pixel attention width, n = pixels per token * pixel
+    width):
     joint attention: residual 4D, q, k, v and the result 4bD, or in a chunk of the MLP before it ends 8D + bD + 3bM;
-    pixel attention: what modulates it bD, the pixels 12 each, q, k, v and the result 4bA, the pixel stream 4n and four
-    modulation vectors 4bn where they are kept (`pixels.KEPT_BYTES`), and a chunk with six vectors and its float32
-    copies. With it, always: the image and its patches, LQ features and RoPE tables. The canvas of a windowed decode
-    (noise, fused x0, the trunk's features for the whole image) is not in it.
+    pixel attention: what modulates it bD, q, k, v and the result 4bA, the pixel stream 4n and its modulation 6bn where
+    they are kept (`pixels.KEPT_BYTES`), and a chunk with its float32 copies. With it, always: the image, LQ features
+    and RoPE tables. The canvas of a windowed decode (noise, fused x0, the trunk's features for the whole image) is
+    not in it. The fused kernels make no float32 copies.
     """
     c, b = config, dtype_bytes
     pixels = c.patch_size**2
     image_tokens = _tokens(c, height, width)
     tokens, text = batch * image_tokens, batch * c.caption_length
     d, m, n = c.hidden_size, c.mlp_size, pixels * c.pixel_hidden_size
-    limit = chunk_bytes(device)
+    limit = chunk_bytes(kind)
 
     def chunk(layer: int, parts: int = 1) -> int:
         return batch * span_tokens(image_tokens, batch, layer, limit, parts)
 
     residual = 4 * d * (tokens + text)
     attention = 4 * b * d * (tokens + text)
-    mlp = b * d * (tokens + text) + chunk(3 * m) * (12 * d + b * (d + 3 * m))
+    widened = 0 if kind == "kernels" else 12 * d
+    mlp = b * d * (tokens + text) + chunk(3 * m) * (widened + b * (2 * d + 3 * m))
     patch_moment = residual + max(attention, mlp)
 
     kept, each = what_is_kept(c, tokens, b), kept_bytes(c, b)
     held = sum(size for keep, size in zip(kept, each, strict=True) if keep)
     results = 1 if kept.stream else c.pixel_depth  # of attention, from which the stream is made again
-    pixel_moment = tokens * (b * d + 12 * pixels + held + b * c.pixel_attn_size * (3 + results))
-    vectors = 3 if kept.modulation else 6  # while the MLP runs, with its input and hidden values
-    pixel_moment += chunk(6 * n, PIXEL_CHUNKS) * n * max(6 * b + 20, (vectors + 9) * b + 4)
+    pixel_moment = tokens * (b * d + held + b * c.pixel_attn_size * (3 + results))
+    # the MLP's line being modulated, or the MLP with its hidden values; and what was not kept
+    copies = 2 * b if kind == "kernels" else max(2 * b + 28, 10 * b + 8)
+    in_chunk = copies + (0 if kept.modulation else 6 * b) + (0 if kept.stream else 4)
+    pixel_moment += chunk(6 * n, pixel_chunks(kind)) * n * in_chunk
 
     always = tokens * (4 * c.in_channels * pixels + b * c.lq_width)
     tables = 4 * image_tokens * (c.head_dim + c.pixel_head_dim)

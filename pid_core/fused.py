@@ -71,11 +71,18 @@ def kernels(on: bool) -> Iterator[None]:
 
 def runs_kernels(x: Tensor) -> bool:
     """Whether work on x goes to the kernels."""
-    if not x.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return False
+    return x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and _kernels_on(x.device)
+
+
+def kind_of(device: torch.device) -> str:
+    """Its type, or "kernels" where they run: what decides how large chunks are and how much memory they need."""
+    return "kernels" if device.type == "cuda" and _kernels_on(device) else device.type
+
+
+def _kernels_on(device: torch.device) -> bool:
     if _forced is not None:
         return _forced and register()
-    return _proven(x.device.index or 0)
+    return _proven(device.index or 0)
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from torch import Tensor
 
 EPS = tl.constexpr(1e-6)  # of every RMSNorm of the network
 PIXELS = 128  # pixels per program
+MLP_PIXELS = 64  # the same where a small MLP takes the registers
 ELEMENTS = 2048  # elements per program
 
 
@@ -329,8 +330,8 @@ def pixel_end(
     MLP's weights [M, P], [M], [P, M], [P]. All but u and the norm's weight are in the compute dtype.
     """
     count, width = u.numel() // u.shape[-1], u.shape[-1]
-    sizes = count, width, w1.shape[0], PIXELS
-    _pixel_end[(triton.cdiv(count, PIXELS),)](u, attended, modulation, weight, w1, b1, w2, b2, *sizes)
+    sizes = count, width, w1.shape[0], MLP_PIXELS
+    _pixel_end[(triton.cdiv(count, MLP_PIXELS),)](u, attended, modulation, weight, w1, b1, w2, b2, *sizes)
 
 
 @triton.jit

@@ -16,10 +16,11 @@ from .blocks import PatchBlock, make_norm
 from .chunks import chunk_bytes, map_tokens, token_spans
 from .config import PiDConfig
 from .cost import patch_share
+from .fused import kind_of
 from .guard import widened_layers
 from .lq import LQProjector, SigmaGate
 from .ops import pixel_embed, pixel_out, rms_norm
-from .pixels import PIXEL_CHUNKS, PixelBlock, refine_pixels, what_is_kept
+from .pixels import PixelBlock, pixel_chunks, refine_pixels, what_is_kept
 from .positions import image_rope, sine_cosine, text_rope, timestep_features
 from .progress import OnPart
 
@@ -55,7 +56,8 @@ class PiDNetwork(nn.Module):
 
     `operations` supplies Linear, Conv2d, GroupNorm and RMSNorm; `attention(q, k, v)` works on [B, heads, L, head_dim]
     (None: `attend`). `compute_dtype` is what matrix products run in; residual streams stay float32. `chunk_bytes`
-    bounds the widest layers' values (None: by device, see `chunks`); it changes memory and speed, not the result.
+    bounds the widest layers' values and `pixel_chunks` is how many chunks the pixel path has at least (None: by
+    device); they change memory and speed, not the result.
     `family` and `default_caption` [1, T, caption_width] describe the loaded checkpoint where it tells them.
     `repeated` lists the calls of the last run that had to be repeated in float32 (guard.py).
     """
@@ -74,6 +76,7 @@ class PiDNetwork(nn.Module):
         self.attention = attention or attend
         self.compute_dtype = dtype or torch.get_default_dtype()
         self.chunk_bytes: int | None = None
+        self.pixel_chunks: int | None = None
         self.family: str | None = config.family
         self.default_caption: Tensor | None = None
         self.repeated: list[str] = []
@@ -208,6 +211,7 @@ class PiDNetwork(nn.Module):
     ) -> Tensor:
         config = self.config
         x, tables = x.float(), self._pixel_positions(*x.shape[-2:], x.device)
+        parts = self.pixel_chunks or pixel_chunks(kind_of(x.device))
         out = refine_pixels(
             self.pixel_blocks,
             s,
@@ -215,7 +219,7 @@ class PiDNetwork(nn.Module):
             lambda u: pixel_out(u, self.final_layer.norm, self.final_layer.linear),
             self._image_rope(rows, cols, config.pixel_head_dim, x.device),
             attention,
-            self._spans(x, rows * cols, 6 * config.patch_size**2 * config.pixel_hidden_size, PIXEL_CHUNKS),
+            self._spans(x, rows * cols, 6 * config.patch_size**2 * config.pixel_hidden_size, parts),
             what_is_kept(config, x.shape[0] * rows * cols, self.compute_dtype.itemsize),
             on_part,
         )
@@ -227,9 +231,10 @@ class PiDNetwork(nn.Module):
         return sine_cosine(0, height, half, device=device), sine_cosine(0, width, half, device=device)
 
     def _spans(self, x: Tensor, tokens: int, width: int, parts: int = 1) -> list[slice]:
-        if torch.is_grad_enabled():
-            return [slice(0, tokens)]  # autograd keeps every chunk anyway, and chunks are written in place
-        return token_spans(tokens, x.shape[0], width, self.chunk_bytes or chunk_bytes(x.device.type), parts)
+        # autograd keeps every chunk anyway, and a compiled graph would spell each out
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return [slice(0, tokens)]
+        return token_spans(tokens, x.shape[0], width, self.chunk_bytes or chunk_bytes(kind_of(x.device)), parts)
 
     def _image_rope(self, rows: int, cols: int, head_dim: int, device: torch.device):
         config = self.config

@@ -9,6 +9,7 @@ Shapes: B batch, L tokens, D width, N pixels per token, P pixel width.
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from .fused import runs_kernels
 from .positions import Rotation, patch_positions, rotate
 
 kernels = torch.ops.pidkit
+Weights = tuple[Tensor, Tensor | None]
 
 
 class Modulation(NamedTuple):
@@ -38,14 +40,17 @@ def split_modulation(values: Tensor) -> tuple[Modulation, Modulation]:
 
 
 @functools.singledispatch
-def weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """A layer's weight and bias for work that does not call it. Hosts that keep weights elsewhere register theirs."""
+def weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Weights]:
+    """A layer's weight and bias for work that does not call it: `with weights(layer, ...) as (weight, bias)`.
+
+    A host that keeps its layers' weights elsewhere registers how it lends them, by the layer's class.
+    """
     bias = getattr(layer, "bias", None)
-    return layer.weight.to(device, dtype), bias if bias is None else bias.to(device, dtype)
+    return nullcontext((layer.weight.to(device, dtype), bias if bias is None else bias.to(device, dtype)))
 
 
-def _norm_weight(norm: nn.Module, x: Tensor) -> Tensor:
-    return weights(norm, x.device, torch.float32)[0]
+def _norm_weight(norm: nn.Module, x: Tensor) -> AbstractContextManager[Weights]:
+    return weights(norm, x.device, torch.float32)
 
 
 def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
@@ -56,7 +61,8 @@ def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
 def norm_modulate(stream: Tensor, norm: nn.Module, line: Modulation, dtype: torch.dtype) -> Tensor:
     """stream [B, L, D] -> shift + norm(stream) * (1 + scale), in dtype."""
     if runs_kernels(stream):
-        return kernels.norm_modulate(stream, _norm_weight(norm, stream), line.shift, line.scale, dtype)
+        with _norm_weight(norm, stream) as (weight, _):
+            return kernels.norm_modulate(stream, weight, line.shift, line.scale, dtype)
     return _modulate(rms_norm(norm, stream), line.shift, line.scale, dtype)
 
 
@@ -73,9 +79,8 @@ def gate_add_norm_modulate(
 ) -> tuple[Tensor, Tensor]:
     """`gate_add`, and the begin of the next line, in x's dtype: (stream, its modulated norm)."""
     if runs_kernels(stream):
-        return stream, kernels.gate_add_norm_modulate(
-            stream, gate, x, _norm_weight(norm, stream), line.shift, line.scale
-        )
+        with _norm_weight(norm, stream) as (weight, _):
+            return stream, kernels.gate_add_norm_modulate(stream, gate, x, weight, line.shift, line.scale)
     stream = _add(stream, gate, x)
     return stream, _modulate(rms_norm(norm, stream), line.shift, line.scale, x.dtype)
 
@@ -101,7 +106,8 @@ class Joint:
         q, k, v = (part[:, :, start : start + qkv.shape[1]] for part in self.all)
         if runs_kernels(qkv):
             cos, sin = rope or (None, None)
-            kernels.place_heads(qkv, _norm_weight(q_norm, qkv), _norm_weight(k_norm, qkv), cos, sin, q, k, v)
+            with _norm_weight(q_norm, qkv) as (q_weight, _), _norm_weight(k_norm, qkv) as (k_weight, _):
+                kernels.place_heads(qkv, q_weight, k_weight, cos, sin, q, k, v)
             return
         parts = qkv.unflatten(-1, (3, q.shape[1], -1)).unbind(2)  # [B, l, heads, head_dim]
         for place, part, norm in zip((q, k), parts, (q_norm, k_norm), strict=False):
@@ -122,7 +128,8 @@ def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor
     features [B, L, D] in the compute dtype, offset [B, 1, 1] float32; proj gives one value per token, or D.
     """
     if proj.out_features == 1 and runs_kernels(stream):
-        kernels.token_gate(stream, features, *weights(proj, features.device, features.dtype), offset)
+        with weights(proj, features.device, features.dtype) as layer:
+            kernels.token_gate(stream, features, *layer, offset)
         return stream
     logits = proj(torch.cat([stream.to(features.dtype), features], dim=-1)).float()
     return torch.addcmul(stream, torch.sigmoid(logits - offset), features.float())
@@ -131,7 +138,8 @@ def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor
 def condition_gate(stream: Tensor, te: Tensor, features: Tensor, proj: nn.Module, offset: Tensor) -> Tensor:
     """`token_gate` of silu(te + stream), in the compute dtype; te [B, 1, D] float32. stream itself stays as it is."""
     if proj.out_features == 1 and runs_kernels(stream):
-        return kernels.condition_gate(stream, te, features, *weights(proj, features.device, features.dtype), offset)
+        with weights(proj, features.device, features.dtype) as layer:
+            return kernels.condition_gate(stream, te, features, *layer, offset)
     return token_gate(F.silu(te + stream), features, proj, offset).to(features.dtype)
 
 
@@ -141,8 +149,8 @@ def pixel_embed(x: Tensor, proj: nn.Module, down: Tensor, across: Tensor, patch:
     down [H, P / 2] and across [W, P / 2]: `sine_cosine` of the rows and columns.
     """
     if runs_kernels(x):
-        layer = weights(proj, x.device, torch.float32)
-        return kernels.pixel_embed(x, *layer, down, across, patch, tokens.start, tokens.stop)
+        with weights(proj, x.device, torch.float32) as layer:
+            return kernels.pixel_embed(x, *layer, down, across, patch, tokens.start, tokens.stop)
     cols = x.shape[-1] // patch
     first, last = tokens.start // cols, -(-tokens.stop // cols)
     rows = x[:, :, first * patch : last * patch]
@@ -157,7 +165,8 @@ def pixel_begin(u: Tensor, norm: nn.Module, modulation: Tensor) -> Tensor:
     modulation [B, L, N * 6 * P]: shift, scale, gate of attention, then of the MLP, pixel by pixel.
     """
     if _pixel_kernels(u):
-        return kernels.pixel_begin(u, _norm_weight(norm, u), modulation)
+        with _norm_weight(norm, u) as (weight, _):
+            return kernels.pixel_begin(u, weight, modulation)
     shift, scale = _lines(u, modulation)[:2]
     return _modulate(rms_norm(norm, u), shift.float(), scale.float(), modulation.dtype).flatten(-2)
 
@@ -169,8 +178,9 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
     """
     dtype = modulation.dtype
     if _pixel_kernels(u, mlp.fc1.out_features):
-        layers = [value for layer in (mlp.fc1, mlp.fc2) for value in weights(layer, u.device, dtype)]
-        kernels.pixel_end(u, attended, modulation, _norm_weight(norm, u), *layers)
+        layers = [weights(layer, u.device, dtype) for layer in (mlp.fc1, mlp.fc2)]
+        with _norm_weight(norm, u) as (weight, _), layers[0] as first, layers[1] as second:
+            kernels.pixel_end(u, attended, modulation, weight, *first, *second)
         return u
     gate, shift, scale, last_gate = _lines(u, modulation)[2:]
     u = _add(u, gate.float(), attended.view(u.shape))
@@ -180,7 +190,8 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
 def pixel_out(u: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
     """The pixel stream's end, [B, L, N, C] float32."""
     if _pixel_kernels(u):
-        return kernels.pixel_out(u, _norm_weight(norm, u), *weights(linear, u.device, torch.float32))
+        with _norm_weight(norm, u) as (weight, _), weights(linear, u.device, torch.float32) as layer:
+            return kernels.pixel_out(u, weight, *layer)
     return linear(rms_norm(norm, u))
 
 

@@ -1,4 +1,4 @@
 import os
 
-# Read when Triton is first imported, which PyTorch may do in any test. The kernels are compiled in processes of their own.
+# Read when Triton is first imported, which PyTorch may do in any test. Compiling the kernels has a process of its own.
 os.environ["TRITON_INTERPRET"] = "1"

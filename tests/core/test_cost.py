@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pid_core import PiDNetwork, pixels
 from pid_core.chunks import chunk_bytes
 from pid_core.cost import forward_flops, forward_work, peak_bytes, plan_flops, trunk_bytes
+from pid_core.pixels import pixel_chunks
 from pid_core.windows import plan_windows
 
 # Few blocks, because building them takes the time.
@@ -22,7 +23,7 @@ SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL
 def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", mode, attention):
     """One forward without storage or arithmetic, under a dispatch mode, in the chunks of `device`."""
     net = PiDNetwork(config, dtype=dtype, device="meta").eval()
-    net.chunk_bytes = chunk_bytes(device)
+    net.chunk_bytes, net.pixel_chunks = chunk_bytes(device), pixel_chunks(device)
     tokens = (side // config.patch_size) ** 2
     x = torch.empty(batch, 3, side, side, device="meta")
     caption = torch.empty(batch, config.caption_length, config.caption_width, dtype=dtype, device="meta")
