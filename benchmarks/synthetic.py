@@ -23,6 +23,7 @@ from pid_core.checkpoint import CAPTION_KEY
 
 FAMILIES = {"v1": ("flux", "flux2", "sd3", "sdxl", "qwenimage"), "v1.5": ("flux", "flux2", "qwenimage")}
 V15 = {"rope_reference": 2048, "lq_padding": "replicate", "lq_width": 1024, "gate": "token", "pit_injection": True}
+V15 |= {"window_min": 2048, "window_max": 4096}
 PREFIX = {"nvidia": "net.", "comfyui": "model.diffusion_model."}
 
 

@@ -349,7 +349,7 @@ def _sizes_from_shapes(state_dict: Mapping) -> dict:
         "gate": gate,
         "pit_injection": pit,
         "rope_reference": 2048 if v15 else 1024,
-        "window_min": 1536,
+        "window_min": 2048 if v15 else 1536,
         "window_max": 4096 if v15 else 2304,
         "lq_padding": "replicate" if v15 else "zeros",
         "latent_unpack": 1,

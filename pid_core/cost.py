@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from .windows import WindowPlan
 
 # What one FLOP of attention costs in FLOPs of a linear layer. CPU: 517 GFLOP/s in a bfloat16 linear layer against 181
-# in SDPA, measured on two cores. Other devices are not measured yet and count both alike.
-ATTENTION_PRICE = {"cpu": 517 / 181}
+# in SDPA, measured on two cores. CUDA: 684 TFLOP/s in a step's linear layers against 425 in its attention, measured on
+# an H100; consumer cards' published rates give 1.1. Other devices are not measured yet and count both alike.
+ATTENTION_PRICE = {"cpu": 517 / 181, "cuda": 684 / 425}
 
 
 class Work(NamedTuple):
@@ -126,7 +127,7 @@ def peak_bytes(
     results = 1 if kept.stream else c.pixel_depth  # of attention, from which the stream is made again
     pixel_moment = tokens * (b * d + held + b * c.pixel_attn_size * (3 + results))
     # the MLP's line being modulated, or the MLP with its hidden values; and what was not kept
-    copies = 2 * b if kind == "kernels" else max(2 * b + 28, 10 * b + 8)
+    copies = 2 * b if kind == "kernels" else max(2 * b + 32, 10 * b + 8)
     in_chunk = copies + (0 if kept.modulation else 6 * b) + (0 if kept.stream else 4)
     pixel_moment += chunk(6 * n, pixel_chunks(kind)) * n * in_chunk
 

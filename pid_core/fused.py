@@ -19,6 +19,7 @@ from torch import Tensor
 
 SWITCH = "PIDKIT_KERNELS"
 OLDEST = (7, 5)
+GROUP_PART = 8192  # values of a group that one program of `group_moments` measures
 
 # name -> arguments and result as PyTorch's schema language writes them; (a!) is written in place
 SCHEMAS = {
@@ -38,6 +39,8 @@ SCHEMAS = {
     "pixel_end": "(Tensor(a!) u, Tensor attended, Tensor modulation, Tensor weight, Tensor w1, Tensor b1, Tensor w2,"
     " Tensor b2) -> ()",
     "pixel_out": "(Tensor u, Tensor norm, Tensor weight, Tensor bias) -> Tensor",
+    "group_moments": "(Tensor x, int groups) -> (Tensor, Tensor)",
+    "scale_silu": "(Tensor x, Tensor scale, Tensor shift, ScalarType dtype) -> Tensor",
 }
 
 # what each gives, for tensors without values; those that are not here give nothing
@@ -53,6 +56,11 @@ SHAPES = {
     ),
     "pixel_begin": lambda u, weight, modulation: modulation.new_empty(*u.shape[:2], u.shape[2] * u.shape[3]),
     "pixel_out": lambda u, norm, weight, bias: u.new_empty(*u.shape[:-1], weight.shape[0]),
+    "group_moments": lambda x, groups: tuple(
+        x.new_empty(x.shape[0], groups, -(-(x[0].numel() // groups) // GROUP_PART), dtype=torch.float32)
+        for _ in range(2)
+    ),
+    "scale_silu": lambda x, scale, shift, dtype: torch.empty_like(x, dtype=dtype),
 }
 
 _forced: bool | None = None
@@ -76,7 +84,9 @@ def runs_kernels(x: Tensor) -> bool:
 
 def kind_of(device: torch.device) -> str:
     """Its type, or "kernels" where they run: what decides how large chunks are and how much memory they need."""
-    return "kernels" if device.type == "cuda" and _kernels_on(device) else device.type
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return device.type
+    return "kernels" if _kernels_on(device) else "cuda"
 
 
 def _kernels_on(device: torch.device) -> bool:
@@ -92,19 +102,20 @@ def register() -> bool:
         return False
     from . import kernels as implementations
 
-    for name, schema in SCHEMAS.items():
-        _library.define(name + schema)
-        _library.impl(name, getattr(implementations, name), "CUDA")
-        torch.library.register_fake(f"pidkit::{name}", SHAPES.get(name, lambda *_: None), lib=_library)
+    if not hasattr(torch.ops.pidkit, next(iter(SCHEMAS))):  # another copy of this package may have done it
+        for name, schema in SCHEMAS.items():
+            _library.define(name + schema)
+            _library.impl(name, getattr(implementations, name), "CUDA")
+            torch.library.register_fake(f"pidkit::{name}", SHAPES.get(name, lambda *_: None), lib=_library)
     return True
 
 
-_library = torch.library.Library("pidkit", "DEF")
+_library = torch.library.Library("pidkit", "FRAGMENT")
 
 
 @functools.cache
 def _proven(device: int) -> bool:
-    if os.environ.get(SWITCH) == "0" or torch.version.cuda is None:
+    if os.environ.get(SWITCH) == "0" or torch.version.cuda is None or not torch.cuda.is_available():
         return False
     if torch.cuda.get_device_capability(device) < OLDEST or not register():
         return False

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .fused import GROUP_PART
+
 EPS = tl.constexpr(1e-6)  # of every RMSNorm of the network
 PIXELS = 128  # pixels per program
 MLP_PIXELS = 64  # the same where a small MLP takes the registers
@@ -351,4 +353,47 @@ def pixel_out(u: Tensor, norm: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     out = torch.empty(*u.shape[:-1], channels, device=u.device)
     count = u.numel() // width
     _pixel_out[(triton.cdiv(count, PIXELS),)](u, norm, weight, bias, out, count, channels, width, PIXELS)
+    return out
+
+
+@triton.jit
+def _group_moments(x, means, squares, size, parts, BLOCK: tl.constexpr):
+    group = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    i = part.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < size
+    value = tl.load(x + group * size + i, mask=mask, other=0.0).to(tl.float32)
+    mean = tl.sum(value, axis=0) / tl.minimum(size - part * BLOCK, BLOCK)
+    off = tl.where(mask, value - mean, 0.0)
+    tl.store(means + group * parts + part, mean)
+    tl.store(squares + group * parts + part, tl.sum(off * off, axis=0))
+
+
+def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Of every part of each group's values: their mean, and the sum of their squared distances from it.
+
+    x [B, C, H, W], contiguous -> two times [B, groups, parts] float32; a part holds GROUP_PART values, the last fewer.
+    """
+    size = x[0].numel() // groups
+    parts = triton.cdiv(size, GROUP_PART)
+    means, squares = (torch.empty(x.shape[0], groups, parts, device=x.device) for _ in range(2))
+    _group_moments[(x.shape[0] * groups, parts)](x, means, squares, size, parts, GROUP_PART, num_warps=8)
+    return means, squares
+
+
+@triton.jit
+def _scale_silu(x, scale, shift, out, size, BLOCK: tl.constexpr):
+    channel = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < size
+    y = tl.load(x + channel * size + i, mask=mask, other=0.0).to(tl.float32)
+    y = _silu(y * tl.load(scale + channel) + tl.load(shift + channel))
+    tl.store(out + channel * size + i, y.to(out.dtype.element_ty), mask=mask)
+
+
+def scale_silu(x: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
+    """silu(x * scale + shift) in dtype; x [B, C, H, W], contiguous, scale and shift [B, C] float32."""
+    out = torch.empty(x.shape, dtype=dtype, device=x.device)
+    size = x.shape[2] * x.shape[3]
+    _scale_silu[(scale.numel(), triton.cdiv(size, ELEMENTS))](x, scale, shift, out, size, ELEMENTS)
     return out

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import PiDConfig
-from .ops import condition_gate, token_gate
+from .ops import condition_gate, group_norm_silu, token_gate
 from .progress import OnPart
 
 
@@ -30,9 +30,9 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        norm1, act, conv1, norm2, _, conv2 = self.block
-        h = conv1(act(norm1(x)).to(dtype)).float()
-        return x + conv2(act(norm2(h)).to(dtype)).float()
+        norm1, _, conv1, norm2, _, conv2 = self.block
+        h = conv1(group_norm_silu(x, norm1, dtype))
+        return x + conv2(group_norm_silu(h, norm2, dtype))
 
 
 class SigmaGate(nn.Module):

@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import Attention
-from .fused import runs_kernels
+from .fused import GROUP_PART, runs_kernels
 from .positions import Rotation, patch_positions, rotate
 
 kernels = torch.ops.pidkit
@@ -193,6 +193,24 @@ def pixel_out(u: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
         with _norm_weight(norm, u) as (weight, _), weights(linear, u.device, torch.float32) as layer:
             return kernels.pixel_out(u, weight, *layer)
     return linear(rms_norm(norm, u))
+
+
+def group_norm_silu(x: Tensor, norm: nn.GroupNorm, dtype: torch.dtype) -> Tensor:
+    """silu(norm(x)) with float32 statistics, in dtype; x [B, C, H, W]."""
+    if not runs_kernels(x):
+        return F.silu(norm(x.float())).to(dtype)
+    x = x.contiguous()
+    # PyTorch measures each group in one block of threads: with four groups most of a card stands idle
+    means, squares = kernels.group_moments(x, norm.num_groups)
+    size = x[0].numel() // norm.num_groups
+    counts = torch.full_like(means[0, 0], GROUP_PART)
+    counts[-1] = size - GROUP_PART * (len(counts) - 1)
+    mean = (means * counts).sum(-1, keepdim=True) / size
+    variance = (squares + counts * (means - mean).square()).sum(-1, keepdim=True) / size
+    with weights(norm, x.device, torch.float32) as (weight, bias):
+        scale = (variance + norm.eps).rsqrt() * weight.view(norm.num_groups, -1)
+        shift = bias.view(norm.num_groups, -1) - mean * scale
+    return kernels.scale_silu(x, scale.flatten(1), shift.flatten(1), dtype)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:

@@ -19,6 +19,7 @@ from .config import PiDConfig
 from .cost import ATTENTION_PRICE, forward_work, peak_bytes
 from .devices import to_device, widest_float
 from .errors import prints_bare
+from .fused import kind_of
 
 FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
 SMALLEST = 3  # where memory is short, a window may be so many times smaller than the smallest trained side
@@ -216,9 +217,9 @@ def choose_plan(
     like that, it may depend on the window's area only.
     Raises NoPlanError, a ValueError, when nothing fits, and ValueError in one line for what `plan_windows` refuses.
     """
-    kind = torch.device(device).type
-    price = ATTENTION_PRICE.get(kind, 1.0)
-    dtype_bytes = dtype_bytes or (4 if kind == "cpu" else 2)
+    device = torch.device(device)
+    price = ATTENTION_PRICE.get(device.type, 1.0)
+    dtype_bytes = dtype_bytes or (4 if device.type == "cpu" else 2)
     align = align or _default_align(height, width, config)
     _check_canvas(height, width, align)
     low, high = bounds or (config.window_min, config.window_max)
@@ -230,7 +231,7 @@ def choose_plan(
             f"overlap {overlap} must be smaller than the largest window side, {high} px: lower the overlap"
         )
     if peak is None:
-        peak = partial(peak_bytes, config, batch=batch, dtype_bytes=dtype_bytes, device=kind)
+        peak = partial(peak_bytes, config, batch=batch, dtype_bytes=dtype_bytes, kind=kind_of(device))
 
     # Work and memory of a window depend on its area alone: of every area the fewest windows are the best.
     cuts: dict[int, tuple[int, _Axis, _Axis]] = {}

@@ -40,8 +40,8 @@ CORE_SIZES = {
 
 
 @functools.cache
-def load() -> ModuleType:
-    """Import ComfyUI for the CPU and the pack beside it; returns the pack's package.
+def load(cpu: bool = True) -> ModuleType:
+    """Import ComfyUI (for the CPU unless told otherwise) and the pack beside it; returns the pack's package.
 
     Raises FileNotFoundError where there is no ComfyUI, ImportError where this Python lacks its requirements.
     """
@@ -49,7 +49,7 @@ def load() -> ModuleType:
     sys.path.insert(0, str(comfyui))
     from comfy.cli_args import args
 
-    args.cpu = True
+    args.cpu = cpu
     root = comfy_env.ROOT
     spec = importlib.util.spec_from_file_location(PACK, root / "__init__.py", submodule_search_locations=[str(root)])
     module = importlib.util.module_from_spec(spec)

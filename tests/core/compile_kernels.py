@@ -56,6 +56,9 @@ def launches() -> list[Launch]:
         mlp = new(64, 16, **bf16), new(64, **bf16), new(16, 64, **bf16), new(16, **bf16)
         kernels.pixel_end(u, attended, modulation, new(16), *mlp)
         kernels.pixel_out(u, new(16), new(3, 16), new(3))
+        features = new(1, 1024, 16, 16)
+        kernels.group_moments(features, 4)
+        kernels.scale_silu(features, new(1, 1024), new(1, 1024), torch.bfloat16)
     return found
 
 

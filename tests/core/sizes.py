@@ -4,7 +4,13 @@ from pid_core import PiDConfig
 
 V1 = PiDConfig()
 V15 = PiDConfig(
-    lq_width=1024, gate="token", pit_injection=True, rope_reference=2048, lq_padding="replicate", window_max=4096
+    lq_width=1024,
+    gate="token",
+    pit_injection=True,
+    rope_reference=2048,
+    lq_padding="replicate",
+    window_min=2048,
+    window_max=4096,
 )
 FLUX2 = PiDConfig(latent_channels=128, latent_down=16)
 SMALL = PiDConfig(

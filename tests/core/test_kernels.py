@@ -137,6 +137,16 @@ def test_pixel_path(with_kernels, patch):
     close(with_kernels(run, x, modulation, attended))
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_group_norm(with_kernels, groups, monkeypatch):
+    """Groups of several parts, the last one not full, far from zero."""
+    monkeypatch.setattr(kernels, "GROUP_PART", 64)
+    monkeypatch.setattr(ops, "GROUP_PART", 64)
+    layer = nn.GroupNorm(groups, 8)
+    layer.weight.data, layer.bias.data = 1 + 0.2 * draw(8, seed=3), draw(8, seed=4)
+    close(with_kernels(ops.group_norm_silu, 20 + draw(BATCH, 8, 7, 9), layer, torch.float32))
+
+
 def test_every_kernel_is_registered_with_its_shape():
     """And nothing else: what PyTorch is told of a kernel and the kernel's own arguments agree."""
     assert fused.register()

@@ -365,4 +365,4 @@ def test_few_candidates_are_looked_at(monkeypatch, config, width, height):
 def test_counting_large_chunks_builds_no_list(monkeypatch):
     """It was what made planning slow: memory was read off a list with an entry per chunk."""
     monkeypatch.setattr("pid_core.chunks.token_spans", None)
-    assert peak_bytes(V1, 16384, 16384, device="cpu") > 1e9
+    assert peak_bytes(V1, 16384, 16384, kind="cpu") > 1e9
