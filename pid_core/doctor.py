@@ -28,7 +28,15 @@ from .windows import choose_plan
 CANVAS = 4096
 OVERLAP = 512
 # The released v1.5 network for 16-channel latents: the plan is worked out for it.
-V15 = PiDConfig(rope_reference=2048, lq_width=1024, lq_padding="replicate", gate="token", pit_injection=True)
+V15 = PiDConfig(
+    rope_reference=2048,
+    lq_width=1024,
+    lq_padding="replicate",
+    gate="token",
+    pit_injection=True,
+    window_min=2048,
+    window_max=4096,
+)
 V15_PARAMETERS = 1_400_199_315
 _PATH = re.compile(r"(?:[A-Za-z]:)?[/\\](?:[^/\\]+[/\\])+")  # all of a path but the file's name
 _VARIABLES = ("COMFYUI_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")

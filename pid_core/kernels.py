@@ -162,7 +162,7 @@ def place_heads(
     sizes = tokens, q.stride(0), q.stride(1), q.stride(2), heads, width, turned
     padded = triton.next_power_of_2(heads), triton.next_power_of_2(width)
     tables = (cos, sin) if turned else (q_weight, q_weight)
-    _place_heads[(batch * tokens,)](qkv, q_weight, k_weight, *tables, q, k, v, *sizes, *padded, num_warps=8)
+    _place_heads[(batch * tokens,)](qkv, q_weight, k_weight, *tables, q, k, v, *sizes, *padded, num_warps=2)
 
 
 @triton.jit
