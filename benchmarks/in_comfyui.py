@@ -87,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     utils = importlib.import_module("comfy.utils")
     nodes, model = (importlib.import_module(f"{pack}.{name}") for name in ("nodes", "nodes.model"))
     caption = [[torch.randn(1, config.caption_length, config.caption_width), {}]]
+    utils.PROGRESS_BAR_ENABLED = False
     rows, images = [], {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         paths = write_files(Path(folder), config, device)
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
             out = sample.sample(
                 core, noise, 4, 1.0, "lcm", "simple", positive, negative, pixels, seed=SEED, disable_pbar=True
             )
-            return (out.movedim(1, -1) + 1) / 2
+            return ((out.movedim(1, -1) + 1) / 2).clamp(0, 1)
 
         for side in args.sides + args.alone:
             cells = side // config.latent_cell

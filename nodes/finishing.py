@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import comfy.model_management
 from torch import Tensor
 
 from ..pid_core.colour import hold_colour_
@@ -13,8 +14,9 @@ from .spare import with_less
 
 
 def image_of(pixels: Tensor) -> Tensor:
-    """`to_image`, in main memory where there is no room beside the pixels."""
-    return with_less("turning pixels into an image", lambda: to_image(pixels), lambda: to_image(pixels.cpu()))
+    """`to_image` by the card, which is faster; by the CPU where there is no room."""
+    device = comfy.model_management.get_torch_device()
+    return with_less("turning pixels into an image", lambda: to_image(pixels, device), lambda: to_image(pixels.cpu()))
 
 
 def hold_if_possible(pixels: Tensor, wanted: Tensor, hold: str, fidelity: float) -> list[str]:

@@ -32,7 +32,7 @@ from ..pid_core.printable import printable
 from ..pid_core.tensor_files import Stamp
 from ..pid_core.windowed import crop_features
 from .latent_windows import LatentWindows
-from .network import ComfyPiDNetwork
+from .network import ComfyPiDNetwork, weights_changed
 from .picture_size import CANVAS_KEY
 from .progress import KEY as PROGRESS_KEY
 from .progress import current_run, show_frame, watched
@@ -141,6 +141,8 @@ class PiDKitModel(BaseModel):
         net = self.diffusion_model
         if net.compute_dtype != self.get_dtype_inference():
             net.compute_dtype = self.get_dtype_inference()
+        if self.current_patcher is not None and self.current_patcher.current_hooks is not None:
+            weights_changed()  # a hook may do it between two calls
         options = transformer_options or {}
         context = c_crossattn.to(x.device)
         network_in = self.model_sampling.calculate_input(t, x)
@@ -226,6 +228,7 @@ class PiDKitModel(BaseModel):
         if not self._is_held:
             self.forget_lq()
             self.diffusion_model.repeated.clear()
+            weights_changed()
 
     def forget_lq(self) -> None:
         if not self._is_held:

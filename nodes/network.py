@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import comfy.ops
 import comfy.quant_ops
@@ -109,16 +109,30 @@ def _unchanged(weight: Tensor) -> Tensor:
     return weight
 
 
+_run = object()  # stands for the present state of all weights
+
+
+def weights_changed() -> None:
+    """To be called where a run begins, and where hooks change weights within one."""
+    global _run
+    _run = object()
+
+
 @weights.register(comfy.ops.CastWeightBiasOp)
-@contextmanager
-def _lent_by_comfyui(layer, device: torch.device, dtype: torch.dtype) -> Iterator[Weights]:
-    """Wherever ComfyUI keeps them, in whatever form and with whatever patches."""
-    lent = comfy.ops.cast_bias_weight(layer, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True)
-    plain = [t.dequantize() if isinstance(t, comfy.quant_ops.QuantizedTensor) else t for t in lent[:2]]
-    try:
-        yield tuple(plain)
-    finally:
-        comfy.ops.uncast_bias_weight(layer, *lent)
+def _lent_by_comfyui(layer, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Weights]:
+    """Wherever ComfyUI keeps them, in whatever form and with whatever patches; asked once per run.
+
+    They are small: norms, a gate's one row, a pixel's MLP. Asking costs the host more than their kernel costs the card.
+    """
+    key, kept = (_run, device, dtype), getattr(layer, "pidkit_lent", None)
+    if kept is None or kept[0] != key:
+        lent = comfy.ops.cast_bias_weight(layer, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True)
+        try:
+            plain = (t.dequantize() if isinstance(t, comfy.quant_ops.QuantizedTensor) else t for t in lent[:2])
+            kept = layer.pidkit_lent = key, tuple(t if t is None else t.detach().clone() for t in plain)
+        finally:
+            comfy.ops.uncast_bias_weight(layer, *lent)
+    return nullcontext(kept[1])
 
 
 def _nothing_chosen(device: torch.device) -> bool:

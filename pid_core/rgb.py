@@ -11,7 +11,7 @@ from .mirror import extend
 
 BLOCK = 2
 ODD_SIZES = ("pad", "crop", "error")
-CHUNK = 2**22  # pixels worked on at once: the copies of a large image add up to gigabytes
+CHUNK = 2**21  # pixels worked on at once: the copies of a large image add up to gigabytes
 
 
 def to_pixels(image: Tensor) -> Tensor:
@@ -24,8 +24,10 @@ def to_pixels(image: Tensor) -> Tensor:
     return image[..., :3].movedim(-1, 1).float() * 2 - 1
 
 
-def to_image(pixels: Tensor) -> Tensor:
-    """[B, 3, H, W] in [-1, 1] -> [B, H, W, 3] in [0, 1], clamped; undoes `to_pixels`.
+def to_image(pixels: Tensor, device: torch.device | None = None) -> Tensor:
+    """[B, 3, H, W] in [-1, 1] -> [B, H, W, 3] in [0, 1], clamped, where pixels is; undoes `to_pixels`.
+
+    device: where the arithmetic is done, in parts; a card is faster than a CPU, ways there and back included.
 
     Float32 is finer near 0 than near -1, so dark values lose their last bits on the way there. What lies
     within 2^-25 of an 8- or 16-bit level is put back on it: savers that cut off would else lose a level.
@@ -45,7 +47,8 @@ def to_image(pixels: Tensor) -> Tensor:
     out = torch.empty(batch, height, width, 3, device=pixels.device)
     step = max(1, CHUNK // (batch * width))
     for top in range(0, height, step):
-        image = ((pixels[:, :, top : top + step].float() + 1) / 2).clamp(0, 1).movedim(1, -1)
+        part = pixels[:, :, top : top + step].to(device or pixels.device, torch.float32)
+        image = ((part + 1) / 2).clamp(0, 1).movedim(1, -1)
         level = (image * 65535).round() / 65535
         out[:, top : top + step] = torch.where((image - level).abs() <= 2**-25, level, image)
     return out
