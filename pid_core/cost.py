@@ -139,12 +139,12 @@ def peak_bytes(
 def trunk_bytes(config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2) -> tuple[int, int]:
     """(peak, result): memory the LQ trunk needs for `batch` latents of a canvas of height x width pixels.
 
-    The peak is inside a residual block: its input, the first convolution's output, its norm and activation, all
-    float32; in float32 with replicate padding also the second convolution's padded input and output.
+    The peak is inside a residual block: its input, norm and activation, all float32, and the first convolution's
+    output; in float32 with replicate padding also the second convolution's padded input and output.
     """
     values = batch * _tokens(config, height, width) * config.lq_width
     padded = dtype_bytes == 4 and config.lq_padding == "replicate"
-    return (20 if padded else 16) * values, dtype_bytes * values
+    return (20 if padded else 12 + dtype_bytes) * values, dtype_bytes * values
 
 
 def _tokens(config: PiDConfig, height: int, width: int) -> int:

@@ -134,6 +134,7 @@ def configs(draw):
         pit_injection=v15 or draw(st.booleans()),
         rope_reference=2048 if v15 else 1024,
         lq_padding="replicate" if v15 else "zeros",
+        window_min=2048 if v15 else 1536,
         window_max=4096 if v15 else 2304,
         family=None if family == "flux" else family,
     )
