@@ -39,7 +39,16 @@ RATES = {
     "RTX 4060": (0.245e12, 28e12, 26.5e12),
 }
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
-NO_KERNEL = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach", "_local_scalar_dense")
+NO_KERNEL = (
+    "empty",
+    "empty_like",
+    "new_empty",
+    "empty_strided",
+    "new_empty_strided",
+    "detach",
+    "device",
+    "scalar_tensor",
+)
 NEEDS_ONE_PIECE = ("_fused_rms_norm", "native_group_norm", "native_layer_norm")
 
 
@@ -211,7 +220,7 @@ def count_core(config: PiDConfig, height: int, width: int, dtype: torch.dtype = 
     core = Core("cpu")
     state = in_core_layout(PiDNetwork(config, device="meta", dtype=dtype).state_dict(), config)
     with _fake():
-        net = core.network({n: torch.empty(v.shape, dtype=v.dtype, device="cuda") for n, v in state.items()}, dtype)
+        net = core.network({n: torch.empty(v.shape, dtype=dtype, device="cuda") for n, v in state.items()}, dtype)
         given = Inputs(config, height, width, dtype)
         x, caption = given.x.to(dtype), given.caption.to(dtype)
         counting = Counting([*net.parameters(), *given.all, x, caption])

@@ -237,11 +237,11 @@ def test_the_memory_estimate_is_that_of_one_batch(comfyui, monkeypatch):
     cost = importlib.import_module(comfyui.model.peak_bytes.__module__)
     config = patcher.model.config
     held = 4 * 4 * 3 * side**2 + cost.trunk_bytes(config, side, side, 1, 4)[1]
-    assert least == cost.peak_bytes(config, 1024, 1024, batch, 4) + held
-    assert wanted == cost.peak_bytes(config, 1024, 1024, 2 * batch, 4) + held
+    assert least == cost.peak_bytes(config, 1024, 1024, batch, 4, "cpu") + held
+    assert wanted == cost.peak_bytes(config, 1024, 1024, 2 * batch, 4, "cpu") + held
     with monkeypatch.context() as inner:
         whole = planned(comfyui, inner, patcher, made)
-    assert whole[1] == cost.peak_bytes(config, side, side, 1, 4) + held > 2 * least
+    assert whole[1] == cost.peak_bytes(config, side, side, 1, 4, "cpu") + held > 2 * least
 
 
 def test_auto_plans_from_free_memory(comfyui, monkeypatch):

@@ -10,7 +10,7 @@ from pid_core import fused, ops
 from pid_core.positions import image_rope, sine_cosine
 
 pytest.importorskip("triton", reason="NOT TESTED: the Triton kernels, for Triton is missing")
-from pid_core import kernels  # noqa: E402: conftest.py has chosen the interpreter
+from pid_core import kernels
 
 BATCH = 2
 
