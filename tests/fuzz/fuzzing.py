@@ -1,6 +1,6 @@
 """What every fuzz test shares: how many examples, odd texts, odd files, and what counts as an answer.
 
-The same examples every time, few of them; with PIDKIT_FUZZ_EXAMPLES=20000 other ones at every call, and many.
+The same examples every time, few of them; with PIDKIT_FUZZ_EXAMPLES=10000 other ones at every call, and many.
 """
 
 from __future__ import annotations
