@@ -17,6 +17,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from .errors import one_line
+
 SWITCH = "PIDKIT_KERNELS"
 OLDEST = (7, 5)
 GROUP_PART = 8192  # values of a group that one program of `group_moments` measures
@@ -114,22 +116,31 @@ _library = torch.library.Library("pidkit", "FRAGMENT")
 
 
 @functools.cache
-def _proven(device: int) -> bool:
-    if os.environ.get(SWITCH) == "0" or torch.version.cuda is None or not torch.cuda.is_available():
-        return False
-    if torch.cuda.get_device_capability(device) < OLDEST or not register():
-        return False
+def why_not(device: int = 0) -> str | None:
+    """Why the kernels do not run on this card, in words for a user; None where they do. Tried once."""
+    if os.environ.get(SWITCH) == "0":
+        return f"switched off by {SWITCH}=0"
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return "no NVIDIA card, or a PyTorch without CUDA"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST:
+        return f"the card's compute capability is {'.'.join(map(str, capability))}, and they need 7.5"
+    if not register():
+        return "Triton is not installed (on Windows: triton-windows)"
     try:
         right = _trial(torch.device("cuda", device))
     except Exception as error:  # no compiler, a driver too old, a folder that cannot be written: all of Triton's kinds
-        line = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-        logging.getLogger(__name__).warning(
-            f"PiD: the fused kernels do not run here ({line[:200]}); PyTorch's are used"
-        )
-        return False
-    if not right:
-        logging.getLogger(__name__).warning("PiD: the fused kernels give wrong values here; PyTorch's are used")
-    return right
+        line = next(iter(str(error).strip().splitlines()), "no message")
+        return one_line(f"they do not run here: {type(error).__name__}: {line}")
+    return None if right else "they give wrong values here"
+
+
+@functools.cache
+def _proven(device: int) -> bool:
+    why = why_not(device)
+    if why is not None and torch.cuda.is_available():
+        logging.getLogger(__name__).info(f"PiD: PyTorch's operations instead of the fused kernels: {why}")
+    return why is None
 
 
 def _trial(device: torch.device) -> bool:

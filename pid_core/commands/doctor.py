@@ -30,6 +30,9 @@ def _lines(report: dict) -> Iterator[str]:
     device = report["device"]
     yield "Device"
     yield f"  {device['kind']}: {device['name']}, {_gb(device['free'])} free of {_gb(device['total'])}"
+    if "fused_kernels" in device:
+        yield f"  fused kernels: {device['fused_kernels']}"
+        yield from (f"  {line}" for line in device["attention"])
     if report["variables_set"]:
         yield f"  set: {', '.join(report['variables_set'])}"
     yield "Bundled model"
