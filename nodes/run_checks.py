@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from comfy.context_windows import IndexListContextHandler
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+WINDOWS = "pidkit_windows"  # the wrapper of Context Window (PiD)
 GREY = (
     "the picture would turn grey: PiD needs its text and latent at every step; take ConditioningSetTimestepRange off, "
     "or set its range to 0 to 1 and every strength above 0"
@@ -14,7 +16,8 @@ GREY = (
 def check_run(guider, sigmas: Tensor) -> None:
     """Raise ValueError in one line. guider: ComfyUI's, with the conditionings of this run."""
     handler = guider.model_options.get("context_handler")
-    if isinstance(handler, IndexListContextHandler) and getattr(handler, "causal_window_fix", False):
+    replaced = WINDOWS in guider.model_patcher.wrappers.get(WrappersMP.PREPARE_SAMPLING, {})  # said when it loads
+    if isinstance(handler, IndexListContextHandler) and getattr(handler, "causal_window_fix", False) and not replaced:
         raise ValueError(
             "ComfyUI's context windows add a row or column to every window, which PiD cannot take: switch "
             "causal_window_fix off there, or use Context Window (PiD) in its place"

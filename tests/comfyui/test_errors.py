@@ -208,7 +208,7 @@ def mistakes() -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize("latent, family, node", mistakes())
 def test_a_latent_of_another_family(comfy, latent, family, node):
     model = NANO if family == "rgb" else checkpoint(comfy, family, family, caption=3)
-    file = put_latent(comfy, f"errors_{LATENTS[latent]}", torch.zeros(1, LATENTS[latent], 4, 4))
+    file = put_latent(comfy, f"errors_{LATENTS[latent]}", torch.ones(1, LATENTS[latent], 4, 4))
     graph = pid_decode_graph(model, file) if node == "decode" else decode_graph(model, file)
     if node == "core":
         graph |= core_conditioning(latent)
