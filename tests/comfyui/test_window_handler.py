@@ -143,7 +143,9 @@ def test_an_area_is_refused(comfyui):
 
 def test_a_model_that_is_no_pid(comfyui):
     with pytest.raises(ValueError, match="the model is Identity, not a PiD decoder: load one with PiD Loader"):
-        windowed(comfyui, SimpleNamespace(model=torch.nn.Identity()))
+        windowed(
+            comfyui, SimpleNamespace(model=torch.nn.Identity(), model_options={}, clone=None, get_model_object=None)
+        )
 
 
 def region(comfyui, text, x, y, width, height, regions=None):
