@@ -79,6 +79,8 @@ def test_cfg_with_other_text_in_the_negative(comfyui):
 def test_a_model_that_is_no_pid(comfyui):
     class OtherModel:
         model = torch.nn.Identity()
+        model_options = {}
+        clone = get_model_object = None
 
     with pytest.raises(ValueError, match="Identity, not a PiD decoder"):
         comfyui.conditioning(OtherModel(), torch.zeros(1, 16, 1, 1))
