@@ -23,26 +23,21 @@ SWITCH = "PIDKIT_KERNELS"
 OLDEST = (7, 5)
 GROUP_PART = 8192  # values of a group that one program of `group_moments` measures
 
-# name -> arguments and result as PyTorch's schema language writes them; (a!) is written in place
-SCHEMAS = {
-    "norm_modulate": "(Tensor stream, Tensor weight, Tensor shift, Tensor scale, ScalarType dtype) -> Tensor",
-    "gate_add": "(Tensor(a!) stream, Tensor gate, Tensor x) -> ()",
-    "gate_add_norm_modulate": "(Tensor(a!) stream, Tensor gate, Tensor x, Tensor weight, Tensor shift, Tensor scale)"
-    " -> Tensor",
-    "place_heads": "(Tensor qkv, Tensor q_weight, Tensor k_weight, Tensor? cos, Tensor? sin,"
-    " Tensor(a!) q, Tensor(b!) k, Tensor(c!) v) -> ()",
-    "silu_mul": "(Tensor a, Tensor b) -> Tensor",
-    "token_gate": "(Tensor(a!) stream, Tensor features, Tensor weight, Tensor bias, Tensor offset) -> ()",
-    "condition_gate": "(Tensor stream, Tensor te, Tensor features, Tensor weight, Tensor bias, Tensor offset)"
-    " -> Tensor",
-    "pixel_embed": "(Tensor x, Tensor weight, Tensor bias, Tensor down, Tensor across, int patch, int start, int stop)"
-    " -> Tensor",
-    "pixel_begin": "(Tensor u, Tensor weight, Tensor modulation) -> Tensor",
-    "pixel_end": "(Tensor(a!) u, Tensor attended, Tensor modulation, Tensor weight, Tensor w1, Tensor b1, Tensor w2,"
-    " Tensor b2) -> ()",
-    "pixel_out": "(Tensor u, Tensor norm, Tensor weight, Tensor bias) -> Tensor",
-    "group_moments": "(Tensor x, int groups) -> (Tensor, Tensor)",
-    "scale_silu": "(Tensor x, Tensor scale, Tensor shift, ScalarType dtype) -> Tensor",
+# the kernels, and which of their arguments are written in place
+WRITTEN = {
+    "norm_modulate": (),
+    "gate_add": ("stream",),
+    "gate_add_norm_modulate": ("stream",),
+    "place_heads": ("q", "k", "v"),
+    "silu_mul": (),
+    "token_gate": ("stream",),
+    "condition_gate": (),
+    "pixel_embed": (),
+    "pixel_begin": (),
+    "pixel_end": ("u",),
+    "pixel_out": (),
+    "group_moments": (),
+    "scale_silu": (),
 }
 
 # what each gives, for tensors without values; those that are not here give nothing
@@ -104,10 +99,11 @@ def register() -> bool:
         return False
     from . import kernels as implementations
 
-    if not hasattr(torch.ops.pidkit, next(iter(SCHEMAS))):  # another copy of this package may have done it
-        for name, schema in SCHEMAS.items():
-            _library.define(name + schema)
-            _library.impl(name, getattr(implementations, name), "CUDA")
+    if not hasattr(torch.ops.pidkit, next(iter(WRITTEN))):  # another copy of this package may have done it
+        for name, written in WRITTEN.items():
+            kernel = getattr(implementations, name)
+            _library.define(name + torch.library.infer_schema(kernel, mutates_args=written))
+            _library.impl(name, kernel, "CUDA")
             torch.library.register_fake(f"pidkit::{name}", SHAPES.get(name, lambda *_: None), lib=_library)
     return True
 

@@ -15,6 +15,7 @@ from ..checkpoint import load_network
 from ..cost import peak_bytes, plan_flops, trunk_bytes, trunk_work
 from ..decode import decode
 from ..devices import choose_device
+from ..fused import kind_of
 from ..latents import degrade, sigma_per_image
 from ..memory import free_memory
 from ..network import PiDNetwork
@@ -122,7 +123,7 @@ def _peak(net: PiDNetwork, framing: Framing, device: torch.device):
     held = features + CANVASES * 4 * 3 * math.prod(framing.decoded)
 
     def peak(height: int, width: int) -> float:
-        return max(peak_bytes(net.config, height, width, dtype_bytes=4, device=device.type), trunk) + held
+        return max(peak_bytes(net.config, height, width, dtype_bytes=4, kind=kind_of(device)), trunk) + held
 
     return peak
 

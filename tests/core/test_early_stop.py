@@ -103,7 +103,7 @@ def test_bad_input_is_one_line(case):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-LATENT = torch.zeros(1, 16, 2, 2)
+LATENT = torch.full((1, 16, 2, 2), 0.1)
 CARRIED = CarriedNoise("flux", 0.25)
 
 

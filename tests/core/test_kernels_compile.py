@@ -32,7 +32,7 @@ def test_every_kernel_compiles_for_every_architecture(compiled):
     from pid_core import fused
 
     launched = {(found["kernel"], found["capability"]) for found in compiled}
-    names = {f"_{name}" for name in fused.SCHEMAS} - {"_condition_gate"}  # one kernel serves both gates
+    names = {f"_{name}" for name in fused.WRITTEN} - {"_condition_gate"}  # one kernel serves both gates
     assert launched == {(name, capability) for name in names for capability in CAPABILITIES}
 
 
