@@ -260,6 +260,8 @@ def pixel_embed(
 ) -> Tensor:
     """The pixel stream [B, stop - start, N, P] of these tokens of the image x [B, C, H, W] float32."""
     batch, channels, _, width = x.shape
+    if x.stride(3) != 1:
+        x = x.contiguous()
     out = torch.empty(batch, stop - start, patch**2, weight.shape[0], device=x.device)
     count = out.numel() // weight.shape[0]
     sizes = start, stop - start, width // patch, count, x.stride(0), x.stride(1), x.stride(2)

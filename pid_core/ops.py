@@ -148,7 +148,7 @@ def pixel_embed(x: Tensor, proj: nn.Module, down: Tensor, across: Tensor, patch:
 
     down [H, P / 2] and across [W, P / 2]: `sine_cosine` of the rows and columns.
     """
-    if runs_kernels(x):
+    if _pixel_kernels(x, proj.out_features):
         with weights(proj, x.device, torch.float32) as layer:
             return kernels.pixel_embed(x, *layer, down, across, patch, tokens.start, tokens.stop)
     cols = x.shape[-1] // patch
@@ -164,7 +164,7 @@ def pixel_begin(u: Tensor, norm: nn.Module, modulation: Tensor) -> Tensor:
 
     modulation [B, L, N * 6 * P]: shift, scale, gate of attention, then of the MLP, pixel by pixel.
     """
-    if _pixel_kernels(u):
+    if _pixel_kernels(u, u.shape[-1]):
         with _norm_weight(norm, u) as (weight, _):
             return kernels.pixel_begin(u, weight, modulation)
     shift, scale = _lines(u, modulation)[:2]
@@ -177,7 +177,7 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
     attended [B, L, N * P] and modulation as in `pixel_begin`; mlp has the layers fc1 and fc2.
     """
     dtype = modulation.dtype
-    if _pixel_kernels(u, mlp.fc1.out_features):
+    if _pixel_kernels(u, u.shape[-1], mlp.fc1.out_features):
         layers = [weights(layer, u.device, dtype) for layer in (mlp.fc1, mlp.fc2)]
         with _norm_weight(norm, u) as (weight, _), layers[0] as first, layers[1] as second:
             kernels.pixel_end(u, attended, modulation, weight, *first, *second)
@@ -189,7 +189,7 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
 
 def pixel_out(u: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
     """The pixel stream's end, [B, L, N, C] float32."""
-    if _pixel_kernels(u):
+    if _pixel_kernels(u, u.shape[-1]):
         with _norm_weight(norm, u) as (weight, _), weights(linear, u.device, torch.float32) as layer:
             return kernels.pixel_out(u, weight, *layer)
     return linear(rms_norm(norm, u))
@@ -225,6 +225,6 @@ def _lines(u: Tensor, modulation: Tensor) -> tuple[Tensor, ...]:
     return modulation.unflatten(-1, (-1, 6, u.shape[-1])).unbind(-2)
 
 
-def _pixel_kernels(u: Tensor, *widths: int) -> bool:
+def _pixel_kernels(x: Tensor, *widths: int) -> bool:
     """The kernels hold whole pixels in registers, and their MLP's products want sizes that are powers of two."""
-    return all(width >= 16 and not width & (width - 1) for width in (u.shape[-1], *widths)) and runs_kernels(u)
+    return all(width >= 16 and not width & (width - 1) for width in widths) and runs_kernels(x)

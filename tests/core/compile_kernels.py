@@ -31,35 +31,59 @@ Launch = tuple[JITFunction, list, dict]
 
 
 def launches() -> list[Launch]:
-    """What the public functions launch, at NVIDIA's sizes: a patch block, a gate and a pixel block of 64 tokens."""
+    """What the public functions launch at NVIDIA's sizes in bfloat16, and at the bundled model's in float32."""
     found: list[Launch] = []
     JITFunction.__getitem__ = lambda kernel, grid: lambda *args, **options: found.append((kernel, args, options))
-    bf16 = {"dtype": torch.bfloat16}
-    new = torch.empty
     with FakeTensorMode():
-        stream, x, line, weight = new(1, 64, 1536), new(1, 64, 1536, **bf16), new(1, 1, 6 * 1536)[..., :1536], new(1536)
-        kernels.norm_modulate(stream, weight, line, line, torch.bfloat16)
-        kernels.gate_add(stream, line, x)
-        kernels.gate_add_norm_modulate(stream, line, x, weight, line, line)
+        _patch_stream(1536, 4096, torch.bfloat16)
+        _patch_stream(128, 256, torch.float32)
         for heads, width in ((24, 64), (16, 72)):
-            joint = [new(1, 364, heads, width, **bf16)[:, 300:].transpose(1, 2) for _ in range(3)]
-            tables = new(64, width // 2), new(64, width // 2)
-            kernels.place_heads(new(1, 64, 3 * heads * width, **bf16), new(width), new(width), *tables, *joint)
-        kernels.silu_mul(new(64, 4096, **bf16), new(64, 4096, **bf16))
-        proj = new(1, 2 * 1536, **bf16), new(1, **bf16), new(1, 1, 1)
-        kernels.token_gate(stream, x, *proj)
-        kernels.condition_gate(stream, new(1, 1, 1536), x, *proj)
-        embed = new(16, 3), new(16), new(256, 8), new(256, 8)
-        u = kernels.pixel_embed(new(1, 3, 256, 256), *embed, 16, 0, 64)
-        modulation, attended = new(1, 64, 6 * 4096, **bf16), new(1, 64, 4096, **bf16)
-        kernels.pixel_begin(u, new(16), modulation)
-        mlp = new(64, 16, **bf16), new(64, **bf16), new(16, 64, **bf16), new(16, **bf16)
-        kernels.pixel_end(u, attended, modulation, new(16), *mlp)
-        kernels.pixel_out(u, new(16), new(3, 16), new(3))
-        features = new(1, 1024, 16, 16)
-        kernels.group_moments(features, 4)
-        kernels.scale_silu(features, new(1, 1024), new(1, 1024), torch.bfloat16)
+            _heads(heads, width, torch.bfloat16)
+        for heads, width in ((4, 32), (2, 32)):
+            _heads(heads, width, torch.float32)
+        _gates(1536, torch.bfloat16)
+        _pixels(torch.bfloat16)
+        for channels, dtype in ((1024, torch.bfloat16), (128, torch.float32)):
+            features = torch.empty(1, channels, 16, 16)
+            kernels.group_moments(features, 4)
+            kernels.scale_silu(features, torch.empty(1, channels), torch.empty(1, channels), dtype)
     return found
+
+
+def _patch_stream(width: int, inner: int, dtype: torch.dtype) -> None:
+    stream, x, weight = torch.empty(1, 64, width), torch.empty(1, 64, width, dtype=dtype), torch.empty(width)
+    line = torch.empty(1, 1, 6 * width)[..., :width]
+    kernels.norm_modulate(stream, weight, line, line, dtype)
+    kernels.gate_add(stream, line, x)
+    kernels.gate_add_norm_modulate(stream, line, x, weight, line, line)
+    kernels.silu_mul(torch.empty(64, inner, dtype=dtype), torch.empty(64, inner, dtype=dtype))
+
+
+def _heads(heads: int, width: int, dtype: torch.dtype) -> None:
+    joint = [torch.empty(1, 364, heads, width, dtype=dtype)[:, 300:].transpose(1, 2) for _ in range(3)]
+    tables = torch.empty(64, width // 2), torch.empty(64, width // 2)
+    qkv = torch.empty(1, 64, 3 * heads * width, dtype=dtype)
+    kernels.place_heads(qkv, torch.empty(width), torch.empty(width), *tables, *joint)
+    kernels.place_heads(qkv, torch.empty(width), torch.empty(width), None, None, *joint)
+
+
+def _gates(width: int, dtype: torch.dtype) -> None:
+    stream, x = torch.empty(1, 64, width), torch.empty(1, 64, width, dtype=dtype)
+    proj = torch.empty(1, 2 * width, dtype=dtype), torch.empty(1, dtype=dtype), torch.empty(1, 1, 1)
+    kernels.token_gate(stream, x, *proj)
+    kernels.condition_gate(stream, torch.empty(1, 1, width), x, *proj)
+
+
+def _pixels(dtype: torch.dtype) -> None:
+    def new(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, dtype=dtype)
+
+    embed = torch.empty(16, 3), torch.empty(16), torch.empty(256, 8), torch.empty(256, 8)
+    u = kernels.pixel_embed(torch.empty(1, 3, 256, 256), *embed, 16, 0, 64)
+    modulation, norm = new(1, 64, 6 * 4096), torch.empty(16)
+    kernels.pixel_begin(u, norm, modulation)
+    kernels.pixel_end(u, new(1, 64, 4096), modulation, norm, new(64, 16), new(64), new(16, 64), new(16))
+    kernels.pixel_out(u, norm, torch.empty(3, 16), torch.empty(3))
 
 
 def compiled(launch: Launch, capability: int):

@@ -118,7 +118,7 @@ def test_gates(with_kernels):
 def test_pixel_path(with_kernels, patch):
     """Three tokens in the middle of a grid of two rows of three."""
     width, inner, rows, cols = 16, 32, 2, 3
-    x = draw(BATCH, 3, rows * patch, cols * patch)
+    x = draw(BATCH, rows * patch, cols * patch, 3).movedim(-1, 1)  # in no order of memory that a kernel could count on
     tables = [sine_cosine(0, side, width // 2) for side in x.shape[-2:]]
     modulation = draw(BATCH, 3, patch**2 * 6 * width, seed=1)
     attended = draw(BATCH, 3, patch**2 * width, seed=2)

@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("triton", reason="NOT TESTED: compiling the Triton kernels, for Triton is missing")
 
-# Turing, Ampere, Ada, Hopper, Blackwell
-CAPABILITIES = (75, 80, 89, 90, 120)
+# Turing, Ampere, Hopper, Blackwell
+CAPABILITIES = (75, 80, 90, 120)
 SPILLS = {("_pixel_end", 75)}  # its small MLP does not fit Turing's registers
 
 
