@@ -84,6 +84,7 @@ class PiDKitModel(BaseModel):
         self.unpacked = 0  # quantised layers of the file that ComfyUI cannot run so
         self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
         self._is_held = False
+        self._last_hooks = None
         self._planned = Planned()
 
     def extra_conds(self, **kwargs) -> dict:
@@ -141,8 +142,10 @@ class PiDKitModel(BaseModel):
         net = self.diffusion_model
         if net.compute_dtype != self.get_dtype_inference():
             net.compute_dtype = self.get_dtype_inference()
-        if self.current_patcher is not None and self.current_patcher.current_hooks is not None:
-            weights_changed()  # a hook may do it between two calls
+        hooks = None if self.current_patcher is None else self.current_patcher.current_hooks
+        if hooks is not None or self._last_hooks is not None:
+            weights_changed()  # a hook may do it between two calls, and its going does
+        self._last_hooks = hooks
         options = transformer_options or {}
         context = c_crossattn.to(x.device)
         network_in = self.model_sampling.calculate_input(t, x)

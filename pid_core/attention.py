@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import threading
 from collections.abc import Callable
 
 import torch
@@ -36,6 +37,8 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 CANDIDATES = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION)
 SAME = 0.02  # how far two kernels' results may be apart, of the largest value: bfloat16 keeps three digits
 _chosen: dict[tuple, SDPBackend | None] = {}
+# Which kernels are allowed is a setting of the whole process, and ComfyUI runs several cards in threads.
+_one_at_a_time = threading.RLock()
 
 
 def fastest_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -46,10 +49,20 @@ def fastest_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     kind = q.device.index, q.dtype, q.shape[-1], k.shape[2].bit_length()
     if kind not in _chosen:
-        _chosen[kind] = _choose(q, k, v)
+        try:
+            _chosen[kind] = _choose(q, k, v)
+        except torch.OutOfMemoryError:  # two results do not fit: another call may have room to try
+            return sdpa(q, k, v)
         if _chosen[kind] is not None:
             logging.getLogger(__name__).info(f"PiD: {chosen_kernels()[-1]}")
-    return sdpa(q, k, v) if _chosen[kind] is None else _sdpa_by(_chosen[kind], q, k, v)
+    if _chosen[kind] is not None:
+        try:
+            return _sdpa_by(_chosen[kind], q, k, v)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # it takes not every size of its kind
+            _chosen[kind] = None
+    return sdpa(q, k, v)
 
 
 def chosen_kernels() -> list[str]:
@@ -62,7 +75,7 @@ def chosen_kernels() -> list[str]:
 
 
 def _sdpa_by(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    with sdpa_kernel(backend):
+    with _one_at_a_time, sdpa_kernel(backend):
         return sdpa(q, k, v)
 
 
@@ -72,8 +85,9 @@ def _choose(q: Tensor, k: Tensor, v: Tensor) -> SDPBackend | None:
         try:
             out = _sdpa_by(backend, q, k, v)
             first = out if first is None else first
-            if (out - first).abs().max() > SAME * first.abs().max():
+            if out is not first and out.sub_(first).abs_().max() > SAME * first.abs().max():
                 continue
+            del out
             times[backend] = _milliseconds(backend, q, k, v)
         except torch.OutOfMemoryError:
             raise
@@ -83,12 +97,13 @@ def _choose(q: Tensor, k: Tensor, v: Tensor) -> SDPBackend | None:
 
 
 def _milliseconds(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor, repeats: int = 2) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for _ in range(repeats):
-        _sdpa_by(backend, q, k, v)
-    end.record()
-    end.synchronize()
+    with torch.cuda.device(q.device):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(repeats):
+            _sdpa_by(backend, q, k, v)
+        end.record()
+        end.synchronize()
     return begin.elapsed_time(end) / repeats
 
 

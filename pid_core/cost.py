@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .chunks import chunk_bytes, span_tokens
 from .config import PiDConfig
-from .pixels import kept_bytes, pixel_chunks, what_is_kept
+from .pixels import kept_bytes, pixel_chunks, pixel_kind, what_is_kept
 
 if TYPE_CHECKING:
     from .windows import WindowPlan
@@ -111,15 +111,15 @@ def peak_bytes(
     image_tokens = _tokens(c, height, width)
     tokens, text = batch * image_tokens, batch * c.caption_length
     d, m, n = c.hidden_size, c.mlp_size, pixels * c.pixel_hidden_size
-    limit = chunk_bytes(kind)
+    of_pixels = pixel_kind(c, kind)
 
-    def chunk(layer: int, parts: int = 1) -> int:
-        return batch * span_tokens(image_tokens, batch, layer, limit, parts)
+    def chunk(layer: int, kind: str, parts: int = 1) -> int:
+        return batch * span_tokens(image_tokens, batch, layer, chunk_bytes(kind), parts)
 
     residual = 4 * d * (tokens + text)
     attention = 4 * b * d * (tokens + text)
     widened = 0 if kind == "kernels" else 12 * d
-    mlp = b * d * (tokens + text) + chunk(3 * m) * (widened + b * (2 * d + 3 * m))
+    mlp = b * d * (tokens + text) + chunk(3 * m, kind) * (widened + b * (2 * d + 3 * m))
     patch_moment = residual + max(attention, mlp)
 
     kept, each = what_is_kept(c, tokens, b), kept_bytes(c, b)
@@ -127,9 +127,9 @@ def peak_bytes(
     results = 1 if kept.stream else c.pixel_depth  # of attention, from which the stream is made again
     pixel_moment = tokens * (b * d + held + b * c.pixel_attn_size * (3 + results))
     # the MLP's line being modulated, or the MLP with its hidden values; and what was not kept
-    copies = 2 * b if kind == "kernels" else max(2 * b + 32, 10 * b + 8)
+    copies = 2 * b if of_pixels == "kernels" else max(2 * b + 32, 10 * b + 8)
     in_chunk = copies + (0 if kept.modulation else 6 * b) + (0 if kept.stream else 4)
-    pixel_moment += chunk(6 * n, pixel_chunks(kind)) * n * in_chunk
+    pixel_moment += chunk(6 * n, of_pixels, pixel_chunks(of_pixels)) * n * in_chunk
 
     always = tokens * (4 * c.in_channels * pixels + b * c.lq_width)
     tables = 4 * image_tokens * (c.head_dim + c.pixel_head_dim)

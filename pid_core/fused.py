@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -79,6 +79,11 @@ def runs_kernels(x: Tensor) -> bool:
     return x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and _kernels_on(x.device)
 
 
+def fit_registers(*widths: int) -> bool:
+    """Whether the pixel kernels take these widths: they hold whole pixels, and their products want powers of two."""
+    return all(width >= 16 and not width & (width - 1) for width in widths)
+
+
 def kind_of(device: torch.device) -> str:
     """Its type, or "kernels" where they run: what decides how large chunks are and how much memory they need."""
     if device.type != "cuda" or torch.compiler.is_compiling():
@@ -89,7 +94,7 @@ def kind_of(device: torch.device) -> str:
 def _kernels_on(device: torch.device) -> bool:
     if _forced is not None:
         return _forced and register()
-    return _proven(device.index or 0)
+    return why_not(device.index or 0) is None
 
 
 @functools.cache
@@ -103,7 +108,7 @@ def register() -> bool:
         for name, written in WRITTEN.items():
             kernel = getattr(implementations, name)
             _library.define(name + torch.library.infer_schema(kernel, mutates_args=written))
-            _library.impl(name, kernel, "CUDA")
+            _library.impl(name, _on_its_device(kernel), "CUDA")
             torch.library.register_fake(f"pidkit::{name}", SHAPES.get(name, lambda *_: None), lib=_library)
     return True
 
@@ -111,9 +116,32 @@ def register() -> bool:
 _library = torch.library.Library("pidkit", "FRAGMENT")
 
 
-@functools.cache
+def _on_its_device(kernel: Callable) -> Callable:
+    """Triton launches on the current device, which need not be the tensors'."""
+
+    def launch(first: Tensor, *rest):
+        with torch.cuda.device(first.device):
+            return kernel(first, *rest)
+
+    return launch
+
+
+_reasons: dict[int, str | None] = {}
+
+
 def why_not(device: int = 0) -> str | None:
     """Why the kernels do not run on this card, in words for a user; None where they do. Tried once."""
+    if device not in _reasons:
+        try:
+            _reasons[device] = why = _examined(device)
+        except torch.OutOfMemoryError:
+            return "no memory was free to try them"  # now; another time there may be
+        if why is not None and torch.cuda.is_available():
+            logging.getLogger(__name__).info(f"PiD: PyTorch's operations instead of the fused kernels: {why}")
+    return _reasons[device]
+
+
+def _examined(device: int) -> str | None:
     if os.environ.get(SWITCH) == "0":
         return f"switched off by {SWITCH}=0"
     if torch.version.cuda is None or not torch.cuda.is_available():
@@ -125,18 +153,12 @@ def why_not(device: int = 0) -> str | None:
         return "Triton is not installed (on Windows: triton-windows)"
     try:
         right = _trial(torch.device("cuda", device))
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # no compiler, a driver too old, a folder that cannot be written: all of Triton's kinds
         line = next(iter(str(error).strip().splitlines()), "no message")
         return one_line(f"they do not run here: {type(error).__name__}: {line}")
     return None if right else "they give wrong values here"
-
-
-@functools.cache
-def _proven(device: int) -> bool:
-    why = why_not(device)
-    if why is not None and torch.cuda.is_available():
-        logging.getLogger(__name__).info(f"PiD: PyTorch's operations instead of the fused kernels: {why}")
-    return why is None
 
 
 def _trial(device: torch.device) -> bool:

@@ -262,7 +262,7 @@ def pixel_embed(
     batch, channels, _, width = x.shape
     if x.stride(3) != 1:
         x = x.contiguous()
-    out = torch.empty(batch, stop - start, patch**2, weight.shape[0], device=x.device)
+    out = torch.empty(batch, stop - start, patch**2, weight.shape[0], dtype=torch.float32, device=x.device)
     count = out.numel() // weight.shape[0]
     sizes = start, stop - start, width // patch, count, x.stride(0), x.stride(1), x.stride(2)
     grid = (triton.cdiv(count, PIXELS),)
@@ -352,7 +352,7 @@ def _pixel_out(u, norm, weight, bias, out, count, C: tl.constexpr, P: tl.constex
 def pixel_out(u: Tensor, norm: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """u [B, L, N, P], normalised -> weight [C, P] and bias [C], float32: [B, L, N, C]."""
     channels, width = weight.shape
-    out = torch.empty(*u.shape[:-1], channels, device=u.device)
+    out = torch.empty(*u.shape[:-1], channels, dtype=torch.float32, device=u.device)
     count = u.numel() // width
     _pixel_out[(triton.cdiv(count, PIXELS),)](u, norm, weight, bias, out, count, channels, width, PIXELS)
     return out
@@ -378,7 +378,7 @@ def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """
     size = x[0].numel() // groups
     parts = triton.cdiv(size, GROUP_PART)
-    means, squares = (torch.empty(x.shape[0], groups, parts, device=x.device) for _ in range(2))
+    means, squares = (torch.empty(x.shape[0], groups, parts, dtype=torch.float32, device=x.device) for _ in range(2))
     _group_moments[(x.shape[0] * groups, parts)](x, means, squares, size, parts, GROUP_PART, num_warps=8)
     return means, squares
 

@@ -20,7 +20,7 @@ from .fused import kind_of
 from .guard import widened_layers
 from .lq import LQProjector, SigmaGate
 from .ops import pixel_embed, pixel_out, rms_norm
-from .pixels import PixelBlock, pixel_chunks, refine_pixels, what_is_kept
+from .pixels import PixelBlock, pixel_chunks, pixel_kind, refine_pixels, what_is_kept
 from .positions import image_rope, sine_cosine, text_rope, timestep_features
 from .progress import OnPart
 
@@ -211,7 +211,8 @@ class PiDNetwork(nn.Module):
     ) -> Tensor:
         config = self.config
         x, tables = x.float(), self._pixel_positions(*x.shape[-2:], x.device)
-        parts = self.pixel_chunks or pixel_chunks(kind_of(x.device))
+        kind = pixel_kind(config, kind_of(x.device))
+        parts = self.pixel_chunks or pixel_chunks(kind)
         out = refine_pixels(
             self.pixel_blocks,
             s,
@@ -219,7 +220,7 @@ class PiDNetwork(nn.Module):
             lambda u: pixel_out(u, self.final_layer.norm, self.final_layer.linear),
             self._image_rope(rows, cols, config.pixel_head_dim, x.device),
             attention,
-            self._spans(x, rows * cols, 6 * config.patch_size**2 * config.pixel_hidden_size, parts),
+            self._spans(x, rows * cols, 6 * config.patch_size**2 * config.pixel_hidden_size, parts, kind),
             what_is_kept(config, x.shape[0] * rows * cols, self.compute_dtype.itemsize),
             on_part,
         )
@@ -230,11 +231,11 @@ class PiDNetwork(nn.Module):
         half = self.config.pixel_hidden_size // 2
         return sine_cosine(0, height, half, device=device), sine_cosine(0, width, half, device=device)
 
-    def _spans(self, x: Tensor, tokens: int, width: int, parts: int = 1) -> list[slice]:
+    def _spans(self, x: Tensor, tokens: int, width: int, parts: int = 1, kind: str | None = None) -> list[slice]:
         # autograd keeps every chunk anyway, and a compiled graph would spell each out
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return [slice(0, tokens)]
-        return token_spans(tokens, x.shape[0], width, self.chunk_bytes or chunk_bytes(kind_of(x.device)), parts)
+        return token_spans(tokens, x.shape[0], width, self.chunk_bytes or chunk_bytes(kind or kind_of(x.device)), parts)
 
     def _image_rope(self, rows: int, cols: int, head_dim: int, device: torch.device):
         config = self.config

@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import Attention
-from .fused import GROUP_PART, runs_kernels
+from .fused import GROUP_PART, fit_registers, runs_kernels
 from .positions import Rotation, patch_positions, rotate
 
 kernels = torch.ops.pidkit
@@ -49,6 +49,13 @@ def weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> Abstr
     return nullcontext((layer.weight.to(device, dtype), bias if bias is None else bias.to(device, dtype)))
 
 
+def _by_kernel(x: Tensor, *layers: nn.Module) -> bool:
+    """Whether a kernel does it: not where somebody changed how one of these layers is called."""
+    return runs_kernels(x) and not any(
+        "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks for layer in layers
+    )
+
+
 def _norm_weight(norm: nn.Module, x: Tensor) -> AbstractContextManager[Weights]:
     return weights(norm, x.device, torch.float32)
 
@@ -60,7 +67,7 @@ def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
 
 def norm_modulate(stream: Tensor, norm: nn.Module, line: Modulation, dtype: torch.dtype) -> Tensor:
     """stream [B, L, D] -> shift + norm(stream) * (1 + scale), in dtype."""
-    if runs_kernels(stream):
+    if _by_kernel(stream, norm):
         with _norm_weight(norm, stream) as (weight, _):
             return kernels.norm_modulate(stream, weight, line.shift, line.scale, dtype)
     return _modulate(rms_norm(norm, stream), line.shift, line.scale, dtype)
@@ -78,7 +85,7 @@ def gate_add_norm_modulate(
     stream: Tensor, gate: Tensor, x: Tensor, norm: nn.Module, line: Modulation
 ) -> tuple[Tensor, Tensor]:
     """`gate_add`, and the begin of the next line, in x's dtype: (stream, its modulated norm)."""
-    if runs_kernels(stream):
+    if _by_kernel(stream, norm):
         with _norm_weight(norm, stream) as (weight, _):
             return stream, kernels.gate_add_norm_modulate(stream, gate, x, weight, line.shift, line.scale)
     stream = _add(stream, gate, x)
@@ -104,7 +111,7 @@ class Joint:
     def put(self, start: int, qkv: Tensor, q_norm: nn.Module, k_norm: nn.Module, rope: Rotation | None) -> None:
         """Put in the tokens from `start` on: qkv [B, l, 3 * heads * head_dim]; q and k are normalised and turned."""
         q, k, v = (part[:, :, start : start + qkv.shape[1]] for part in self.all)
-        if runs_kernels(qkv):
+        if _by_kernel(qkv, q_norm, k_norm):
             cos, sin = rope or (None, None)
             with _norm_weight(q_norm, qkv) as (q_weight, _), _norm_weight(k_norm, qkv) as (k_weight, _):
                 kernels.place_heads(qkv, q_weight, k_weight, cos, sin, q, k, v)
@@ -127,7 +134,7 @@ def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor
 
     features [B, L, D] in the compute dtype, offset [B, 1, 1] float32; proj gives one value per token, or D.
     """
-    if proj.out_features == 1 and runs_kernels(stream):
+    if proj.out_features == 1 and _by_kernel(stream, proj):
         with weights(proj, features.device, features.dtype) as layer:
             kernels.token_gate(stream, features, *layer, offset)
         return stream
@@ -137,7 +144,7 @@ def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor
 
 def condition_gate(stream: Tensor, te: Tensor, features: Tensor, proj: nn.Module, offset: Tensor) -> Tensor:
     """`token_gate` of silu(te + stream), in the compute dtype; te [B, 1, D] float32. stream itself stays as it is."""
-    if proj.out_features == 1 and runs_kernels(stream):
+    if proj.out_features == 1 and _by_kernel(stream, proj):
         with weights(proj, features.device, features.dtype) as layer:
             return kernels.condition_gate(stream, te, features, *layer, offset)
     return token_gate(F.silu(te + stream), features, proj, offset).to(features.dtype)
@@ -148,7 +155,7 @@ def pixel_embed(x: Tensor, proj: nn.Module, down: Tensor, across: Tensor, patch:
 
     down [H, P / 2] and across [W, P / 2]: `sine_cosine` of the rows and columns.
     """
-    if _pixel_kernels(x, proj.out_features):
+    if fit_registers(proj.out_features) and _by_kernel(x, proj):
         with weights(proj, x.device, torch.float32) as layer:
             return kernels.pixel_embed(x, *layer, down, across, patch, tokens.start, tokens.stop)
     cols = x.shape[-1] // patch
@@ -164,7 +171,7 @@ def pixel_begin(u: Tensor, norm: nn.Module, modulation: Tensor) -> Tensor:
 
     modulation [B, L, N * 6 * P]: shift, scale, gate of attention, then of the MLP, pixel by pixel.
     """
-    if _pixel_kernels(u, u.shape[-1]):
+    if fit_registers(u.shape[-1]) and _by_kernel(u, norm):
         with _norm_weight(norm, u) as (weight, _):
             return kernels.pixel_begin(u, weight, modulation)
     shift, scale = _lines(u, modulation)[:2]
@@ -177,7 +184,7 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
     attended [B, L, N * P] and modulation as in `pixel_begin`; mlp has the layers fc1 and fc2.
     """
     dtype = modulation.dtype
-    if _pixel_kernels(u, u.shape[-1], mlp.fc1.out_features):
+    if fit_registers(u.shape[-1], mlp.fc1.out_features) and _by_kernel(u, norm, mlp, mlp.fc1, mlp.fc2):
         layers = [weights(layer, u.device, dtype) for layer in (mlp.fc1, mlp.fc2)]
         with _norm_weight(norm, u) as (weight, _), layers[0] as first, layers[1] as second:
             kernels.pixel_end(u, attended, modulation, weight, *first, *second)
@@ -189,7 +196,7 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
 
 def pixel_out(u: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
     """The pixel stream's end, [B, L, N, C] float32."""
-    if _pixel_kernels(u, u.shape[-1]):
+    if fit_registers(u.shape[-1]) and _by_kernel(u, norm, linear):
         with _norm_weight(norm, u) as (weight, _), weights(linear, u.device, torch.float32) as layer:
             return kernels.pixel_out(u, weight, *layer)
     return linear(rms_norm(norm, u))
@@ -197,7 +204,7 @@ def pixel_out(u: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
 
 def group_norm_silu(x: Tensor, norm: nn.GroupNorm, dtype: torch.dtype) -> Tensor:
     """silu(norm(x)) with float32 statistics, in dtype; x [B, C, H, W]."""
-    if not runs_kernels(x):
+    if not _by_kernel(x, norm):
         return F.silu(norm(x.float())).to(dtype)
     x = x.contiguous()
     # PyTorch measures each group in one block of threads: with four groups most of a card stands idle
@@ -223,8 +230,3 @@ def _add(stream: Tensor, gate: Tensor, x: Tensor) -> Tensor:
 
 def _lines(u: Tensor, modulation: Tensor) -> tuple[Tensor, ...]:
     return modulation.unflatten(-1, (-1, 6, u.shape[-1])).unbind(-2)
-
-
-def _pixel_kernels(x: Tensor, *widths: int) -> bool:
-    """The kernels hold whole pixels in registers, and their MLP's products want sizes that are powers of two."""
-    return all(width >= 16 and not width & (width - 1) for width in widths) and runs_kernels(x)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .attention import Attention
 from .blocks import make_norm
 from .config import PiDConfig
+from .fused import fit_registers
 from .ops import Joint, pixel_begin, pixel_end
 from .positions import Rotation
 from .progress import OnPart
@@ -36,6 +37,12 @@ class Kept(NamedTuple):
 
     stream: bool
     modulation: bool
+
+
+def pixel_kind(config: PiDConfig, kind: str) -> str:
+    """What `fused.kind_of` said, for the pixel path: its kernels do not take every width."""
+    fit = fit_registers(config.pixel_hidden_size, config.pixel_mlp_size)
+    return "cuda" if kind == "kernels" and not fit else kind
 
 
 def pixel_chunks(kind: str) -> int:

@@ -59,3 +59,36 @@ def test_a_run_and_a_hook_ask_again(comfyui):
     positive, negative, canvas = comfyui.conditioning(patcher, torch.zeros(1, 16, 1, 1))
     comfyui.sample(patcher, positive, negative, canvas)
     assert network._run is not before
+
+
+def test_a_hook_on_one_conditioning_does_not_reach_the_other(comfyui, monkeypatch):
+    """What is lent in every call is what the layer itself has then."""
+    hooks = importlib.import_module("comfy.hooks")
+    ops = importlib.import_module(f"{comfyui.pack}.pid_core.ops")
+    patcher, _ = comfyui.load()
+    network = patcher.model.diffusion_model
+    layer = network.patch_blocks[0].norm_x1
+    texts = [[[torch.randn(1, 3, 24), {}]] for _ in range(2)]
+    positive, negative, canvas = comfyui.conditioning(
+        patcher, torch.zeros(1, 16, 1, 1), positive=texts[0], negative=texts[1]
+    )
+    hook = hooks.WeightHook(strength_model=1.0)
+    hook.weights = {"diffusion_model.patch_blocks.0.norm_x1.weight": ("diff", (torch.full(layer.weight.shape, 5.0),))}
+    hook.need_weight_init = False
+    group = hooks.HookGroup()
+    group.add(hook)
+    positive = [[text, {**options, "hooks": group}] for text, options in positive]
+    lent, true, forward = [], [], type(network)._forward
+
+    def looked_at(self, x, *args, **kwargs):
+        one = torch.zeros(1, layer.weight.shape[0])
+        one[0, 0] = 1
+        true.append(layer(one)[0, 0] / one.shape[1] ** 0.5)  # of a vector with one value, the norm is the root
+        with ops.weights(layer, x.device, torch.float32) as (weight, _):
+            lent.append(weight[0].clone())
+        return forward(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(type(network), "_forward", looked_at)
+    comfyui.sample(patcher, positive, negative, canvas, cfg=3.0, steps=3)
+    assert len({round(float(value), 2) for value in lent}) == 2
+    assert torch.allclose(torch.stack(lent), torch.stack(true), atol=1e-2)

@@ -15,20 +15,17 @@ FLASH, CUDNN = attention.CANDIDATES
 @pytest.fixture
 def card(monkeypatch):
     """A machine that says it has an NVIDIA card of compute capability 9.0, on which the trial gives right values."""
-    fused.why_not.cache_clear()
-    fused._proven.cache_clear()
+    monkeypatch.setattr(fused, "_reasons", {})
     monkeypatch.delenv(fused.SWITCH, raising=False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(fused, "register", lambda: True)
     monkeypatch.setattr(fused, "_trial", lambda device: True)
-    yield monkeypatch
-    fused.why_not.cache_clear()
-    fused._proven.cache_clear()
+    return monkeypatch
 
 
-def fails(device):
+def fails(*_):
     raise RuntimeError("Failed to find C compiler.\nPlease specify CC")
 
 
@@ -112,10 +109,31 @@ def test_with_neither_pytorch_chooses(timed):
     assert attention.chosen_kernels() == []
 
 
-def test_out_of_memory_is_no_choice(timed):
-    with pytest.raises(torch.OutOfMemoryError):
-        timed({}, {FLASH: torch.OutOfMemoryError("CUDA out of memory")})
+def test_out_of_memory_while_trying_is_no_choice(monkeypatch, timed):
+    monkeypatch.setattr(attention, "_sdpa_by", None)
+    monkeypatch.setattr(attention, "_choose", fails_for_memory)
+    q = torch.randn(1, 2, 8, 4)
+    assert torch.equal(attention.fastest_sdpa(q, q, q), attention.sdpa(q, q, q))
     assert not attention._chosen
+
+
+def fails_for_memory(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_kernel_that_refuses_a_later_size_is_given_up(timed, monkeypatch):
+    assert timed({FLASH: 2.0, CUDNN: 1.0}) == CUDNN
+    monkeypatch.setattr(attention, "_sdpa_by", fails)
+    q = torch.randn(1, 2, 9, 4)
+    assert torch.equal(attention.fastest_sdpa(q, q, q), attention.sdpa(q, q, q))
+    assert attention.chosen_kernels() == []
+
+
+def test_out_of_memory_in_the_trial_is_forgotten(card):
+    card.setattr(fused, "_trial", fails_for_memory)
+    assert "no memory" in fused.why_not()
+    card.setattr(fused, "_trial", lambda device: True)
+    assert fused.why_not() is None
 
 
 def test_each_length_and_head_dim_is_tried_once(monkeypatch):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from benchmarks.gpu_bytes import count_ours
 from benchmarks.synthetic import full_size_config
+from pid_core.assets import NANO_PATH
+from pid_core.checkpoint import load_network
 from pid_core.cost import forward_flops, peak_bytes
 
 pytest.importorskip("triton", reason="NOT TESTED: what the Triton kernels move, for Triton is missing")
@@ -38,3 +41,14 @@ def test_nothing_is_multiplied_twice(fused):
 def test_plain_definitions_take_more_of_everything(fused):
     plain = count_ours(V15, 2048, 2048, kernels=False)
     assert plain.bytes > 2 * fused.bytes and plain.kernels > 3 * fused.kernels and plain.peak > fused.peak
+
+
+def test_the_bundled_model_s_plan_knows_that_its_pixels_are_plain():
+    """Its eight channels a pixel are too few for the pixel kernels, so its pixel path makes float32 copies."""
+    config = load_network(NANO_PATH).config
+    for side in (512, 1024):
+        counted = count_ours(config, side, side, dtype=torch.float32)
+        tokens = (side // config.patch_size) ** 2
+        outside = 4 * tokens * (3 * config.patch_size**2 + config.lq_width + config.head_dim + config.pixel_head_dim)
+        planned = peak_bytes(config, side, side, dtype_bytes=4, kind="kernels")
+        assert 0.95 <= planned / (counted.peak + outside) <= 1.15

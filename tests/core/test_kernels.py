@@ -147,6 +147,34 @@ def test_group_norm(with_kernels, groups, monkeypatch):
     close(with_kernels(ops.group_norm_silu, 20 + draw(BATCH, 8, 7, 9), layer, torch.float32))
 
 
+def test_a_layer_that_is_called_in_another_way_is_called(with_kernels):
+    """As by ComfyUI's bypass LoRA, which replaces a layer's forward, and by forward hooks."""
+    width = 48
+    proj, offset = nn.Linear(2 * width, 1), draw(BATCH, 1, 1, seed=3)
+    plain = proj.forward
+    proj.forward = lambda x: plain(x) + 2
+    layer = norm(width)
+    layer.register_forward_hook(lambda module, args, out: 3 * out)
+    attn, _ = lines(width)
+
+    def run(stream, features):
+        return ops.norm_modulate(stream, layer, attn, torch.float32), ops.token_gate(stream, features, proj, offset)
+
+    close(with_kernels(run, draw(BATCH, 5, width), draw(BATCH, 5, width, seed=1)))
+
+
+def test_streams_stay_float32_whatever_the_default_is(with_kernels, monkeypatch):
+    layer, linear = norm(16), nn.Linear(16, 3)
+    u = draw(1, 2, 16, 16)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        results = with_kernels(ops.pixel_out, u, layer, linear)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert results[1].dtype == torch.float32
+    close(results)
+
+
 def test_every_kernel_is_registered_with_what_it_writes_and_gives():
     assert fused.register()
     for name, written in fused.WRITTEN.items():
