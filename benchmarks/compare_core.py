@@ -1,4 +1,4 @@
-"""Our network beside ComfyUI core's PidNet: same random full-size weights, same inputs, one process, taking turns.
+"""Our network beside ComfyUI core's PidNet on a CPU: same random full-size weights and inputs, taking turns.
 
     python -m benchmarks.compare_core --version v1.5 --side 1024 --dtype bfloat16 --rounds 3
     python -m benchmarks.compare_core --version v1 --side 512 --distance
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -59,8 +59,8 @@ def in_core_layout(state: dict[str, Tensor], config: PiDConfig) -> dict[str, Ten
     return out
 
 
-def our_network(state: dict[str, Tensor], config: PiDConfig, dtype: torch.dtype) -> PiDNetwork:
-    net = PiDNetwork(config, dtype=dtype, device="meta").eval().requires_grad_(False)
+def our_network(state: dict[str, Tensor], config: PiDConfig, dtype: torch.dtype, operations=nn) -> PiDNetwork:
+    net = PiDNetwork(config, dtype=dtype, device="meta", operations=operations).eval().requires_grad_(False)
     own = net.state_dict()
     net.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, strict=True, assign=True)
     return net
@@ -84,7 +84,8 @@ class Core:
         from comfy.ldm.modules import attention
         from comfy.ldm.pixeldit.pid import PidNet
 
-        self._modules, self._detect, self._ops, self._net = (model, modules), comfy.model_detection, comfy.ops, PidNet
+        self._modules, self._detect, self._net = (model, modules), comfy.model_detection, PidNet
+        self.operations = comfy.ops.disable_weight_init
         self.attentions = {"default": attention.optimized_attention, "sdpa": attention.attention_pytorch}
         self.default_name = attention.optimized_attention.__name__
 
@@ -95,8 +96,7 @@ class Core:
     def network(self, state: dict[str, Tensor], dtype: torch.dtype):
         """Configured by core's own detection from the tensors."""
         config = self._detect.detect_unet_config(state, "")
-        operations = self._ops.disable_weight_init
-        net = self._net(**config, dtype=dtype, device="meta", operations=operations).eval()
+        net = self._net(**config, dtype=dtype, device="meta", operations=self.operations).eval()
         net.load_state_dict(state, strict=True, assign=True)
         return net.requires_grad_(False)
 
@@ -128,33 +128,29 @@ class Inputs:
 # Measuring
 
 
-def seconds(run, device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def seconds(run) -> float:
     start = time.perf_counter()
     run()
-    if device == "cuda":
-        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def best_of_turns(runs: dict, rounds: int, device: str, warm_up: bool) -> dict[str, float]:
+def best_of_turns(runs: dict, rounds: int, warm_up: bool) -> dict[str, float]:
     """The least time of each, all of them once per round, so that a busy machine slows them alike."""
     times = {name: [] for name in runs}
     for turn in range(rounds + warm_up):
         for name, run in runs.items():
-            taken = seconds(run, device)
+            taken = seconds(run)
             if turn >= warm_up:
                 times[name].append(taken)
     return {name: min(values) for name, values in times.items()}
 
 
-def rate_runs(config: PiDConfig, side: int, dtype: torch.dtype, device: str) -> tuple[dict, dict]:
+def rate_runs(config: PiDConfig, side: int, dtype: torch.dtype) -> tuple[dict, dict]:
     """Runs, and their FLOP, of the two things the floor is made of: a linear layer, and attention at this size."""
     tokens = (side // config.patch_size) ** 2
-    x, w = (torch.randn(n, config.hidden_size, device=device, dtype=dtype) for n in (4096, 3 * config.hidden_size))
+    x, w = (torch.randn(n, config.hidden_size, dtype=dtype) for n in (4096, 3 * config.hidden_size))
     shape = (1, config.num_heads, tokens + config.caption_length, config.head_dim)
-    q, k, v = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
+    q, k, v = (torch.randn(shape, dtype=dtype) for _ in range(3))
     runs = {
         "a linear layer": lambda: F.linear(x, w),
         "SDPA": lambda: F.scaled_dot_product_attention(q, k, v),
@@ -197,11 +193,11 @@ def table(rows: list[dict]) -> str:
 
 @torch.inference_mode()
 def report_speed(args, core: Core) -> str:
-    dtype, device, side = getattr(torch, args.dtype), args.device, args.side
+    dtype, side = getattr(torch, args.dtype), args.side
     config = full_size_config(args.version)
-    state = {name: value.to(device) for name, value in random_state(config, dtype).items()}
+    state = random_state(config, dtype)
     ours, theirs = our_network(state, config, dtype), core.network(in_core_layout(state, config), dtype)
-    inputs = Inputs(config, side, side, device)
+    inputs = Inputs(config, side, side, "cpu")
     features = ours.encode_lq(inputs.latent, side, side)
 
     def core_step(attention: str, rows: slice = slice(None)) -> None:
@@ -209,7 +205,7 @@ def report_speed(args, core: Core) -> str:
         inputs.core(theirs, dtype, rows, config.latent_cell)
 
     runs = {"ours": lambda: inputs.ours(ours, features), "core, SDPA": lambda: core_step("sdpa")}
-    if device == "cuda" or args.default_attention:
+    if args.default_attention:
         runs[f"core, {core.default_name}"] = lambda: core_step("default")
     runs["LQ trunk"] = lambda: ours.encode_lq(inputs.latent, side, side)
     counts = dict.fromkeys(runs, 1)
@@ -222,8 +218,8 @@ def report_speed(args, core: Core) -> str:
             name = f"core, {strips} strips of {height}"
             runs[name] = lambda rows=slice(0, height): core_step("sdpa", rows)
             counts[name] = strips  # all are of one size: one is timed
-    rates, flop = rate_runs(config, side, dtype, device)
-    times = best_of_turns(runs | rates, args.rounds, device, not args.cold)
+    rates, flop = rate_runs(config, side, dtype)
+    times = best_of_turns(runs | rates, args.rounds, not args.cold)
     speed = {name: flop[name] / times[name] for name in flop}
     work = forward_work(config, side, side)
     floors = {
@@ -263,11 +259,11 @@ def by_plan(net: PiDNetwork, inputs: Inputs, features: Tensor, plan: WindowPlan)
 def report_distance(args, core: Core) -> str:
     """How far the outputs are from core's in float32."""
     config, outputs = full_size_config(args.version), {}
-    inputs = Inputs(config, args.side, args.side, args.device)
+    inputs = Inputs(config, args.side, args.side, "cpu")
     state = random_state(config, torch.bfloat16)
     core.use(core.attentions["sdpa"])
     for dtype in (torch.float32, torch.bfloat16):
-        cast = {name: value.to(args.device, dtype) for name, value in state.items()}
+        cast = {name: value.to(dtype) for name, value in state.items()}
         net = our_network(cast, config, dtype)
         outputs["ours", dtype] = inputs.ours(net, net.encode_lq(inputs.latent, args.side, args.side)).float()
         net = core.network(in_core_layout(cast, config), dtype)
@@ -293,16 +289,16 @@ def report_memory(args, core: Core) -> str:
             state = {name: value.to(dtype) for name, value in meta.items()}
             ours, theirs = our_network(state, config, dtype), core.network(in_core_layout(state, config), dtype)
             for side in (512, 1024, 2048):
-                peaks = [count_ours(ours, config, side, args.device), count_core(core, theirs, config, side, dtype)]
+                peaks = [count_ours(ours, config, side), count_core(core, theirs, config, side, dtype)]
                 kind = f"{version}, {side} x {side}, {str(dtype).removeprefix('torch.')}"
                 mega = {name: f"{peak / 1e6:.0f}" for name, peak in zip(("ours, MB", "core, MB"), peaks, strict=True)}
                 rows.append({"peak above weights": kind, **mega, "ours / core": f"{peaks[0] / peaks[1]:.2f}"})
     return table(rows)
 
 
-def count_ours(net: PiDNetwork, config: PiDConfig, side: int, device: str) -> int:
+def count_ours(net: PiDNetwork, config: PiDConfig, side: int) -> int:
     """The LQ features count, though they are made before."""
-    inputs, net.chunk_bytes = Inputs(config, side, side, "meta"), chunk_bytes(device)
+    inputs, net.chunk_bytes = Inputs(config, side, side, "meta"), chunk_bytes("cpu")
     tokens = (side // config.patch_size) ** 2
     features = torch.empty(1, tokens, config.lq_width, dtype=net.compute_dtype, device="meta")
     net.attention = lambda q, k, v: torch.empty_like(q)
@@ -330,7 +326,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", choices=("v1", "v1.5"), default="v1.5")
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cold", action="store_true", help="no warm-up round, where one step takes minutes")
     parser.add_argument("--window", type=int, help="also our plan of such windows, and core's strips")
@@ -340,9 +335,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--memory", action="store_true", help="memory instead of times, all sizes")
     args = parser.parse_args(argv)
     report = report_memory if args.memory else report_distance if args.distance else report_speed
-    cores, threads = os.cpu_count(), torch.get_num_threads()
-    machine = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {cores} cores, {threads} threads"
-    print(f"{machine}, PyTorch {torch.__version__}\n\n{report(args, Core(args.device))}")
+    machine = f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    print(f"{machine}, PyTorch {torch.__version__}\n\n{report(args, Core('cpu'))}")
     return 0
 
 

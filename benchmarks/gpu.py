@@ -28,8 +28,8 @@ from pid_core.positions import image_rope, sine_cosine
 from pid_core.windowed import WindowRun, predict_x0_by_windows
 from pid_core.windows import plan_windows
 
-from .compare_core import Core, Inputs, T, in_core_layout, table
-from .synthetic import _scaled, full_size_config
+from .compare_core import Core, Inputs, T, in_core_layout, our_network, table
+from .synthetic import full_size_config, scaled
 
 MILLISECONDS = 100.0
 DTYPE = torch.bfloat16
@@ -39,14 +39,7 @@ def random_state(config: PiDConfig) -> dict[str, Tensor]:
     """Random weights made on the card; see `synthetic` for their sizes."""
     torch.manual_seed(0)
     shapes = PiDNetwork(config, dtype=DTYPE, device="meta").state_dict()
-    return {n: _scaled(n, torch.randn(like.shape, device="cuda")).to(DTYPE) for n, like in shapes.items()}
-
-
-def our_network(state: dict[str, Tensor], config: PiDConfig, operations) -> PiDNetwork:
-    net = PiDNetwork(config, dtype=DTYPE, device="meta", operations=operations).eval().requires_grad_(False)
-    own = net.state_dict()
-    net.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, strict=True, assign=True)
-    return net
+    return {n: scaled(n, torch.randn(like.shape, device="cuda")).to(DTYPE) for n, like in shapes.items()}
 
 
 def milliseconds(runs: dict[str, Callable[[], object]], turns: int = 5) -> dict[str, float]:
@@ -220,7 +213,7 @@ class Pair:
     def __init__(self, config: PiDConfig, core: Core):
         self.config, self.core = config, core
         state = random_state(config)
-        self.ours = our_network(state, config, core._ops.disable_weight_init)
+        self.ours = our_network(state, config, DTYPE, core.operations)
         self.theirs = core.network(in_core_layout(state, config), DTYPE)
 
     def runs(self, side: int) -> dict[str, Callable[[], Tensor]]:

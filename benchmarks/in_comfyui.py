@@ -5,6 +5,7 @@
 Both load the same random full-size weights from files through ComfyUI's loaders, with its memory management switched
 on as its main program does. Seconds are by the clock, from the latent to the image in memory: the first run, which
 brings the weights to the device and tries kernels, and the fastest of the runs after it. Peak memory is the device's.
+Core runs its own schedule (simple, 4 steps: 1, 0.818, 0.6, 0.333), which is not the reference's: the pictures differ.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from .compare_core import table
-from .synthetic import _in_file, _network, _scaled, full_size_config
+from .synthetic import full_size_config, in_file, network_tensors, scaled
 
 SEED = 7
 
@@ -56,10 +57,12 @@ def comfyui(device: str):
 def write_files(folder: Path, config, device: str) -> dict[str, Path]:
     """The same weights in NVIDIA's layout for ours and in ComfyUI's for core."""
     torch.manual_seed(0)
-    state = {n: _scaled(n, torch.randn(like.shape, device=device)).bfloat16().cpu() for n, like in _network(config, 0)}
+    state = {
+        n: scaled(n, torch.randn(like.shape, device=device)).bfloat16().cpu() for n, like in network_tensors(config, 0)
+    }
     paths = {}
     for layout in ("nvidia", "comfyui"):
-        tensors = dict(pair for name, value in state.items() for pair in _in_file(name, value, config, layout))
+        tensors = dict(pair for name, value in state.items() for pair in in_file(name, value, config, layout))
         paths[layout] = folder / f"{layout}.safetensors"
         save_file(tensors, paths[layout])
     return paths

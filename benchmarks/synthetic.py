@@ -43,27 +43,27 @@ def file_shapes(config: PiDConfig, layout: str = "nvidia", caption: int = 0) -> 
 
     caption: tokens of a caption stored beside the weights, so that a graph needs no text encoder; 0: none.
     """
-    tensors = _network(config, caption)
-    return {n: tuple(v.shape) for name, like in tensors for n, v in _in_file(name, like, config, layout)}
+    tensors = network_tensors(config, caption)
+    return {n: tuple(v.shape) for name, like in tensors for n, v in in_file(name, like, config, layout)}
 
 
 def file_tensors(
     config: PiDConfig, seed: int = 0, layout: str = "nvidia", caption: int = 0
 ) -> Iterator[tuple[str, Tensor]]:
     """The tensors in the same order, made one at a time: bfloat16, the same values in either layout."""
-    for index, (name, like) in enumerate(_network(config, caption)):
+    for index, (name, like) in enumerate(network_tensors(config, caption)):
         generator = torch.Generator().manual_seed(seed + index)
-        value = _scaled(name, torch.randn(like.shape, generator=generator)).bfloat16()
-        yield from _in_file(name, value, config, layout)
+        value = scaled(name, torch.randn(like.shape, generator=generator)).bfloat16()
+        yield from in_file(name, value, config, layout)
 
 
-def _network(config: PiDConfig, caption: int) -> Iterator[tuple[str, Tensor]]:
+def network_tensors(config: PiDConfig, caption: int) -> Iterator[tuple[str, Tensor]]:
     yield from PiDNetwork(config, device="meta").state_dict().items()
     if caption:
         yield CAPTION_KEY, torch.empty(caption, config.caption_width, device="meta")
 
 
-def _scaled(name: str, r: Tensor) -> Tensor:
+def scaled(name: str, r: Tensor) -> Tensor:
     """Standard normal -> a weight that keeps every layer's output near its input's size."""
     if name == CAPTION_KEY:
         return r
@@ -76,7 +76,7 @@ def _scaled(name: str, r: Tensor) -> Tensor:
     return 1 + 0.15 * r if name.endswith("weight") else 0.1 * r
 
 
-def _in_file(name: str, value: Tensor, config: PiDConfig, layout: str) -> list[tuple[str, Tensor]]:
+def in_file(name: str, value: Tensor, config: PiDConfig, layout: str) -> list[tuple[str, Tensor]]:
     if name == CAPTION_KEY:
         return [(name, value)]
     if layout == "nvidia" or ".adaLN_modulation.0." not in name:

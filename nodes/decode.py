@@ -23,7 +23,7 @@ from ..pid_core.prepare import check_decoded
 from ..pid_core.printable import printable
 from ..pid_core.rgb import from_rgb_latent, to_pixels
 from ..pid_core.windowed import is_out_of_memory
-from ..pid_core.windows import TooLittleMemoryError
+from ..pid_core.windows import OVERLAP, TooLittleMemoryError
 from .colour_hold import colour_hold_input, fidelity_input
 from .conditioning import (
     Conditioned,
@@ -98,7 +98,7 @@ class PiDKitDecode(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "window_overlap",
-                    default=512,
+                    default=OVERLAP,
                     min=0,
                     max=8192,
                     step=8,
@@ -164,7 +164,7 @@ class PiDKitDecode(io.ComfyNode):
         latent_noise: str = "add",
         window_mode: str = "auto",
         window_size: int = 2048,
-        window_overlap: int = 512,
+        window_overlap: int = OVERLAP,
         colour_hold: str = "none",
         fidelity: float = 0.0,
         positive: list | None = None,

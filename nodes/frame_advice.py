@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from ..pid_core.cost import forward_flops, plan_flops
-from ..pid_core.windows import NoPlanError, plan_for_memory
+from ..pid_core.windows import OVERLAP, NoPlanError, plan_for_memory
 from .pid_models import config_of
 from .status import gigabytes
 
-OVERLAP = 512
 WINDOW_NODES = ("PiDKitContextWindow", "ContextWindowsManual")
 WORTH = 1.5  # how many times as much work one frame must be for the line
 

@@ -19,6 +19,7 @@ from ..pid_core.mirror import extend
 from ..pid_core.regions import region_of
 from ..pid_core.windowed import WindowRun, crop
 from ..pid_core.windows import (
+    OVERLAP,
     SMALLEST,
     NoPlanError,
     TooLittleMemoryError,
@@ -46,7 +47,7 @@ class WindowSettings:
     """What the node is set to; lengths in pixels of the output. auto: size is chosen, not taken from here."""
 
     size: int = 2048
-    overlap: int = 512
+    overlap: int = OVERLAP
     fuse: str = "pyramid"
     auto: bool = True
 

@@ -101,10 +101,10 @@ def peak_bytes(
     alive then (b compute bytes, D hidden size, M MLP size, A pixel attention width, n = pixels per token * pixel
     width):
     joint attention: residual 4D, q, k, v and the result 4bD, or in a chunk of the MLP before it ends 8D + bD + 3bM;
-    pixel attention: what modulates it bD, q, k, v and the result 4bA, the pixel stream 4n and its modulation 6bn where
-    they are kept (`pixels.KEPT_BYTES`), and a chunk with its float32 copies. With it, always: the image, LQ features
-    and RoPE tables. The canvas of a windowed decode (noise, fused x0, the trunk's features for the whole image) is
-    not in it. The fused kernels make no float32 copies.
+    pixel attention: what modulates it bD, q, k, v and the result 4bA, the pixel stream 4n and its modulation 4bn (6bn
+    for the kernels) where they are kept (`pixels.KEPT_BYTES`), and a chunk with its float32 copies. With it, always:
+    the image, LQ features and RoPE tables. The canvas of a windowed decode (noise, fused x0, the trunk's features for
+    the whole image) is not in it. The fused kernels make no float32 copies.
     """
     c, b = config, dtype_bytes
     pixels = c.patch_size**2
@@ -122,7 +122,7 @@ def peak_bytes(
     mlp = b * d * (tokens + text) + chunk(3 * m, kind) * (widened + b * (2 * d + 3 * m))
     patch_moment = residual + max(attention, mlp)
 
-    kept, each = what_is_kept(c, tokens, b), kept_bytes(c, b)
+    kept, each = what_is_kept(c, tokens, b, of_pixels), kept_bytes(c, b, of_pixels)
     held = sum(size for keep, size in zip(kept, each, strict=True) if keep)
     results = 1 if kept.stream else c.pixel_depth  # of attention, from which the stream is made again
     pixel_moment = tokens * (b * d + held + b * c.pixel_attn_size * (3 + results))

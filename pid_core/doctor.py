@@ -25,10 +25,9 @@ from .errors import one_line
 from .fused import kind_of, why_not
 from .inventory import find_models, workflow_needs
 from .printable import printable
-from .windows import choose_plan
+from .windows import OVERLAP, choose_plan
 
 CANVAS = 4096
-OVERLAP = 512
 # The released v1.5 network for 16-channel latents: the plan is worked out for it.
 V15 = PiDConfig(
     rope_reference=2048,

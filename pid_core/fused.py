@@ -149,13 +149,13 @@ def _examined(device: int) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
         return f"the card's compute capability is {'.'.join(map(str, capability))}, and they need 7.5"
-    if not register():
-        return "Triton is not installed (on Windows: triton-windows)"
     try:
+        if not register():
+            return "Triton is not installed (on Windows: triton-windows)"
         right = _trial(torch.device("cuda", device))
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # no compiler, a driver too old, a folder that cannot be written: all of Triton's kinds
+    except Exception as error:  # half an installation, no compiler, an old driver, a full folder: all of Triton's kinds
         line = next(iter(str(error).strip().splitlines()), "no message")
         return one_line(f"they do not run here: {type(error).__name__}: {line}")
     return None if right else "they give wrong values here"

@@ -221,7 +221,7 @@ class PiDNetwork(nn.Module):
             self._image_rope(rows, cols, config.pixel_head_dim, x.device),
             attention,
             self._spans(x, rows * cols, 6 * config.patch_size**2 * config.pixel_hidden_size, parts, kind),
-            what_is_kept(config, x.shape[0] * rows * cols, self.compute_dtype.itemsize),
+            what_is_kept(config, x.shape[0] * rows * cols, self.compute_dtype.itemsize, kind),
             on_part,
         )
         patch = config.patch_size

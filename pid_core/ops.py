@@ -181,17 +181,24 @@ def pixel_begin(u: Tensor, norm: nn.Module, modulation: Tensor) -> Tensor:
 def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, mlp: nn.Module) -> Tensor:
     """A pixel block behind its attention: u + gate * attended, then its MLP's line. u [B, L, N, P] float32.
 
-    attended [B, L, N * P] and modulation as in `pixel_begin`; mlp has the layers fc1 and fc2.
+    attended [B, L, N * P]; modulation as `kept_modulation` gave it, or as in `pixel_begin`; mlp has layers fc1 and fc2.
     """
     dtype = modulation.dtype
-    if fit_registers(u.shape[-1], mlp.fc1.out_features) and _by_kernel(u, norm, mlp, mlp.fc1, mlp.fc2):
+    if _ends_by_kernel(u, norm, mlp):
         layers = [weights(layer, u.device, dtype) for layer in (mlp.fc1, mlp.fc2)]
         with _norm_weight(norm, u) as (weight, _), layers[0] as first, layers[1] as second:
             kernels.pixel_end(u, attended, modulation, weight, *first, *second)
         return u
-    gate, shift, scale, last_gate = _lines(u, modulation)[2:]
+    gate, shift, scale, last_gate = _lines(u, modulation)[-4:]
     u = _add(u, gate.float(), attended.view(u.shape))
     return _add(u, last_gate.float(), mlp(_modulate(rms_norm(norm, u), shift.float(), scale.float(), dtype)))
+
+
+def kept_modulation(u: Tensor, modulation: Tensor, norm: nn.Module, mlp: nn.Module) -> Tensor:
+    """What `pixel_end` needs of a modulation: its last four lines, [B, L, N * 4 * P]; a kernel reads it where it is."""
+    if _ends_by_kernel(u, norm, mlp):
+        return modulation
+    return modulation.unflatten(-1, (u.shape[-2], 6, -1))[..., 2:, :].flatten(-3)
 
 
 def pixel_out(u: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
@@ -228,5 +235,9 @@ def _add(stream: Tensor, gate: Tensor, x: Tensor) -> Tensor:
     return torch.addcmul(stream, gate, x.float())
 
 
+def _ends_by_kernel(u: Tensor, norm: nn.Module, mlp: nn.Module) -> bool:
+    return fit_registers(u.shape[-1], mlp.fc1.out_features) and _by_kernel(u, norm, mlp, mlp.fc1, mlp.fc2)
+
+
 def _lines(u: Tensor, modulation: Tensor) -> tuple[Tensor, ...]:
-    return modulation.unflatten(-1, (-1, 6, u.shape[-1])).unbind(-2)
+    return modulation.unflatten(-1, (u.shape[-2], -1, u.shape[-1])).unbind(-2)

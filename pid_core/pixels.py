@@ -18,7 +18,7 @@ from .attention import Attention
 from .blocks import make_norm
 from .config import PiDConfig
 from .fused import fit_registers
-from .ops import Joint, pixel_begin, pixel_end
+from .ops import Joint, kept_modulation, pixel_begin, pixel_end
 from .positions import Rotation
 from .progress import OnPart
 
@@ -50,16 +50,16 @@ def pixel_chunks(kind: str) -> int:
     return PIXEL_CHUNKS.get(kind, SMALL_CHUNKS)
 
 
-def what_is_kept(config: PiDConfig, tokens: int, dtype_bytes: int) -> Kept:
-    """The most that fits `KEPT_BYTES`; tokens of all images of the batch."""
-    stream, modulation = kept_bytes(config, dtype_bytes)
+def what_is_kept(config: PiDConfig, tokens: int, dtype_bytes: int, kind: str) -> Kept:
+    """The most that fits `KEPT_BYTES`; tokens of all images of the batch. kind: see `pixel_kind`."""
+    stream, modulation = kept_bytes(config, dtype_bytes, kind)
     return Kept(tokens * stream <= KEPT_BYTES, tokens * (stream + modulation) <= KEPT_BYTES)
 
 
-def kept_bytes(config: PiDConfig, dtype_bytes: int) -> tuple[int, int]:
-    """Bytes per token: of the pixel stream, and of the six vectors of its modulation."""
+def kept_bytes(config: PiDConfig, dtype_bytes: int, kind: str) -> tuple[int, int]:
+    """Bytes per token: of the pixel stream, and of what `ops.kept_modulation` keeps. kind: see `pixel_kind`."""
     values = config.patch_size**2 * config.pixel_hidden_size
-    return 4 * values, 6 * values * dtype_bytes
+    return 4 * values, (6 if kind == "kernels" else 4) * values * dtype_bytes
 
 
 class PixelAttention(nn.Module):
@@ -154,7 +154,7 @@ def refine_pixels(
         if kept.stream:
             streams[chunk] = u
         if kept.modulation:
-            modulations[chunk] = modulation
+            modulations[chunk] = kept_modulation(u, modulation, block.norm2, block.mlp)
         passed(chunk, depth)
         return qkv
 

@@ -22,6 +22,7 @@ from .errors import prints_bare
 from .fused import kind_of
 
 FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
+OVERLAP = 512  # least overlap of windows in pixels where nobody asks for another
 SMALLEST = 3  # where memory is short, a window may be so many times smaller than the smallest trained side
 
 

@@ -24,10 +24,9 @@ from ..prepare import Framing, finish_image, plan_framing, prepare_image
 from ..rgb import to_image, to_rgb_latent
 from ..schedule import distilled_sigmas
 from ..version import pack_version
-from ..windows import NoPlanError, WindowPlan, plan_for_memory
+from ..windows import OVERLAP, NoPlanError, WindowPlan, plan_for_memory
 from .bar import progress_bar
 
-OVERLAP = 512  # least overlap of windows in pixels, as PiD Decode has it; less where the windows are small
 SEEDS = 2**64
 CANVASES = 4  # whole float32 canvases alive during a network call: noise, image, prediction, fused prediction
 

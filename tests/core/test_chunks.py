@@ -75,12 +75,12 @@ def test_any_chunk_size_gives_the_same_image(net, chunk_bytes, kept_bytes, batch
 
 
 def test_the_cases_above_keep_nothing_the_stream_and_all():
-    kept = {tuple(pixels.what_is_kept(SMALL, TOKENS * batch, 4)) for batch in (1, 2)}
+    kept = {tuple(pixels.what_is_kept(SMALL, TOKENS * batch, 4, "cpu")) for batch in (1, 2)}
     assert kept == {(True, True)}
     with pytest.MonkeyPatch.context() as patch:
         for limit, expected in ((0, (False, False)), (200_000, (True, False))):
             patch.setattr(pixels, "KEPT_BYTES", limit)
-            assert pixels.what_is_kept(SMALL, TOKENS, 4) == expected
+            assert pixels.what_is_kept(SMALL, TOKENS, 4, "cpu") == expected
 
 
 def test_gradients_reach_every_weight(net):

@@ -29,6 +29,10 @@ def fails(*_):
     raise RuntimeError("Failed to find C compiler.\nPlease specify CC")
 
 
+def broken():
+    raise ImportError("DLL load failed")
+
+
 def test_kernels_run_where_a_trial_was_right(card):
     assert fused.why_not() is None
     assert fused.kind_of(torch.device("cuda")) == "kernels"
@@ -44,6 +48,7 @@ def test_kernels_run_where_a_trial_was_right(card):
         (fused, "register", lambda: False, "triton-windows"),
         (fused, "_trial", fails, "RuntimeError: Failed to find C compiler."),
         (fused, "_trial", lambda device: False, "wrong values"),
+        (fused, "register", broken, "ImportError: DLL load failed"),
     ],
 )
 def test_a_reason_in_one_line_where_they_do_not(card, place, name, value, words):
@@ -98,7 +103,9 @@ def test_the_faster_kernel_is_taken(timed, faster):
 
 
 def test_a_kernel_that_gives_something_else_or_fails_is_not(timed):
-    assert timed({FLASH: 2.0, CUDNN: 1.0}, {CUDNN: 1.5}) == FLASH
+    for wrong in (1.5, float("nan")):
+        assert timed({FLASH: 2.0, CUDNN: 1.0}, {CUDNN: wrong}) == FLASH
+        attention._chosen.clear()
     attention._chosen.clear()
     assert timed({CUDNN: 1.0}, {FLASH: RuntimeError("No available kernel")}) == CUDNN
 

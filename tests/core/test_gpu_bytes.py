@@ -38,9 +38,9 @@ def test_nothing_is_multiplied_twice(fused):
     assert 0.97 <= counted / forward_flops(V15, 2048, 2048) <= 1
 
 
-def test_plain_definitions_take_more_of_everything(fused):
+def test_plain_definitions_move_and_launch_more(fused):
     plain = count_ours(V15, 2048, 2048, kernels=False)
-    assert plain.bytes > 2 * fused.bytes and plain.kernels > 3 * fused.kernels and plain.peak > fused.peak
+    assert plain.bytes > 2 * fused.bytes and plain.kernels > 3 * fused.kernels
 
 
 def test_the_bundled_model_s_plan_knows_that_its_pixels_are_plain():
