@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
@@ -37,6 +34,7 @@ from .conditioning import (
 from .each import Job, Shared, are_unfinished, decode_each, digest, row_of
 from .finishing import finish_if_possible, hold_if_possible, image_of
 from .latent_tags import slice_latent
+from .noise import BatchNoise, RowNoise, first_noise
 from .picture_size import picture_size
 from .pid_models import describe_steps, steps_for, steps_input
 from .prepare import Framed, framing_input
@@ -206,7 +204,7 @@ class PiDKitDecode(io.ComfyNode):
 
         after: dict[str, None] = {}  # lines about what could not be done with a finished decode
 
-        def draw(index: int | None, made: Conditioned, callback=None, noise: BatchNoise | None = None) -> Tensor:
+        def draw(index: int | None, made: Conditioned, callback=None, noise: RowNoise | None = None) -> Tensor:
             pixels = sample(windowed, made, steps, seed, callback, noise)
             if wanted is not None:
                 held = hold_if_possible(pixels, row_of(wanted, index), colour_hold, fidelity)
@@ -245,10 +243,10 @@ class PiDKitDecode(io.ComfyNode):
             if image is None:
                 keep = each and sigma_list is not None
                 by_place = None if each else lambda i: one_of(made, i)
+                of_all = None if each else BatchNoise(model, tuple(canvas.shape), sampler_seed(seed))
 
                 def draw_one(index: int, made_one: Conditioned, callback) -> Tensor:
-                    noise = None if each else BatchNoise(tuple(made.canvas["samples"].shape), index)
-                    return draw(index, made_one, callback, noise)
+                    return draw(index, made_one, callback, of_all and of_all.of(index))
 
                 options = {"made": by_place, "in_need": lambda: in_need(windowed), "node_id": node_id}
                 done = decode_each(shared, jobs, draw_one, keep=keep, **options)
@@ -312,31 +310,6 @@ def windows_key(mode: str, settings: WindowSettings) -> tuple:
     return {"off": (mode,), "auto": (mode, settings.overlap)}.get(mode, (mode, settings.size, settings.overlap))
 
 
-class BatchNoise(NamedTuple):
-    """The noise of one image of a batch, when it is drawn alone: shape [B, 3, H, W] of all, and its place."""
-
-    shape: tuple[int, ...]
-    index: int
-
-    def first(self, seed: int) -> Tensor:
-        return self._mine(comfy.sample.prepare_noise(torch.empty(self.shape, device="meta"), seed))
-
-    def sampler(self, seed: int) -> Callable:
-        """For re-noising; as ComfyUI's own draws it for the whole batch."""
-        generators = []
-
-        def draw(sigma: Tensor, _) -> Tensor:
-            if not generators:
-                generators.append(torch.Generator(sigma.device))
-                generators[0].manual_seed(seed + 1 if sigma.device.type == "cpu" else seed)
-            return self._mine(torch.randn(self.shape, generator=generators[0], device=sigma.device))
-
-        return draw
-
-    def _mine(self, noise: Tensor) -> Tensor:
-        return noise[self.index : self.index + 1].clone()
-
-
 def one_of(made: Conditioned, index: int) -> Conditioned:
     """What belongs to one image of a batch."""
     lq = made.lq._replace(latent=row_of(made.lq.latent, index), sigma=row_of(made.lq.sigma, index))
@@ -348,17 +321,15 @@ def one_of(made: Conditioned, index: int) -> Conditioned:
     return Conditioned(positive, negative, slice_latent(made.canvas, index), lq, made.notes)
 
 
-def sample(
-    model, made: Conditioned, steps: int, seed: int, callback=None, batch_noise: BatchNoise | None = None
-) -> Tensor:
+def sample(model, made: Conditioned, steps: int, seed: int, callback=None, row_noise: RowNoise | None = None) -> Tensor:
     """Run the distilled student on the canvas, as KSampler with lcm, simple and cfg 1 does: [B, 3, H, W], not clamped.
 
-    Progress, previews (callback None) and interruption are ComfyUI's own. batch_noise: where it is one of a batch.
+    Progress, previews (callback None) and interruption are ComfyUI's own. row_noise: where it is one of a batch.
     """
     canvas = made.canvas["samples"]
     seed = sampler_seed(seed)
-    noise = comfy.sample.prepare_noise(canvas, seed) if batch_noise is None else batch_noise.first(seed)
-    options = {} if batch_noise is None else {"noise_sampler": batch_noise.sampler(seed)}
+    noise = first_noise(model, tuple(canvas.shape), seed) if row_noise is None else row_noise.first
+    options = {} if row_noise is None else {"noise_sampler": row_noise.at_step}
     sampler = comfy.samplers.ksampler("lcm", options)
     return comfy.sample.sample_custom(
         model,

@@ -91,9 +91,7 @@ def decode_each(
     Where one fails, the error names it (named: by what the user calls it), those that are finished are shown on the
     node, and the next run takes them, also with other windows: what had to be changed may have been just that.
     """
-    extras = None if shared.positive is None else [mark_of(extra) for _, extra in shared.positive]
-    keys = [_key(shared, job, extras) for job in jobs]
-    unfinished = [(UNFINISHED, _key(shared._replace(windows=None), job, extras)) for job in jobs]
+    keys, unfinished = _keys(shared, jobs)
     # held here, so that what is drawn now cannot push out what is still needed
     found = {key: image for key in keys if (image := kept_images.get(shared.model, key)) is not None}
     resumed = 0
@@ -144,9 +142,7 @@ def decode_each(
 
 def are_unfinished(shared: Shared, jobs: Sequence[Job]) -> bool:
     """Whether a run that failed left some of these images."""
-    extras = None if shared.positive is None else [mark_of(extra) for _, extra in shared.positive]
-    shared = shared._replace(windows=None)
-    return any(kept_images.get(shared.model, (UNFINISHED, _key(shared, job, extras))) is not None for job in jobs)
+    return any(kept_images.get(shared.model, key) is not None for key in _keys(shared, jobs)[1])
 
 
 def _made(shared: Shared, jobs: Sequence[Job], index: int) -> Conditioned:
@@ -222,8 +218,19 @@ def _text(shared: Shared, job: Job) -> list | None:
     return [[row_of(caption, job.row), extras] for caption, extras in shared.positive]
 
 
-def _key(shared: Shared, job: Job, extras: list | None) -> tuple:
-    captions = tuple(digest(caption) for caption, _ in _text(shared, job) or [])
-    text = None if extras is None else (captions, tuple(extras))
-    tags = tuple(read_tag(job.latent, key) for key in TAGS)
-    return *shared[2:], text, digest(job.latent["samples"]), tags, job.sigma, job.seed, job.mark
+def _keys(shared: Shared, jobs: Sequence[Job]) -> tuple[list[tuple], list[tuple]]:
+    """What the images are kept by: each job's own key, and that of its image from a run that failed over another."""
+    texts = shared.positive
+    extras = None if texts is None else tuple(mark_of(extra) for _, extra in texts)
+    rows = {}  # hashing a caption takes as long as hashing a latent, and all images may have the same
+    keys, unfinished = [], []
+    for job in jobs:
+        row = job.row if texts and any(caption.shape[0] > 1 for caption, _ in texts) else 0
+        if row not in rows:
+            rows[row] = tuple(digest(row_of(caption, row)) for caption, _ in texts or [])
+        text = None if texts is None else (rows[row], extras)
+        tags = tuple(read_tag(job.latent, key) for key in TAGS)
+        own = text, digest(job.latent["samples"]), tags, job.sigma, job.seed, job.mark
+        keys.append((*shared[2:], *own))
+        unfinished.append((UNFINISHED, *shared._replace(windows=None)[2:], *own))
+    return keys, unfinished
