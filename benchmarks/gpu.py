@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu --sides 1024 2048 --full 4096
     python -m benchmarks.gpu --only attention kernels
+    python -m benchmarks.gpu --only bits
 
 Needs ComfyUI where `make setup` puts it. Both networks have the same random full-size weights and ComfyUI's own
 operations. A figure is the median of runs that fill 100 ms at least, by CUDA events, taking turns. Core runs its LQ
@@ -28,10 +29,12 @@ from pid_core.positions import image_rope, sine_cosine
 from pid_core.windowed import WindowRun, predict_x0_by_windows
 from pid_core.windows import plan_windows
 
+from .bits import report_bits
 from .compare_core import Core, Inputs, T, in_core_layout, our_network, table
 from .synthetic import full_size_config, scaled
 
 MILLISECONDS = 100.0
+PARTS = ("attention", "kernels", "steps", "distance", "profile", "bits")
 DTYPE = torch.bfloat16
 
 
@@ -324,7 +327,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", choices=("v1", "v1.5"), default="v1.5")
     parser.add_argument("--sides", type=int, nargs="*", default=[1024, 2048])
     parser.add_argument("--full", type=int, nargs="*", default=[], help="sides measured with fewer rows and turns")
-    parser.add_argument("--only", nargs="*", choices=("attention", "kernels", "steps", "distance", "profile"))
+    parser.add_argument("--only", nargs="*", choices=PARTS)
     args = parser.parse_args(argv)
     if not torch.cuda.is_available():
         print("benchmarks.gpu needs an NVIDIA card", file=sys.stderr)
@@ -336,6 +339,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\n{report_attention(rates, config)}", flush=True)
     if "kernels" in wanted:
         print(f"\n{report_kernels(rates, config)}", flush=True)
+    if "bits" in wanted:
+        for line in report_bits(config, args.sides, "cuda", lambda runs: milliseconds(runs, turns=3)):
+            print(line, flush=True)
     if {"steps", "distance", "profile"} & set(wanted):
         pair = Pair(config, Core("cuda"))
         if "distance" in wanted:

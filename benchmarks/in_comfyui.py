@@ -54,14 +54,14 @@ def comfyui(device: str):
     return pack
 
 
-def write_files(folder: Path, config, device: str) -> dict[str, Path]:
-    """The same weights in NVIDIA's layout for ours and in ComfyUI's for core."""
+def write_files(folder: Path, config, device: str, layouts=("nvidia", "comfyui")) -> dict[str, Path]:
+    """The same random weights in NVIDIA's layout for ours and in ComfyUI's for core."""
     torch.manual_seed(0)
     state = {
         n: scaled(n, torch.randn(like.shape, device=device)).bfloat16().cpu() for n, like in network_tensors(config, 0)
     }
     paths = {}
-    for layout in ("nvidia", "comfyui"):
+    for layout in layouts:
         tensors = dict(pair for name, value in state.items() for pair in in_file(name, value, config, layout))
         paths[layout] = folder / f"{layout}.safetensors"
         save_file(tensors, paths[layout])

@@ -1,4 +1,4 @@
-"""Any PiD checkpoint to one safetensors file whose metadata says what shapes cannot tell."""
+"""Any PiD checkpoint to one safetensors file whose metadata says what shapes cannot tell, in 8 bits where asked."""
 
 from __future__ import annotations
 
@@ -12,27 +12,41 @@ from safetensors.torch import save_file
 from .checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, read_checkpoint
 from .config import PiDConfig
 from .latents import families_with
+from .packing import PACKED, pack
+from .packing_rule import packed_layers
 from .quantised import formats_of
 
 _GENERIC_STEM = "model_ema_bf16"  # NVIDIA's files all have this name, in folders that tell them apart
 
 
 def convert(
-    source: Path, target: Path | None = None, *, family: str | None = None, schedule: str | None = None
+    source: Path,
+    target: Path | None = None,
+    *,
+    family: str | None = None,
+    schedule: str | None = None,
+    to: str | None = None,
 ) -> tuple[Path, PiDConfig]:
     """Write a checkpoint as safetensors, its configuration and caption in it; returns where, and the configuration.
 
     target: None puts it beside the source. family, schedule: where the file cannot tell. The tensors keep their values
-    and dtypes; training-only ones are left out. Raises ValueError or OSError in one line, and then leaves no file.
+    and dtypes; training-only ones are left out. to: "fp8", "int8" or "mxfp8" packs the large layers' weights into
+    ComfyUI's format of that name (`packing_rule` says which). Raises ValueError or OSError in one line, and then leaves
+    no file.
     """
-    target = target or default_target(source)
+    if to not in (None, *PACKED):
+        raise ValueError(f"weights can be packed as {', '.join(PACKED)}, not as {to}")
+    target = target or default_target(source, to)
     if target.exists():
         raise FileExistsError(f"{target} exists already: move it away, or name another with -o")
     checkpoint = read_checkpoint(source, family=family, schedule=schedule)
     _check_told(source, checkpoint)
+    tensors = dict(checkpoint.state_dict)
+    for layer in [] if to is None else packed_layers(checkpoint.config, to):
+        tensors |= {f"{layer}.{leaf}": tensor for leaf, tensor in pack(to, tensors[f"{layer}.weight"]).items()}
     # ComfyUI's own loader knows PixelDiT by this prefix, and PiD without any
     prefix = "core." if not checkpoint.config.has_latent and checkpoint.config.rope_mode == "original" else ""
-    tensors = {f"{prefix}{name}": tensor.contiguous() for name, tensor in checkpoint.state_dict.items()}
+    tensors = {f"{prefix}{name}": tensor.contiguous() for name, tensor in tensors.items()}
     if checkpoint.default_caption is not None:
         tensors[CAPTION_KEY] = checkpoint.default_caption[0].contiguous()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,10 +61,10 @@ def convert(
     return target, checkpoint.config
 
 
-def default_target(source: Path) -> Path:
+def default_target(source: Path, to: str | None = None) -> Path:
     """Beside the source, as .safetensors; a file of NVIDIA's generic name takes its folder's."""
     stem = source.absolute().parent.name if source.stem == _GENERIC_STEM else source.stem
-    return source.with_name(f"{stem}.safetensors")
+    return source.with_name(f"{stem}{'' if to is None else f'_{to}'}.safetensors")
 
 
 def _check_told(source: Path, checkpoint: Checkpoint) -> None:

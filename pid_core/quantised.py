@@ -47,7 +47,7 @@ def take_quantisation(state_dict: dict[str, Tensor], metadata: Mapping[str, str]
         _name_old_formats(layers, state_dict.pop(mark))
     for layer, conf in _metadata_layers(metadata).items():
         if f"{layer}.weight" in state_dict:
-            layers.setdefault(layer, {})[CONF] = _as_tensor(conf)
+            layers.setdefault(layer, {})[CONF] = conf_tensor(conf)
     # a scale without a format belongs to a layer that was left as it is
     layers = {layer: side for layer, side in layers.items() if CONF in side}
     for layer, side in layers.items():
@@ -111,7 +111,7 @@ def _name_old_formats(layers: Layers, mark: Tensor) -> None:
     if mark.numel() == 2:
         conf["full_precision_matrix_mult"] = True
     for side in layers.values():
-        side.setdefault(CONF, _as_tensor(conf))
+        side.setdefault(CONF, conf_tensor(conf))
 
 
 def _metadata_layers(metadata: Mapping[str, str]) -> dict:
@@ -123,5 +123,5 @@ def _metadata_layers(metadata: Mapping[str, str]) -> dict:
     return layers
 
 
-def _as_tensor(conf: Mapping) -> Tensor:
+def conf_tensor(conf: Mapping) -> Tensor:
     return torch.tensor(list(json.dumps(conf).encode()), dtype=torch.uint8)

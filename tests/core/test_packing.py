@@ -1,0 +1,119 @@
+"""`convert --to`: weights of 8 bits in ComfyUI's formats, and which layers keep theirs."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pid_core import PiDConfig, PiDNetwork, read_checkpoint
+from pid_core.__main__ import main
+from pid_core.convert import convert, default_target
+from pid_core.packing import PACKED, fits, pack, rounded_input, unpack
+from pid_core.packing_rule import linear_layers, packed_layers, why_kept
+from pid_core.quantised import CONF, FORMATS
+
+# every side a multiple of what the formats want; mlp_size is int8's rotation
+SIZES = {"hidden_size": 64, "num_heads": 2, "patch_depth": 2, "mlp_size": 256, "caption_width": 32}
+SIZES |= {"pixel_hidden_size": 4, "pixel_attn_size": 32, "pixel_num_heads": 2, "pixel_mlp_size": 16}
+SIZES |= {"caption_length": 8, "lq_width": 32, "lq_res_blocks": 1, "lq_interval": 1, "pixel_depth": 1}
+CONFIG = PiDConfig(**SIZES, latent_channels=16, latent_down=8, family="flux")
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "pid_flux.safetensors"
+    state = PiDNetwork(CONFIG).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    state = {k: (0.2 * torch.randn(v.shape, generator=generator)).bfloat16() for k, v in state.items()}
+    save_file(state, path)
+    return path
+
+
+@pytest.mark.parametrize(("to", "most"), [("fp8", 0.03), ("int8", 0.012), ("mxfp8", 0.03)])
+@pytest.mark.parametrize("shape", [(32, 64), (160, 512)])
+def test_unpacked_is_close_to_what_was_packed(to, most, shape):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    weight[0] = 0
+    tensors = pack(to, weight)
+    assert tensors["weight"].shape == shape and tensors["weight"].dtype.itemsize == 1
+    off = (unpack(to, tensors) - weight).norm() / weight.norm()
+    assert 1e-4 < off < most
+    assert not unpack(to, tensors)[0].any() or to == "int8"  # a row of zeros stays one
+    off = (rounded_input(to, weight) - weight).norm() / weight.norm()
+    assert 1e-4 < off < most
+
+
+def test_rotation_holds_a_large_value_that_one_scale_would_drown_the_rest_for():
+    weight = torch.randn(16, 256, generator=torch.Generator().manual_seed(1))
+    weight[:, 7] = 50.0
+    off = (unpack("int8", pack("int8", weight)) - weight)[:, 8:].norm() / weight[:, 8:].norm()
+    plain = (weight / (weight.abs().amax(1, keepdim=True) / 127)).round() * (weight.abs().amax(1, keepdim=True) / 127)
+    assert off < 0.6 * (plain - weight)[:, 8:].norm() / weight[:, 8:].norm()
+
+
+@pytest.mark.parametrize("to", PACKED)
+def test_the_file_is_a_quantised_checkpoint_with_the_sensitive_layers_as_they_were(source, to):
+    target, config = convert(source, to=to, schedule="distilled")
+    assert target.name == f"pid_flux_{to}.safetensors" and target == default_target(source, to)
+    before, after = read_checkpoint(source), read_checkpoint(target)
+    assert after.config == config and PACKED[to].name in FORMATS
+    layers = linear_layers(config)
+    assert sorted(after.quantised) == sorted(packed_layers(config, to))
+    assert all(why_kept(name) is None and fits(to, layers[name]) for name in after.quantised)
+    for name, tensor in after.state_dict.items():
+        if name.removesuffix(".weight") not in after.quantised:
+            assert torch.equal(tensor, before.state_dict[name]), name
+    assert target.stat().st_size < 0.8 * source.stat().st_size
+    tensors = load_file(target)
+    conf = json.loads(bytes(tensors[f"patch_blocks.0.mlp_x.w2.{CONF}"].tolist()))
+    assert conf["format"] == PACKED[to].name and conf.get("convrot", False) == (to == "int8")
+
+
+def test_what_is_kept():
+    kept = {name for name in linear_layers(CONFIG) if why_kept(name)}
+    assert {name.split(".")[0] for name in kept} >= {"final_layer", "lq_proj", "s_embedder", "t_embedder", "y_embedder"}
+    assert "pixel_blocks.0.adaLN_modulation.0" in kept and "pixel_blocks.0.mlp.fc1" in kept
+    assert not any(name.startswith("patch_blocks.") for name in kept)
+
+
+def test_packed_files_are_not_packed_again(source, capsys):
+    target, _ = convert(source, to="fp8")
+    assert main(["convert", str(target), "--to", "int8"]) == 1
+    error = capsys.readouterr().err
+    assert "its weights are quantised (float8_e4m3fn)" in error and error.count("\n") == 1
+    assert sorted(p.name for p in source.parent.iterdir()) == sorted([source.name, target.name])
+
+
+def test_an_existing_file_stays(source, capsys):
+    default_target(source, "mxfp8").write_bytes(b"mine")
+    assert main(["convert", str(source), "--to", "mxfp8"]) == 1
+    error = capsys.readouterr().err
+    assert "exists already" in error and error.count("\n") == 1
+    assert default_target(source, "mxfp8").read_bytes() == b"mine"
+
+
+def test_a_format_that_is_none(source):
+    with pytest.raises(ValueError, match="packed as fp8, int8, mxfp8, not as nf4"):
+        convert(source, to="nf4")
+
+
+def test_nothing_is_left_where_the_disk_is_full(source, monkeypatch, capsys):
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half a file")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("pid_core.convert.save_file", full)
+    assert main(["convert", str(source), "--to", "fp8"]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert [p.name for p in source.parent.iterdir()] == [source.name]
+
+
+def test_sizes_that_do_not_fit(tmp_path, capsys):
+    config = PiDConfig(**SIZES | {"hidden_size": 40, "mlp_size": 72, "pixel_attn_size": 24}, latent_channels=16)
+    save_file(
+        {k: torch.zeros(v.shape) for k, v in PiDNetwork(config).state_dict().items()}, tmp_path / "odd.safetensors"
+    )
+    assert main(["convert", str(tmp_path / "odd.safetensors"), "--family", "flux", "--to", "int8"]) == 1
+    error = capsys.readouterr().err
+    assert "no layer of this checkpoint can be packed as int8" in error and error.count("\n") == 1
