@@ -33,10 +33,11 @@ from .conditioning import (
 )
 from .each import Job, Shared, are_unfinished, decode_each, digest, row_of
 from .finishing import finish_if_possible, hold_if_possible, image_of
+from .kept import drawn_in_need, runs_in_need
 from .latent_tags import slice_latent
 from .noise import BatchNoise, RowNoise, first_noise
 from .picture_size import picture_size
-from .pid_models import describe_steps, steps_for, steps_input
+from .pid_models import describe_steps, steps_for, steps_input, with_checks
 from .prepare import Framed, framing_input
 from .progress import watching
 from .refused import ABSENT
@@ -151,6 +152,10 @@ class PiDKitDecode(io.ComfyNode):
         return needed_inputs(cls.hidden, clip, text)
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        return runs_in_need(cls.hidden)
+
+    @classmethod
     def execute(
         cls,
         model,
@@ -254,6 +259,8 @@ class PiDKitDecode(io.ComfyNode):
                 if keep or not done.drawn or done.resumed or not each:
                     news.append(done.news)
         news += after
+        if in_need(windowed):
+            drawn_in_need(cls.hidden)
         repeated = getattr(model.model.diffusion_model, "repeated", [])
         if repeated:
             news.append(f"repeated in float32, because it gave NaN: {'; '.join(repeated)}")
@@ -293,10 +300,10 @@ def check_student(model) -> None:
 
 
 def with_windows(model, settings: WindowSettings, mode: str, node_id: str | None) -> ModelPatcher:
-    """The model with this node's windows on it; as it is with mode off, or auto where it has windows of its own."""
+    """The model with this node's windows on it; without, with mode off, or auto where it has windows of its own."""
     taken = model.model_options.get("context_handler") is not None
     if mode == "off" or (mode == "auto" and taken):
-        return model
+        return with_checks(model)
     return add_windows(model, replace(settings, auto=mode == "auto"), (), node_id)[0]
 
 

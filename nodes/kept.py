@@ -68,3 +68,20 @@ class KeptImages:
 
 
 kept_images = KeptImages()
+
+
+_in_need: Counter[str | None] = Counter()
+
+
+def drawn_in_need(hidden) -> None:
+    """A node's pictures were drawn with too little memory for proper windows. hidden: that of the node's class."""
+    _in_need[_node_id(hidden)] += 1
+
+
+def runs_in_need(hidden) -> int:
+    """For fingerprint_inputs: another number after such a run, so that ComfyUI does not give its pictures again."""
+    return _in_need[_node_id(hidden)]
+
+
+def _node_id(hidden) -> str | None:
+    return hidden.unique_id if hidden else None

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
 from ..pid_core import PiDConfig
 from .model import PiDKitModel
+from .run_checks import checked_run
+
+CHECKS = "pidkit_checks"
 
 
 def steps_input() -> io.Int.Input:
@@ -27,6 +32,16 @@ def steps_for(model, asked: int) -> int:
 
 def describe_steps(steps: int) -> str:
     return f"{steps} step{'s' if steps > 1 else ''}"
+
+
+def with_checks(model: ModelPatcher) -> ModelPatcher:
+    """A PiD model whose runs are checked: itself where it is ours, which does it anyway, else a clone."""
+    if isinstance(model.model, PiDKitModel):
+        return model
+    model = model.clone()
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, CHECKS)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, CHECKS, checked_run)
+    return model
 
 
 def config_of(base: BaseModel) -> PiDConfig:

@@ -13,6 +13,12 @@ GREY = (
 )
 
 
+def checked_run(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+    """Wrapper around a whole sampling run of a model that is not ours."""
+    check_run(executor.class_obj, sigmas)
+    return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+
 def check_run(guider, sigmas: Tensor) -> None:
     """Raise ValueError in one line. guider: ComfyUI's, with the conditionings of this run."""
     handler = guider.model_options.get("context_handler")

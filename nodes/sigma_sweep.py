@@ -13,6 +13,7 @@ from .contact_sheet import contact_sheet
 from .decode import check_student, in_need, sample, windows_key, with_windows
 from .each import Job, Shared, conditioned, decode_each, digest
 from .finishing import image_of
+from .kept import drawn_in_need, runs_in_need
 from .latent_tags import slice_latent
 from .pictures import save_picture
 from .pid_models import describe_steps, steps_for, steps_input
@@ -93,6 +94,10 @@ class PiDKitSigmaSweep(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        return runs_in_need(cls.hidden)
+
+    @classmethod
     def execute(
         cls,
         model: list,
@@ -127,6 +132,8 @@ class PiDKitSigmaSweep(io.ComfyNode):
 
         with watching(node_id, f"{strongest.lq.family.name} latent, {describe_steps(number)}", title, *lines) as watch:
             done = decode_each(shared, jobs, draw, named=named, in_need=lambda: in_need(windowed), node_id=node_id)
+        if in_need(windowed):
+            drawn_in_need(cls.hidden)
         tiles = [
             {
                 "sigma": sigma,

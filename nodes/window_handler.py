@@ -32,7 +32,7 @@ from . import progress
 from .latent_windows import CONDLatentWindows
 from .model import PiDKitModel, check_canvas
 from .picture_size import CANVAS_KEY
-from .pid_models import config_of
+from .pid_models import config_of, with_checks
 from .regional_caption import RegionalCaption
 from .show import send_text
 from .status import Status
@@ -67,7 +67,7 @@ def add_windows(
             f"the model already has context windows ({type(other).__name__}): remove the other Context Window node"
         )
     handler = WindowHandler(model, settings, regions, node_id)
-    model = model.clone()
+    model = with_checks(model).clone()
     model.model_options["context_handler"] = handler
     model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, prepare_sampling)
     if not isinstance(model.model, PiDKitModel):  # ours has it already

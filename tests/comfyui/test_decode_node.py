@@ -211,6 +211,23 @@ def test_nan_of_comfyuis_own_model_is_an_error_and_no_black_image(comfyui, core_
         )
 
 
+@pytest.mark.parametrize("window_mode", ["off", "auto"])
+@pytest.mark.parametrize(
+    ("extras", "words"),
+    [
+        ({"start_percent": 0.0, "end_percent": 0.5}, "at step . of 4 no positive conditioning acts"),
+        ({"strength": 0.0}, "at step 1 of 4 no positive conditioning acts"),
+        ({"area": (4, 4, 0, 0)}, "has an area"),
+    ],
+)
+def test_what_would_turn_a_picture_of_comfyuis_own_model_grey(comfyui, core_pid, window_mode, extras, words):
+    patcher, latent = core_pid("flux", "v1"), torch.randn(1, 16, 1, 1)
+    text = [[torch.randn(1, 12, 24), extras]]
+    with pytest.raises(ValueError, match=words):
+        decode(comfyui, patcher, latent, latent_format="flux", positive=text, window_mode=window_mode)
+    assert not patcher.wrappers.get("outer_sample")  # the user's own model stays as it was
+
+
 def test_a_text_without_its_encoder(comfy):
     graph = pid_decode_graph(model_for(comfy, "flux"), latent_for(comfy, "flux"), text="a red house")
     fails(comfy, graph, "text", "clip")

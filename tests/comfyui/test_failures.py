@@ -221,12 +221,16 @@ def test_images_drawn_in_need_are_not_taken_again(comfyui, decoding, monkeypatch
     latent = torch.randn(2, 16, 3, 3)
     with pytest.raises(torch.OutOfMemoryError, match="tried windows of .* 32 x 32, smaller ones would spoil"):
         decode(comfyui, patcher, latent[:1], sigma_list=[0.1])
+    node = comfyui.nodes.PiDKitDecode
+    before = node.fingerprint_inputs(model=None)  # what tells ComfyUI whether to run the node again
     limit[0] = 32
     decode(comfyui, patcher, latent, sigma_list=[0.1, 0.2])
+    in_need = node.fingerprint_inputs(model=None)
+    assert in_need != before
     limit[0] = 1000
     decoding.images.clear()
     decode(comfyui, patcher, latent, sigma_list=[0.1, 0.2])
-    assert decoding.images == [1, 1]
+    assert decoding.images == [1, 1] and node.fingerprint_inputs(model=None) == in_need
     decode(comfyui, patcher, latent, sigma_list=[0.1, 0.2])
     assert decoding.images == [1, 1]
 
