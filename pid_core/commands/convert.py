@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from ..convert import convert
+from ..devices import choose_device
 from ..latents import LATENT_FAMILIES
 from ..packing import PACKED
+from ..packing_report import measure
 from ..schedule import SCHEDULES
 
 ABOUT = "`convert FILE [-o OUT]`: a PiD checkpoint (NVIDIA's .pth, ...) as safetensors that says what it is."
@@ -21,13 +23,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", choices=families, help="whose latents it reads, where neither file nor name tells")
     parser.add_argument("--schedule", choices=SCHEDULES, help="likewise")
     parser.add_argument(
-        "--to", choices=PACKED, help="pack the large layers' weights into 8 bits, as ComfyUI reads them"
+        "--to",
+        choices=PACKED,
+        help="pack the large layers' weights into 8 bits, in ComfyUI's format of that name, and report what it costs",
     )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        help="with --to: measure a decode of this too: a picture (rgb checkpoints), or a latent from PiD Save Latent",
+    )
+    parser.add_argument("--no-report", action="store_true", help="with --to: write the file and measure nothing")
+    parser.add_argument("--device", help="where it is measured: cpu, cuda, ...; by default the GPU where there is one")
 
 
 def run(args: argparse.Namespace) -> int:
-    target, config = convert(args.file, args.output, family=args.family, schedule=args.schedule, to=args.to)
-    what = [f"PiD {config.version}" if config.has_latent else config.version, config.family, config.schedule]
+    told = {"family": args.family, "schedule": args.schedule}
+    if args.to is None and (args.picture or args.no_report or args.device):
+        raise ValueError("--picture, --no-report and --device belong to --to: say which format")
+    report = args.to is not None and not args.no_report
+    if args.picture is not None and not (report and args.picture.is_file()):
+        raise ValueError(f"--picture {args.picture}: " + ("no such file" if report else "--no-report measures nothing"))
+    device = choose_device(args.device)
+    target, config = convert(args.file, args.output, to=args.to, **told)
+    what = [f"PiD {config.version}" if config.has_latent else config.version, config.family, config.schedule, args.to]
     print(", ".join(part for part in what if part), file=sys.stderr)
-    print(target)
+    print(target, flush=True)
+    if report:
+        found = measure(args.file, args.to, picture=args.picture, device=device, **told)
+        print("\n".join(found.lines()), file=sys.stderr)
     return 0
