@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pid_core import PiDConfig, PiDNetwork, fused, positions
+from pid_core.modulation import Modulations
 
 from .synthetic import full_size_config
 
@@ -39,6 +40,7 @@ RATES = {
     "RTX 4060": (0.245e12, 28e12, 26.5e12),
 }
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
+T = 866.0  # the timestep of a call
 NO_KERNEL = (
     "empty",
     "empty_like",
@@ -194,15 +196,26 @@ class Inputs:
 
 @torch.no_grad()
 def count_ours(
-    config: PiDConfig, height: int, width: int, *, kernels: bool = True, dtype: torch.dtype = torch.bfloat16
+    config: PiDConfig,
+    height: int,
+    width: int,
+    *,
+    kernels: bool = True,
+    dtype: torch.dtype = torch.bfloat16,
+    known: bool = False,
 ) -> Counted:
-    """One call of our network on one image, with the LQ features given. kernels: with the fused ones, or plain."""
+    """One call of our network on one image, with the LQ features given. kernels: with the fused ones, or plain.
+
+    known: a later call of a run, whose first one worked out the modulations of its noise level too.
+    """
     with _fake(), fused.kernels(kernels):
         net = PiDNetwork(config, device="cuda", dtype=dtype).eval()
-        given = Inputs(config, height, width, dtype)
+        given, level = Inputs(config, height, width, dtype), Modulations([T]).at(T)
 
         def run(attention) -> None:
             options = {"lq_features": given.features, "degrade_sigma": given.sigma, "attention": attention}
+            if known:
+                options["level"] = level
             net(given.x, given.t, given.caption, **options)
 
         run(lambda q, k, v: torch.empty_like(q))  # makes the position tables, which stay
@@ -270,7 +283,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--operations", action="store_true", help="each operation's share")
     args = parser.parse_args(argv)
     config, size = full_size_config(args.version), (args.side, args.side)
-    found = {"ours": count_ours(config, *size), "ours, without the kernels": count_ours(config, *size, kernels=False)}
+    found = {"ours": count_ours(config, *size), "ours, a later step": count_ours(config, *size, known=True)}
+    found |= {"ours, without the kernels": count_ours(config, *size, kernels=False)}
     if args.comfyui:
         found["core"] = count_core(config, *size)
     for name, counted in found.items():

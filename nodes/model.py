@@ -28,6 +28,7 @@ from ..pid_core.guard import finite_or_repeat
 from ..pid_core.latents import wrong_channels
 from ..pid_core.log import log
 from ..pid_core.mirror import extend
+from ..pid_core.modulation import Level, Modulations
 from ..pid_core.printable import printable
 from ..pid_core.tensor_files import Stamp
 from ..pid_core.windowed import crop_features
@@ -82,6 +83,7 @@ class PiDKitModel(BaseModel):
         self.default_caption = default_caption
         self.file: MappedFile | None = None  # None: all weights are in memory
         self.unpacked = 0  # quantised layers of the file that ComfyUI cannot run so
+        self._modulations: tuple[Tensor | None, Modulations] | None = None  # of the run with these sigmas
         self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
         self._is_held = False
         self._last_hooks = None
@@ -146,6 +148,7 @@ class PiDKitModel(BaseModel):
         if hooks is not None or self._last_hooks is not None:
             weights_changed()  # a hook may do it between two calls, and its going does
         self._last_hooks = hooks
+        levels = t.tolist()
         options = transformer_options or {}
         context = c_crossattn.to(x.device)
         network_in = self.model_sampling.calculate_input(t, x)
@@ -157,6 +160,8 @@ class PiDKitModel(BaseModel):
             kwargs["degrade_sigma"] = degrade_sigma.to(x.device, torch.float32)
 
         progress = current_run()
+        # a hook may change weights between two calls of a run
+        kwargs["level"] = None if hooks is not None else self._level(levels, t.dtype, options.get("sample_sigmas"))
         if progress is not None:
             kwargs["on_part"] = progress.in_call(t, network_in.shape)
 
@@ -169,11 +174,21 @@ class PiDKitModel(BaseModel):
                 **kwargs,
             )
 
-        out = finite_or_repeat(net, run, _step(t, options), image=x, caption=context)
+        out = finite_or_repeat(net, run, _step(levels[0], options), image=x, caption=context)
         out = out[..., : x.shape[-2], : x.shape[-1]]
         if self.config.prediction == "x0":
             return out
         return self.model_sampling.calculate_denoised(t, out, x)
+
+    def _level(self, levels: list[float], dtype: torch.dtype, sigmas: Tensor | None) -> Level | None:
+        """Where a call at these noise levels, one per image, is in its run of sigmas; None where they differ."""
+        if len(set(levels)) > 1:
+            return None
+        if self._modulations is None or self._modulations[0] is not sigmas:
+            run = [] if sigmas is None else self.model_sampling.timestep(sigmas[:-1]).float().tolist()
+            self._modulations = sigmas, Modulations(run)
+        timestep = self.model_sampling.timestep(torch.tensor(levels[0], dtype=dtype)).float()
+        return self._modulations[1].at(float(timestep))
 
     def _features(self, lq: Tensor | LatentWindows, x: Tensor, t: Tensor) -> Tensor:
         """The projector's features for the images x [B, 3, H, W] at time t: [B, tokens, C]."""
@@ -231,11 +246,12 @@ class PiDKitModel(BaseModel):
         if not self._is_held:
             self.forget_lq()
             self.diffusion_model.repeated.clear()
+            self._modulations = None
             weights_changed()
 
     def forget_lq(self) -> None:
         if not self._is_held:
-            self._trunk = []
+            self._trunk, self._modulations = [], None
 
     @contextlib.contextmanager
     def held(self):
@@ -303,9 +319,9 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
         base._planned = Planned()
 
 
-def _step(t: Tensor, transformer_options: dict) -> str:
+def _step(level: float, transformer_options: dict) -> str:
     """Names a network call for messages: which step of the schedule where that can be told, and the noise level."""
-    level, sigmas = float(t.flatten()[0]), transformer_options.get("sample_sigmas")
+    sigmas = transformer_options.get("sample_sigmas")
     levels = [] if sigmas is None else sigmas.tolist()
     step = f"step {levels.index(level) + 1} of {len(levels) - 1}, " if level in levels else ""
     return f"{step}the network at noise level {level:g}"

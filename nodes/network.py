@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import comfy.ops
 import comfy.quant_ops
 import torch
+import torch.nn.functional as F
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from ..pid_core import PiDConfig, PiDNetwork
 from ..pid_core.attention import attend
-from ..pid_core.ops import Weights, weights
+from ..pid_core.modulation import Level
+from ..pid_core.ops import Weights, outputs, weights
 from ..pid_core.progress import OnPart
 from .quantised import without_memory
 
@@ -50,6 +52,7 @@ class ComfyPiDNetwork(PiDNetwork):
         lq_latent: Tensor | None = None,
         lq_features: Tensor | None = None,
         on_part: OnPart | None = None,
+        level: Level | None = None,
         **_,
     ) -> Tensor:
         function = _attention_for(x.device)
@@ -76,6 +79,7 @@ class ComfyPiDNetwork(PiDNetwork):
             degrade_sigma=degrade_sigma,
             attention=None if self._exact else attention,
             on_part=on_part,
+            level=level,
         )
 
     @contextmanager
@@ -133,6 +137,19 @@ def _lent_by_comfyui(layer, device: torch.device, dtype: torch.dtype) -> Abstrac
         finally:
             comfy.ops.uncast_bias_weight(layer, *lent)
     return nullcontext(kept[1])
+
+
+@outputs.register(comfy.ops.CastWeightBiasOp)
+def _by_weights_brought_once(layer, inputs: list[Tensor]) -> list[Tensor]:
+    """As the layer itself does it, but for the bringing. Layers that do more (quantised ones) are called."""
+    plain = type(layer).forward_comfy_cast_weights is comfy.ops.disable_weight_init.Linear.forward_comfy_cast_weights
+    if not plain or "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks:
+        return [layer(x) for x in inputs]
+    lent = comfy.ops.cast_bias_weight(layer, inputs[0], offloadable=True)
+    try:
+        return [F.linear(x, *lent[:2]) for x in inputs]
+    finally:
+        comfy.ops.uncast_bias_weight(layer, *lent)
 
 
 def _nothing_chosen(device: torch.device) -> bool:

@@ -1,6 +1,6 @@
 """The patch blocks: joint attention over caption and patches. And what they share with the pixel blocks.
 
-Matrix products run in the dtype of the conditioning vector `c`; both streams are float32 (see `ops`).
+Matrix products run in the dtype of the modulation; both streams are float32 (see `ops`).
 Shapes: B batch, L image tokens, T caption tokens, D hidden size.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .attention import Attention
 from .chunks import map_tokens
 from .config import PiDConfig
-from .ops import Joint, gate_add, gate_add_norm_modulate, norm_modulate, silu_mul, split_modulation
+from .ops import Joint, gate_add, gate_add_norm_modulate, norm_modulate, outputs, silu_mul, split_modulation
 from .positions import Rotation
 
 
@@ -64,29 +64,39 @@ class PatchBlock(nn.Module):
         self.adaLN_modulation_img = nn.Sequential(operations.Linear(width, 6 * width, **kind))
         self.adaLN_modulation_txt = nn.Sequential(operations.Linear(width, 6 * width, **kind))
 
+    def modulation(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the image's and of the caption's stream, each [B, 1, 6 * D]; c [B, 1, D], all in the compute dtype."""
+        return self.adaLN_modulation_img(c), self.adaLN_modulation_txt(c)
+
+    def modulations(self, cs: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """`modulation` of each c, with the weights fetched once."""
+        image, text = (outputs(part[0], cs) for part in (self.adaLN_modulation_img, self.adaLN_modulation_txt))
+        return list(zip(image, text, strict=True))
+
     def forward(
         self,
         s: Tensor,
         y: Tensor,
-        c: Tensor,
+        modulation: tuple[Tensor, Tensor],
         rope_x: Rotation,
         rope_y: Rotation | None,
         attention: Attention,
         spans: list[slice],
         with_y: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """s [B, L, D] and y [B, T, D] float32, c [B, 1, D] -> s and y. `spans`: the chunks s is worked on in.
+        """s [B, L, D] and y [B, T, D] float32 -> s and y. modulation: see there; spans: the chunks of s.
 
         Outside autograd s and y may be overwritten.
         """
-        attn_x, mlp_x = split_modulation(self.adaLN_modulation_img(c))  # each [B, 1, D]
-        attn_y, mlp_y = split_modulation(self.adaLN_modulation_txt(c))
+        dtype = modulation[0].dtype
+        attn_x, mlp_x = split_modulation(modulation[0])  # each [B, 1, D]
+        attn_y, mlp_y = split_modulation(modulation[1])
         attn, text = self.attn, y.shape[1]
-        joint = Joint(c, attn.num_heads, text + s.shape[1], s.shape[-1] // attn.num_heads)
-        qkv = attn.qkv_y(norm_modulate(y, self.norm_y1, attn_y, c.dtype))
+        joint = Joint(modulation[0], attn.num_heads, text + s.shape[1], s.shape[-1] // attn.num_heads)
+        qkv = attn.qkv_y(norm_modulate(y, self.norm_y1, attn_y, dtype))
         joint.put(0, qkv, attn.q_norm_y, attn.k_norm_y, rope_y)
         for span in spans:
-            qkv = attn.qkv_x(norm_modulate(s[:, span], self.norm_x1, attn_x, c.dtype))
+            qkv = attn.qkv_x(norm_modulate(s[:, span], self.norm_x1, attn_x, dtype))
             rope = tuple(table[span] for table in rope_x)
             joint.put(text + span.start, qkv, attn.q_norm_x, attn.k_norm_x, rope)
         del qkv

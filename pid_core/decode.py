@@ -15,6 +15,7 @@ from .devices import to_device
 from .guard import NonFiniteError, finite_or_repeat
 from .latents import check_latent, sigma_per_image
 from .mirror import extend
+from .modulation import Modulations
 from .network import PiDNetwork
 from .progress import OnPart, when_done
 from .schedule import distilled_sigmas
@@ -86,12 +87,12 @@ def decode(
     lq_features = finite_or_repeat(
         net, lambda: net.encode_lq(lq_latent, *whole, work.in_trunk), "the latent's projector", latent=lq_latent
     )
-    x = next(draw)
+    x, modulations = next(draw), Modulations((1000 * sigmas[:-1]).tolist())
     for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
         try:
             work.step = step
             in_call = None if on_part is None else when_done(work.in_call, device)
-            x0 = predict(net, extend(x, *whole), t, caption, lq_features, sigma, in_call)
+            x0 = predict(net, extend(x, *whole), t, caption, lq_features, sigma, in_call, modulations)
             x0 = x0[..., :height, :width]
         except NonFiniteError as error:
             raise error.within(f"step {step} of {steps}") from None

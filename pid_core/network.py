@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
@@ -19,6 +20,7 @@ from .cost import patch_share
 from .fused import kind_of
 from .guard import widened_layers
 from .lq import LQProjector, SigmaGate
+from .modulation import Level, Lines
 from .ops import pixel_embed, pixel_out, rms_norm
 from .pixels import PixelBlock, pixel_chunks, pixel_kind, refine_pixels, what_is_kept
 from .positions import image_rope, sine_cosine, text_rope, timestep_features
@@ -107,6 +109,7 @@ class PiDNetwork(nn.Module):
         lq_features: Tensor | None = None,
         attention: Attention | None = None,
         on_part: OnPart | None = None,
+        level: Level | None = None,
     ) -> Tensor:
         """Predict the velocity (or x0, see `config.prediction`) [B, 3, H, W], float32.
 
@@ -116,6 +119,8 @@ class PiDNetwork(nn.Module):
         A network without a latent branch (`config.has_latent`) takes neither latent nor degrade_sigma.
         on_part: called after every block and chunk with the fraction of this call's work that is behind it, 1 at the
         end. What it raises ends the call. A compiled graph does not call it.
+        level: the timestep once more, from `Modulations.at`, where all images are at the same one: what other calls of
+        the run have worked out for it is used. A compiled graph does not ask.
         Raises ValueError when a shape does not fit.
         """
         config, dtype = self.config, self.compute_dtype
@@ -132,8 +137,8 @@ class PiDNetwork(nn.Module):
         listened = not torch.compiler.is_compiling() and on_part is not None
         share = patch_share(config, *x.shape[-2:], caption.shape[1], x.device.type) if listened else 0
 
-        te = self.t_embedder.mlp(timestep_features(timestep, config.time_features))[:, None]
-        c = F.silu(te).to(dtype)  # [B, 1, D]
+        te = self._embed_time(timestep)
+        modulation = self._modulations(te, timestep, level)
         y, rope_y = self._embed_caption(caption)
         patches = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=config.patch_size, q=config.patch_size)
         s = self.s_embedder.proj(patches.to(dtype)).float()  # the residual stream, [B, L, D]
@@ -142,13 +147,32 @@ class PiDNetwork(nn.Module):
             if config.has_latent and i % config.lq_interval == 0:
                 inject = partial(self._inject, i // config.lq_interval, sigma=sigma)
                 s = map_tokens(inject, spans, s, lq_features, reuse=True)
-            s, y = block(s, y, c, rope, rope_y, attention, spans, with_y=i + 1 < config.patch_depth)
+            s, y = block(s, y, modulation(i), rope, rope_y, attention, spans, with_y=i + 1 < config.patch_depth)
             if listened:
                 on_part(share * (i + 1) / config.patch_depth)
         more = (lq_features,) if config.pit_injection else ()
         s = map_tokens(partial(self._condition, te=te, sigma=sigma), spans, s, *more)
         rest = (lambda done: on_part(share + (1 - share) * done)) if listened else None
         return self._decode_pixels(x, s, rows, cols, attention, rest)
+
+    def _embed_time(self, timestep: Tensor) -> Tensor:
+        """[B] -> [B, 1, D] float32."""
+        return self.t_embedder.mlp(timestep_features(timestep, self.config.time_features))[:, None]
+
+    def _modulations(self, te: Tensor, timestep: Tensor, level: Level | None) -> Callable[[int], Lines]:
+        """What gives each patch block's modulation."""
+        c = F.silu(te).to(self.compute_dtype)
+        # asked in this order, or a compiled graph would be guarded on the level
+        if torch.compiler.is_compiling() or level is None:
+            return lambda depth: self.patch_blocks[depth].modulation(c)
+
+        @functools.cache
+        def condition(value: float) -> Tensor:
+            if value == level.timestep:
+                return c
+            return F.silu(self._embed_time(torch.full_like(timestep, value))).to(c.dtype)
+
+        return lambda depth: level.run.lines(depth, self.patch_blocks[depth], level.timestep, condition)
 
     def encode_lq(self, lq_latent: Tensor, height: int, width: int, on_part: OnPart | None = None) -> Tensor:
         """Run the LQ projector's trunk once for an image of height x width pixels.

@@ -49,6 +49,15 @@ def weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> Abstr
     return nullcontext((layer.weight.to(device, dtype), bias if bias is None else bias.to(device, dtype)))
 
 
+@functools.singledispatch
+def outputs(layer: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+    """What a layer gives for each of several inputs, to the bit.
+
+    A host that brings weights to the device for every call registers how to bring them once, by the layer's class.
+    """
+    return [layer(x) for x in inputs]
+
+
 def _by_kernel(x: Tensor, *layers: nn.Module) -> bool:
     """Whether a kernel does it: not where somebody changed how one of these layers is called."""
     return runs_kernels(x) and not any(

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .guard import NonFiniteError, finite_or_repeat
+from .modulation import Modulations
 from .network import PiDNetwork
 from .progress import OnPart
 from .schedule import x0_from_velocity
@@ -28,17 +29,21 @@ def predict_x0(
     lq_features: Tensor,
     degrade_sigma: Tensor,
     on_part: OnPart | None = None,
+    modulations: Modulations | None = None,
 ) -> Tensor:
     """One network call, as the clean image: x [B, 3, H, W] at time t (scalar) -> x0 [B, 3, H, W] float32.
 
-    on_part: told the fraction of the call that is done. A call that gives NaN or infinite values is repeated in
-    float32; see guard.py for what is raised.
+    on_part: told the fraction of the call that is done. modulations: the run's. A call that gives NaN or infinite
+    values is repeated in float32; see guard.py for what is raised.
     """
-    timestep = (1000 * t).expand(x.shape[0])
+    timestep = 1000 * t
+    value = float(timestep)
+    options = {"on_part": on_part, "level": None if modulations is None else modulations.at(value)}
+    timestep = timestep.expand(x.shape[0])
     out = finite_or_repeat(
         net,
-        lambda: net(x, timestep, caption, lq_features=lq_features, degrade_sigma=degrade_sigma, on_part=on_part),
-        f"the network at noise level {float(t):g}",
+        lambda: net(x, timestep, caption, lq_features=lq_features, degrade_sigma=degrade_sigma, **options),
+        f"the network at noise level {value / 1000:g}",
         image=x,
         caption=caption,
     )
@@ -53,6 +58,7 @@ def predict_x0_by_windows(
     lq_features: Tensor,
     degrade_sigma: Tensor,
     on_part: OnPart | None = None,
+    modulations: Modulations | None = None,
     *,
     run: WindowRun,
 ) -> Tensor:
@@ -65,7 +71,7 @@ def predict_x0_by_windows(
         features = crop_features(lq_features, windows, x.shape[-2:], net.config.patch_size)
         count = len(windows)
         text, sigma = caption.repeat(count, 1, 1), degrade_sigma.repeat(count)
-        return (predict_x0(net, crop(x, windows), t, text, features, sigma, on_part),)
+        return (predict_x0(net, crop(x, windows), t, text, features, sigma, on_part, modulations),)
 
     return run.step(predict)[0]
 
