@@ -68,23 +68,28 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report as text, the worst layers first."""
-        head = f"{self.to} ({PACKED[self.to].name}): {self.packed / 1e6:,.1f} of {self.parameters / 1e6:,.1f} million "
-        columns = ("relative rms error of", "weights", "output", "in 8 bits")
         worst = sorted(self.layers, key=lambda row: -row.in_8_bits)[:WORST]
         kinds: dict[str, list[LayerError]] = {}
         for row in self.layers:
             kinds.setdefault(_kind(row.layer), []).append(row)
         means = [LayerError(f"{kind} ({len(rows)})", *_means(rows)) for kind, rows in kinds.items()]
-        means = sorted(means, key=lambda row: -row.in_8_bits)
-        width = max(len(row.layer) for row in (*worst, *means))
-        lines = [f"{head}parameters in 8 bits", f"{columns[0]:{width}}  {columns[1]:>9}{columns[2]:>9}{columns[3]:>11}"]
-        lines += [f"{'the worst layers':{width}}", *(_line(row, width) for row in worst)]
-        lines += [f"{'means by kind':{width}}", *(_line(row, width) for row in means)]
-        lines += ["kept as they are", *(f"{kind}: {why}" for kind, why in self.kept.items())]
+        means.sort(key=lambda row: -row.in_8_bits)
+        width = max(len(row.layer) for row in (*worst, *means)) + 2
+        lines = [
+            f"{self.to} ({PACKED[self.to].name}): {self.packed / 1e6:,.1f} of {self.parameters / 1e6:,.1f} million "
+            "parameters in 8 bits",
+            f"{'error, relative rms':{width}}{'weights':>9}{'output':>9}{'output, products in 8 bits':>28}",
+            *(_line(row, width) for row in worst),
+            "by kind of layer (how many)",
+            *(_line(row, width) for row in means),
+        ]
+        for why in dict.fromkeys(self.kept.values()):
+            kinds = ", ".join(kind for kind, reason in self.kept.items() if reason == why)
+            lines.append(f"kept: {kinds} ({why})")
         for row in self.decodes:
             lines.append(
-                f"decode of {row.latent}, {row.width} x {row.height} pixels, {STEPS} steps, PSNR against the file's "
-                f"weights: {row.weights:.1f} dB, products in 8 bits {row.in_8_bits:.1f} dB"
+                f"decode of {row.latent}, {row.width} x {row.height} pixels, {STEPS} steps: PSNR {row.weights:.1f} dB "
+                f"against the file's own weights, {row.in_8_bits:.1f} dB with products in 8 bits"
             )
         return lines + self.notes
 
@@ -95,23 +100,24 @@ def measure(
     *,
     family: str | None = None,
     schedule: str | None = None,
-    picture: Path | None = None,
+    given: Mapping[str, Tensor] | None = None,
     device: torch.device | str = "cpu",
 ) -> Report:
     """Pack a checkpoint's weights and measure what that does; nothing is written.
 
-    picture: a second decode's: a picture for a checkpoint of the rgb family, else a latent that PiD Save Latent wrote;
-    its middle is decoded. The network runs in float32. Raises what `load_network` and the readers raise.
+    given: more latents to decode, by name, from `read_given`; the middle of each is. The network runs in float32.
+    Raises what `load_network` raises.
     """
     net = load_network(source, family=family, schedule=schedule, device=device)
     config, notes = net.config, []
     decodable = config.has_latent and config.schedule == "distilled"
     parameters = sum(parameter.numel() for parameter in net.parameters())
     side = SMALL_SIDE if parameters <= SMALL else SIDE
-    latents = {"a synthetic latent": synthetic_latent(config, side)} if decodable else {}
-    if picture is not None:
-        latents[printable(picture.name)] = _middle(_read(picture, config), config, side)
-    if not decodable:
+    latents = {}
+    if decodable:
+        latents = {"a synthetic latent": synthetic_latent(config, side)}
+        latents |= {name: _middle(latent, config, side) for name, latent in (given or {}).items()}
+    else:
         notes.append("no decode was measured: the checkpoint is not one of the 4-step decoders")
     if net.default_caption is None:
         notes.append("the file holds no caption: a random one was used")
@@ -160,8 +166,11 @@ def synthetic_latent(config: PiDConfig, side: int) -> Tensor:
     return latent / latent.std()
 
 
-def _read(path: Path, config: PiDConfig) -> Tensor:
-    """A file as the checkpoint's normalised latent."""
+def read_given(path: Path, config: PiDConfig) -> Tensor:
+    """A file as the checkpoint's normalised latent: of the rgb family a picture, else one that PiD Save Latent wrote.
+
+    Raises ValueError or OSError in one line.
+    """
     is_picture = path.suffix.lower() in FORMATS
     if config.family == "rgb":
         return to_rgb_latent(read_picture(path).image[None])
@@ -245,7 +254,7 @@ def _relative(values: Tensor, exact: Tensor) -> float:
 
 
 def _kind(layer: str) -> str:
-    return re.sub(r"\.\d+(?=\.)", ".*", layer)
+    return re.sub(r"\.\d+\b", ".*", layer)
 
 
 def _means(rows: Sequence[LayerError]) -> tuple[float, ...]:
@@ -255,7 +264,7 @@ def _means(rows: Sequence[LayerError]) -> tuple[float, ...]:
 
 
 def _line(row: LayerError, width: int) -> str:
-    return f"  {row.layer:{width - 2}}  {row.weights:9.2%}{row.output:9.2%}{row.in_8_bits:11.2%}"
+    return f"{'  ' + row.layer:{width}}{row.weights:9.2%}{row.output:9.2%}{row.in_8_bits:28.2%}"
 
 
 def _why(name: str, to: str, packed: Sequence[str]) -> str | None:

@@ -6,11 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..checkpoint import read_checkpoint
 from ..convert import convert
 from ..devices import choose_device
 from ..latents import LATENT_FAMILIES
 from ..packing import PACKED
-from ..packing_report import measure
+from ..packing_report import measure, read_given
+from ..printable import printable
 from ..schedule import SCHEDULES
 
 ABOUT = "`convert FILE [-o OUT]`: a PiD checkpoint (NVIDIA's .pth, ...) as safetensors that says what it is."
@@ -41,14 +43,17 @@ def run(args: argparse.Namespace) -> int:
     if args.to is None and (args.picture or args.no_report or args.device):
         raise ValueError("--picture, --no-report and --device belong to --to: say which format")
     report = args.to is not None and not args.no_report
-    if args.picture is not None and not (report and args.picture.is_file()):
-        raise ValueError(f"--picture {args.picture}: " + ("no such file" if report else "--no-report measures nothing"))
-    device = choose_device(args.device)
+    device, given = choose_device(args.device), {}
+    if args.picture is not None:
+        if not report:
+            raise ValueError("--no-report measures nothing: leave it or --picture out")
+        config = read_checkpoint(args.file, **told).config
+        given[printable(args.picture.name)] = read_given(args.picture, config)
     target, config = convert(args.file, args.output, to=args.to, **told)
     what = [f"PiD {config.version}" if config.has_latent else config.version, config.family, config.schedule, args.to]
     print(", ".join(part for part in what if part), file=sys.stderr)
     print(target, flush=True)
     if report:
-        found = measure(args.file, args.to, picture=args.picture, device=device, **told)
+        found = measure(args.file, args.to, given=given, device=device, **told)
         print("\n".join(found.lines()), file=sys.stderr)
     return 0
