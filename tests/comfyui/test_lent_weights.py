@@ -15,8 +15,7 @@ def lend(comfyui):
     ops = importlib.import_module(f"{comfyui.pack}.pid_core.ops")
 
     def call(layer, dtype=torch.float32):
-        with ops.weights(layer, torch.device("cpu"), dtype) as lent:
-            return lent
+        return ops.weights(layer, torch.device("cpu"), dtype)
 
     return call
 
@@ -84,8 +83,7 @@ def test_a_hook_on_one_conditioning_does_not_reach_the_other(comfyui, monkeypatc
         one = torch.zeros(1, layer.weight.shape[0])
         one[0, 0] = 1
         true.append(layer(one)[0, 0] / one.shape[1] ** 0.5)  # of a vector with one value, the norm is the root
-        with ops.weights(layer, x.device, torch.float32) as (weight, _):
-            lent.append(weight[0].clone())
+        lent.append(ops.weights(layer, x.device, torch.float32)[0][0].clone())
         return forward(self, x, *args, **kwargs)
 
     monkeypatch.setattr(type(network), "_forward", looked_at)
