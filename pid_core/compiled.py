@@ -67,8 +67,9 @@ class Compiled:
             except _exceptions.FailOnRecompileLimitHit:
                 self.why_not = f"{MOST_GRAPHS} graphs are there, and no more are made: restart for other sizes"
             except _exceptions.TorchDynamoException as error:
-                line = next(iter(str(error).strip().splitlines()), "")
-                self.why_not = one_line(f"torch.compile failed, {type(error).__name__}: {line}"[:300])
+                cause = getattr(error, "inner_exception", error)
+                line = next(iter(str(cause).strip().splitlines()), "")
+                self.why_not = one_line(f"torch.compile failed, {type(cause).__name__}: {line}"[:300])
             log.warning(f"PiD: not compiled: {self.why_not}")
         # none of what was given was changed
         return function(*given, **uncompiled)
