@@ -64,7 +64,7 @@ class Compiled:
                     out = self._call(function, *given) if whole else function(*given, **uncompiled)
                 self._seen.add(key)
                 return out
-            except _exceptions.FailOnRecompileLimitHit:
+            except _OverLimit:
                 self.why_not = f"{MOST_GRAPHS} graphs are there, and no more are made: restart for other sizes"
             except _exceptions.TorchDynamoException as error:
                 cause = getattr(error, "inner_exception", error)
@@ -101,8 +101,13 @@ def _call(function: Callable, *given):
     return function(*given)
 
 
-_exceptions = torch._dynamo.exc
+# PyTorch 2.5 and 2.6 have other names for both.
+_exceptions, _settings = torch._dynamo.exc, torch._dynamo.config
+_OverLimit = getattr(_exceptions, "FailOnRecompileLimitHit", None) or _exceptions.FailOnCacheLimitHit
 
 
 def _limits() -> AbstractContextManager:
-    return torch._dynamo.config.patch(recompile_limit=MOST_GRAPHS, fail_on_recompile_limit_hit=True)
+    limit, error = "recompile_limit", "fail_on_recompile_limit_hit"
+    if not hasattr(_settings, limit):
+        limit, error = "cache_size_limit", "fail_on_cache_limit_hit"
+    return _settings.patch({limit: MOST_GRAPHS} | ({error: True} if hasattr(_settings, error) else {}))

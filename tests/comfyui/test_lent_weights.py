@@ -33,6 +33,25 @@ def test_cast_and_patched(lend, kind):
     assert lend(operations.RMSNorm(4, eps=1e-6))[1] is None
 
 
+def test_a_graph_holds_how_they_are_asked_for(comfyui):
+    """Weights that were lent once would be those of the run that compiled it."""
+    comfyui.load()
+    ops = importlib.import_module(f"{comfyui.pack}.pid_core.ops")
+    layer = importlib.import_module("comfy.ops").manual_cast.Linear(3, 2, dtype=torch.bfloat16)
+    layer.weight.data.fill_(2)
+    layer.bias.data.fill_(1)
+    torch._dynamo.reset()
+    lent = torch.compile(
+        lambda: ops.weights(layer, torch.device("cpu"), torch.float32), backend="eager", fullgraph=True
+    )
+    with torch.no_grad():
+        for value in (2, 7):
+            layer.weight.data.fill_(value)
+            weight, bias = lent()
+            assert weight.dtype == torch.float32 and (weight == value).all() and (bias == 1).all()
+    torch._dynamo.reset()
+
+
 def test_asked_for_once_per_run(comfyui, lend):
     network = importlib.import_module(f"{comfyui.pack}.nodes.network")
     layer = importlib.import_module("comfy.ops").manual_cast.RMSNorm(4, eps=1e-6)
