@@ -82,25 +82,30 @@ def test_a_size_is_compiled_once_for_all_windows_steps_and_sigmas(net, backend, 
     generator = torch.Generator().manual_seed(0)
     x, features = (torch.randn(*shape, generator=generator) for shape in ((1, 3, 80, 80), (1, 100, CONFIG.lq_width)))
     caption = torch.randn(1, 8, CONFIG.caption_width, generator=generator)
+    told, heard = [], []
+
+    @contextmanager
+    def while_compiling():
+        told.append(len(backend.graphs))
+        yield
+        told.append(len(backend.graphs))
+
     with compiling(net, how, backend=backend) as made, torch.no_grad():
+        made.while_compiling = while_compiling
         for t, sigma in ((0.999, 0.0), (0.866, 0.1), (0.342, 0.7)):
             given = x, torch.tensor(t), caption, features, torch.tensor([sigma])
-            found = call(net, 32, t, sigma), predict_x0_by_windows(net, *given, run=WindowRun(plan))
+            listener = lambda done: heard.append(done)  # noqa: E731, another one every time
+            found = call(net, 32, t, sigma, on_part=listener), predict_x0_by_windows(net, *given, run=WindowRun(plan))
             with made.off():
                 expected = call(net, 32, t, sigma), predict_x0_by_windows(net, *given, run=WindowRun(plan))
             for a, b in zip(found, expected, strict=True):
                 assert (a - b).abs().max() <= NEAR
-    assert plan.count == 4 and len(backend.graphs) == 2 * GRAPHS[how]
+    assert plan.count == 4 and told == [GRAPHS[how] * n for n in (0, 1, 1, 2)]
+    assert len(backend.graphs) == told[-1]
+    # a graph tells nobody how far it is; between blocks it can be told
+    parts = CONFIG.patch_depth + CONFIG.pixel_depth + 1
+    assert len(heard) == (3 * parts if how == "blocks" else 0)
     assert not counters["graph_break"] and made.why_not is None
-
-
-def test_blocks_are_heard_and_another_listener_makes_no_new_graph(net, backend):
-    heard = []
-    with compiling(net, "blocks", backend=backend):
-        for number in range(3):
-            call(net, on_part=lambda fraction, number=number: heard.append(fraction))
-    assert len(backend.graphs) == GRAPHS["blocks"]
-    assert len(heard) == 3 * (CONFIG.patch_depth + CONFIG.pixel_depth + 1) and heard[-1] == pytest.approx(1)
 
 
 def test_attention_is_chosen_when_it_runs(net, backend, monkeypatch):
@@ -132,10 +137,9 @@ def broken(graph, example_inputs):
     raise RuntimeError("Failed to find C compiler.\nPlease specify CC")
 
 
-@pytest.mark.parametrize("how", ["blocks", "whole"])
-def test_what_cannot_be_compiled_runs_uncompiled_and_says_why(net, backend, how, caplog):
+def test_what_cannot_be_compiled_runs_uncompiled_and_says_why(net, backend, caplog):
     expected = call(net)
-    with compiling(net, how, backend=broken) as made, caplog.at_level(logging.WARNING, logger="pidkit"):
+    with compiling(net, "blocks", backend=broken) as made, caplog.at_level(logging.WARNING, logger="pidkit"):
         for _ in range(2):
             assert torch.equal(call(net), expected)
     assert "C compiler" in made.why_not and "\n" not in made.why_not
@@ -146,22 +150,6 @@ def test_a_repeat_in_float32_is_not_compiled(net, backend):
     with compiling(net, "blocks", backend=backend), net.in_float32():
         call(net)
     assert not backend.graphs
-
-
-def test_compiling_is_told_for_a_new_size_only(net, backend):
-    told = []
-
-    @contextmanager
-    def telling():
-        told.append("begin")
-        yield
-        told.append("end")
-
-    with compiling(net, "blocks", backend=backend) as made:
-        made.while_compiling = telling
-        for side in (16, 16, 24, 16):
-            call(net, side)
-    assert told == ["begin", "end"] * 2
 
 
 def test_the_network_compiles_whole_by_others_without_a_break(net, backend):
