@@ -55,7 +55,10 @@ class Compiled:
         return COMPILED_KERNELS if self.kernels and fused.kind_of(device) == "kernels" else COMPILED
 
     def run(self, function: Callable[..., Tensor], *given, **uncompiled) -> Tensor:
-        """function(*given, **uncompiled): a whole network call, compiled where it can be; one graph takes `given` only."""
+        """function(*given, **uncompiled): a whole network call, compiled where it can be.
+
+        A graph of it all is given nothing of `uncompiled`.
+        """
         key = tuple((t.shape, t.dtype) for t in given if isinstance(t, Tensor))
         if self._allowed and (self.why_not is None or key in self._seen):
             try:

@@ -8,6 +8,7 @@ Shapes: B batch, L tokens, D width, N pixels per token, P pixel width.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
