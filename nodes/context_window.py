@@ -44,8 +44,9 @@ class PiDKitContextWindow(io.ComfyNode):
                     min=0,
                     max=8192,
                     step=8,
-                    tooltip="Least overlap of neighbouring windows in pixels, rounded up to whole latent cells. A "
-                    "quarter of the window hides the borders; 0 shows them.",
+                    tooltip="Least overlap of neighbouring windows in pixels, rounded up to whole latent cells. More "
+                    "hides borders better and takes longer, for every overlap is drawn twice: the text on the node "
+                    "says what half of it would save. 0 shows the borders.",
                 ),
                 io.Combo.Input(
                     "fuse",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import comfy.sample
-import comfy.samplers
 import comfy.utils
 import latent_preview
 from comfy.model_patcher import ModelPatcher
@@ -43,6 +42,7 @@ from .progress import watching
 from .refused import ABSENT
 from .sampling import UndistilledSampling, sampler_seed
 from .show import show_on_node
+from .student import StudentSampler, nothing_like
 from .text_encoder import clip_is_linked, linked_caption, needed_inputs
 from .window_handler import WindowSettings, add_windows
 
@@ -103,7 +103,8 @@ class PiDKitDecode(io.ComfyNode):
                     step=8,
                     optional=True,
                     advanced=True,
-                    tooltip="Least overlap of neighbouring windows in pixels. A quarter of the window hides borders.",
+                    tooltip="Least overlap of neighbouring windows in pixels. More hides borders better and takes "
+                    "longer: the text on the node says what half of it would save.",
                 ),
                 colour_hold_input("none", optional=True),
                 fidelity_input(optional=True, advanced=True),
@@ -336,11 +337,10 @@ def sample(model, made: Conditioned, steps: int, seed: int, callback=None, row_n
     canvas = made.canvas["samples"]
     seed = sampler_seed(seed)
     noise = first_noise(model, tuple(canvas.shape), seed) if row_noise is None else row_noise.first
-    options = {} if row_noise is None else {"noise_sampler": row_noise.at_step}
-    sampler = comfy.samplers.ksampler("lcm", options)
+    sampler = StudentSampler(noise, None if row_noise is None else row_noise.at_step)
     return comfy.sample.sample_custom(
         model,
-        noise,
+        nothing_like(canvas, model.load_device),
         1.0,
         sampler,
         distilled_sigmas(steps),

@@ -1,4 +1,4 @@
-"""How the latent of a whole canvas travels through ComfyUI's conditionings when the network sees windows of it."""
+"""How the latent of a canvas travels through ComfyUI's conditionings: as the same tensor in every call of a run."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from torch import Tensor
 from ..pid_core.windows import Window
 
 
-class LatentWindows(NamedTuple):
+class Latents(NamedTuple):
     """Latents of one canvas, [1 or B, C, h, w] each, one per conditioning that runs in this call.
 
-    size is the canvas (H, W) in pixels; the call's batch holds, for every latent, each window's images in turn.
+    The call's batch holds, for every latent, each window's images in turn; windows None: the whole canvas's. size: the
+    canvas (H, W) in pixels that they are windows of.
     """
 
     latents: tuple[Tensor, ...]
-    windows: tuple[Window, ...]
-    size: tuple[int, int]
+    windows: tuple[Window, ...] | None = None
+    size: tuple[int, int] | None = None
 
 
-class CONDLatentWindows(comfy.conds.CONDRegular):
-    """A latent that ComfyUI must neither repeat nor cut: the network's trunk runs once on all of it."""
+class CONDLatent(comfy.conds.CONDRegular):
+    """A latent that ComfyUI must neither copy, repeat nor cut: the network's trunk runs once on all of it.
 
-    def __init__(self, cond: Tensor, windows: tuple[Window, ...], size: tuple[int, int]):
+    Which latent it is the model sees from the tensor itself: to compare values it would have to wait for a GPU.
+    """
+
+    def __init__(self, cond: Tensor, windows: tuple[Window, ...] | None = None, size: tuple[int, int] | None = None):
         super().__init__(cond)
         self.windows, self.canvas = windows, size
 
-    def _copy_with(self, cond: Tensor) -> CONDLatentWindows:
-        return CONDLatentWindows(cond, self.windows, self.canvas)
+    def _copy_with(self, cond: Tensor) -> CONDLatent:
+        return CONDLatent(cond, self.windows, self.canvas)
 
-    def process_cond(self, batch_size: int, **kwargs) -> CONDLatentWindows:
+    def process_cond(self, batch_size: int, **kwargs) -> CONDLatent:
         return self
 
     def can_concat(self, other) -> bool:
-        same = isinstance(other, CONDLatentWindows) and (other.windows, other.canvas) == (self.windows, self.canvas)
+        same = isinstance(other, CONDLatent) and (other.windows, other.canvas) == (self.windows, self.canvas)
         return same and super().can_concat(other)
 
-    def concat(self, others: list[CONDLatentWindows]) -> LatentWindows:
-        return LatentWindows((self.cond, *(other.cond for other in others)), self.windows, self.canvas)
+    def concat(self, others: list[CONDLatent]) -> Latents:
+        return Latents((self.cond, *(other.cond for other in others)), self.windows, self.canvas)

@@ -23,23 +23,25 @@ from ..pid_core import PiDConfig, read_checkpoint
 from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
 from ..pid_core.cost import peak_bytes, trunk_bytes
 from ..pid_core.devices import without_float64
-from ..pid_core.fused import COMPILED, kind_of
-from ..pid_core.guard import finite_or_repeat
+from ..pid_core.fused import kind_of
+from ..pid_core.guard import PROJECTOR, finite_or_repeat, taken_for_granted
 from ..pid_core.latents import wrong_channels
 from ..pid_core.log import log
 from ..pid_core.mirror import extend
 from ..pid_core.modulation import Level, Modulations
+from ..pid_core.pixels import Kept
 from ..pid_core.printable import printable
 from ..pid_core.tensor_files import Stamp
 from ..pid_core.windowed import crop_features
-from .compiled import OFF, around_call, compile_network, is_compiled_by_others
-from .latent_windows import LatentWindows
+from .canvases import canvases
+from .latent_windows import CONDLatent, Latents
 from .network import ComfyPiDNetwork, weights_changed
 from .picture_size import CANVAS_KEY
 from .progress import KEY as PROGRESS_KEY
 from .progress import current_run, show_frame, watched
 from .quantised import QUANT_CONFIG, check_formats, dequantise
-from .sampling import outer_sample, sampling_for
+from .sampling import outer_sample, predict_noise, sampling_for
+from .window_memory import fitting_kept
 
 KEY = "pidkit"
 SUPPORTED_DTYPES = [torch.bfloat16, torch.float32]
@@ -47,16 +49,41 @@ SUPPORTED_DTYPES = [torch.bfloat16, torch.float32]
 SMALL_FILE = 256_000_000
 # Networks up to this many parameters gain nothing from a shorter dtype.
 SMALL = 50_000_000
-# Whole float32 canvases alive during a network call: noise, latent image, x_t, and the prediction so far.
-SAMPLER_CANVASES = 4
 
 
 class Planned(NamedTuple):
-    """Bytes a run needs beside its network calls: the projector's peak before them, and what is held all the time."""
+    """Bytes a run needs beside its network calls.
+
+    trunk: the projector's peak before them. held: beside it and every call. of_call: canvases of the call's own size
+    beside it. between: while there is no call.
+    """
 
     trunk: int = 0
     held: int = 0
-    patcher: comfy.model_patcher.ModelPatcher | None = None  # the one that runs
+    of_call: int = 0
+    between: int = 0
+
+
+class Moments(NamedTuple):
+    """The fullest moments of a run in bytes: a network call, the projector before them; held: beside both. Between them
+    what the sampler does with whole canvases.
+    """
+
+    call: float
+    trunk: float
+    held: float
+    between: float
+
+    @property
+    def needed(self) -> float:
+        return max(max(self.call, self.trunk) + self.held, self.between)
+
+    def cause(self) -> str:
+        """What needs it, in words."""
+        if self.between >= max(self.call, self.trunk) + self.held:
+            return "for the whole canvases that the sampler works on between two calls of the network"
+        what, most = ("one window", self.call) if self.call >= self.trunk else ("the latent's projector", self.trunk)
+        return f"{most / 1e9:.2g} GB for {what} and {self.held / 1e9:.2g} GB for the picture as a whole"
 
 
 class PiDModelConfig(comfy.supported_models_base.BASE):
@@ -86,19 +113,20 @@ class PiDKitModel(BaseModel):
         self.file: MappedFile | None = None  # None: all weights are in memory
         self.unpacked = 0  # quantised layers of the file that ComfyUI cannot run so
         self._modulations: tuple[Tensor | None, Modulations] | None = None  # of the run with these sigmas
+        self._latents: list[tuple[Tensor, Tensor]] = []  # as given, and as it goes through the run
         self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
         self._is_held = False
         self._last_hooks = None
         self._planned = Planned()
 
     def extra_conds(self, **kwargs) -> dict:
-        images = kwargs["noise"].shape[0]
+        images, device = kwargs["noise"].shape[0], kwargs.get("device")  # where all is moved here, once for the run
         out = super().extra_conds(**kwargs)
         caption = self._caption(kwargs.get("cross_attn"))
         if caption is not None:
             _check_count("the caption", caption.shape[0], images)
             # CONDCrossAttn would repeat a shorter caption's tokens, and the network counts tokens
-            out["c_crossattn"] = comfy.conds.CONDRegular(without_float64(caption))
+            out["c_crossattn"] = comfy.conds.CONDRegular(without_float64(caption).to(device))
         lq_latent = kwargs.get("lq_latent")
         if lq_latent is not None and not self.config.has_latent:
             raise ValueError(
@@ -111,11 +139,19 @@ class PiDKitModel(BaseModel):
             _check_count("the latent in the conditioning", lq_latent.shape[0], images)
             sigma = torch.as_tensor(kwargs.get("degrade_sigma", 0.0), dtype=torch.float32).reshape(-1)
             _check_count("degrade_sigma", sigma.shape[0], images)
-            out["lq_latent"] = comfy.conds.CONDRegular(without_float64(lq_latent))
-            out["degrade_sigma"] = comfy.conds.CONDRegular(sigma)
+            out["lq_latent"] = CONDLatent(self._one_of(lq_latent, device))
+            out["degrade_sigma"] = comfy.conds.CONDRegular(sigma.to(device))
             if size is not None:
                 out[CANVAS_KEY] = comfy.conds.CONDConstant(tuple(size))
         return out
+
+    def _one_of(self, latent: Tensor, device: torch.device | None) -> Tensor:
+        """The latent on the device; the same tensor for all that are equal."""
+        for given, held in self._latents:
+            if given.device == latent.device and torch.equal(given, latent):
+                return held
+        self._latents = [*self._latents[-3:], (latent, without_float64(latent).to(device))]
+        return self._latents[-1][1]
 
     def _caption(self, caption: Tensor | None) -> Tensor | None:
         default = self.default_caption
@@ -129,9 +165,10 @@ class PiDKitModel(BaseModel):
         return default
 
     def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
-        lq_latent, degrade_sigma = kwargs.pop("lq_latent", None), kwargs.pop("degrade_sigma", None)
+        lq, degrade_sigma = kwargs.pop("lq_latent", None), kwargs.pop("degrade_sigma", None)
+        lq = Latents((lq,)) if isinstance(lq, Tensor) else lq
         size = kwargs.pop(CANVAS_KEY, None)
-        if lq_latent is None and self.config.has_latent:
+        if lq is None and self.config.has_latent:
             raise ValueError(
                 "a conditioning without a latent reached the PiD model: pass positive and, with cfg above 1, "
                 "negative through PiD Latent Conditioning"
@@ -150,22 +187,22 @@ class PiDKitModel(BaseModel):
         if hooks is not None or self._last_hooks is not None:
             weights_changed()  # a hook may do it between two calls, and its going does
         self._last_hooks = hooks
-        levels = t.tolist()
+        levels = self._levels(t)
         options = transformer_options or {}
         context = c_crossattn.to(x.device)
         network_in = self.model_sampling.calculate_input(t, x)
-        if lq_latent is not None:
-            if not isinstance(lq_latent, LatentWindows):
-                check_canvas(self.config, lq_latent, x.shape, size)
-                network_in = extend(network_in, *self.config.output_size(*lq_latent.shape[-2:]))
-            kwargs["lq_features"] = self._features(lq_latent, network_in, t)
+        if lq is not None:
+            if lq.windows is None:
+                check_canvas(self.config, lq.latents[0], x.shape, size)
+                network_in = extend(network_in, *self.config.output_size(*lq.latents[0].shape[-2:]))
+            kwargs["lq_features"] = self._features(lq, network_in, t)
             kwargs["degrade_sigma"] = degrade_sigma.to(x.device, torch.float32)
 
         progress = current_run()
         # a hook may change weights between two calls of a run
         kwargs["level"] = None if hooks is not None else self._level(levels, t.dtype, options.get("sample_sigmas"))
         if progress is not None:
-            kwargs["on_part"] = progress.in_call(t, network_in.shape)
+            kwargs["on_part"] = progress.in_call(network_in.shape)
 
         def run() -> Tensor:
             return net(
@@ -176,73 +213,83 @@ class PiDKitModel(BaseModel):
                 **kwargs,
             )
 
-        with around_call(self):
-            out = finite_or_repeat(net, run, _step(levels[0], options), image=x, caption=context)
+        out = finite_or_repeat(net, run, lambda: _step(levels[0], options), image=x, caption=context)
         out = out[..., : x.shape[-2], : x.shape[-1]]
         if self.config.prediction == "x0":
             return out
         return self.model_sampling.calculate_denoised(t, out, x)
+
+    def _levels(self, t: Tensor) -> list[float]:
+        """The noise levels t [B] of a call's images.
+
+        To read them would be to wait for the GPU: they are taken for those of the run's present step, which is checked
+        with the call's result.
+        """
+        run = current_run()
+        level = None if run is None else run.level
+        if level is not None and taken_for_granted(t == level):
+            return [level] * len(t)
+        levels = t.cpu().tolist()
+        if level is not None and any(value != level for value in levels):
+            run.lose_count()
+        return levels
 
     def _level(self, levels: list[float], dtype: torch.dtype, sigmas: Tensor | None) -> Level | None:
         """Where a call at these noise levels, one per image, is in its run of sigmas; None where they differ."""
         if len(set(levels)) > 1:
             return None
         if self._modulations is None or self._modulations[0] is not sigmas:
-            run = [] if sigmas is None else self.model_sampling.timestep(sigmas[:-1]).float().tolist()
+            run = [] if sigmas is None else self.model_sampling.timestep(sigmas[:-1]).float().cpu().tolist()
             self._modulations = sigmas, Modulations(run)
         timestep = self.model_sampling.timestep(torch.tensor(levels[0], dtype=dtype)).float()
         return self._modulations[1].at(float(timestep))
 
-    def _features(self, lq: Tensor | LatentWindows, x: Tensor, t: Tensor) -> Tensor:
+    def _features(self, lq: Latents, x: Tensor, t: Tensor) -> Tensor:
         """The projector's features for the images x [B, 3, H, W] at time t: [B, tokens, C]."""
-        if not isinstance(lq, LatentWindows):
-            return self._encode_lq(lq.to(x.device, torch.float32), x.shape[-2:], t)
-        images = x.shape[0] // (len(lq.latents) * len(lq.windows))
-        parts = []
-        for latent in lq.latents:
-            features = self._encode_lq(latent.to(x.device, torch.float32), lq.size, t)
-            features = features.expand(images, -1, -1)
-            parts.append(crop_features(features, lq.windows, lq.size, self.config.patch_size))
-        return torch.cat(parts)
+        size = tuple(x.shape[-2:]) if lq.size is None else lq.size
+        images = x.shape[0] // (len(lq.latents) * len(lq.windows or (None,)))
+        parts = [self._encode_lq(latent, size, x.device, t).expand(images, -1, -1) for latent in lq.latents]
+        if lq.windows is not None:
+            parts = [crop_features(part, lq.windows, size, self.config.patch_size) for part in parts]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _encode_lq(self, lq_latent: Tensor, size: Sequence[int], t: Tensor) -> Tensor:
+    def _encode_lq(self, lq_latent: Tensor, size: Sequence[int], device: torch.device, t: Tensor) -> Tensor:
         """The projector's features; those of an earlier call where nothing they depend on has changed."""
         patcher = self.current_patcher
         hooks = None if patcher is None else patcher.current_hooks
         # a hook may change the projector's weights between two steps
-        key = (*size, lq_latent.device, *(() if hooks is None else (hooks, float(t.flatten()[0]))))
+        key = (*size, device, *(() if hooks is None else (hooks, float(t.flatten()[0]))))
         for latent, old_key, features in self._trunk:
-            if key == old_key and torch.equal(latent, lq_latent):
+            if latent is lq_latent and key == old_key:
                 return features
         # two, so that positive and negative may have latents of their own
         self._trunk = self._trunk[-1:]
         net, progress = self.diffusion_model, current_run()
         on_part = None if progress is None else progress.in_trunk()
+        latent = lq_latent.to(device, torch.float32)
         features = finite_or_repeat(
-            net, lambda: net.encode_lq(lq_latent, *size, on_part), "the latent's projector", latent=lq_latent
+            net, lambda: net.encode_lq(latent, *size, on_part), lambda: PROJECTOR, at_once=True, latent=latent
         )
         self._trunk.append((lq_latent, key, features))
         return features
 
     def memory_required(self, input_shape, cond_shapes=None) -> float:
         """Bytes above the weights for one network call on images [B, 3, H, W], with what is held beside it."""
+        return self.memory_for(input_shape, self.diffusion_model.kept)
+
+    def memory_for(self, input_shape: Sequence[int], kept: Kept | None) -> float:
+        """`memory_required` where this is kept between the network's pixel blocks."""
+        return self.moments(input_shape, kept).needed
+
+    def moments(self, input_shape: Sequence[int], kept: Kept | None) -> Moments:
+        """`memory_for`, by what may need it most."""
         dtype_bytes = comfy.model_management.dtype_size(self.get_dtype_inference())
         images, _, height, width = input_shape
-        kind = self._kind(comfy.model_management.get_torch_device())
-        call = peak_bytes(self.config, height, width, images, dtype_bytes, kind)
-        return max(call, self._planned.trunk) + self._planned.held
-
-    def _kind(self, device: torch.device) -> str:
-        """What runs the network there, for the memory it needs."""
-        patcher, compiled = self._planned.patcher or self.current_patcher, self.diffusion_model.compiled
-        if patcher is not None and is_compiled_by_others(patcher):
-            return COMPILED
-        return kind_of(device) if compiled is None or compiled.why_not else compiled.kind_of(device)
-
-    @property
-    def canvas_memory(self) -> float:
-        """Of `memory_required`, the bytes held for the whole canvas of this run, however small the windows are."""
-        return self._planned.held
+        kind = kind_of(comfy.model_management.get_torch_device())
+        call = peak_bytes(self.config, height, width, images, dtype_bytes, kind, kept)
+        planned = self._planned
+        call += planned.of_call * 4 * math.prod(input_shape)
+        return Moments(call, planned.trunk, planned.held, planned.between)
 
     def state_dict_for_saving(self, *args, **kwargs) -> dict:
         """What ComfyUI's Save Model writes: with the configuration and caption, which else would be lost."""
@@ -259,9 +306,13 @@ class PiDKitModel(BaseModel):
             self._modulations = None
             weights_changed()
 
+    def end_run(self) -> None:
+        self.forget_lq()
+        self.diffusion_model.kept = None
+
     def forget_lq(self) -> None:
         if not self._is_held:
-            self._trunk, self._modulations = [], None
+            self._trunk, self._latents, self._modulations = [], [], None
 
     @contextlib.contextmanager
     def held(self):
@@ -320,10 +371,15 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
     trunk, features = 0, 0
     if base.config.has_latent:
         trunk, features = trunk_bytes(base.config, height, width, images, dtype_bytes)
-    base._planned = Planned(trunk, features + SAMPLER_CANVASES * 4 * math.prod(noise_shape), patcher)
+    run, windowed = current_run(), "context_handler" in kwargs.get("model_options", {})
+    counted = canvases(None, 1, windowed) if run is None else run.canvases(windowed)
+    canvas = 4 * math.prod(noise_shape)
+    held, between = (features + count * canvas for count in (counted.in_call, counted.between))
+    base._planned = Planned(trunk, held, counted.of_call, between)
     try:
-        if "context_handler" not in kwargs.get("model_options", {}):
-            show_frame(patcher, noise_shape)
+        if not windowed:
+            base.diffusion_model.kept = fitting_kept(patcher, noise_shape)
+            show_frame(patcher, noise_shape, base.diffusion_model.kept)
         return executor(patcher, noise_shape, *args, **kwargs)
     finally:
         base._planned = Planned()
@@ -332,7 +388,7 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
 def _step(level: float, transformer_options: dict) -> str:
     """Names a network call for messages: which step of the schedule where that can be told, and the noise level."""
     sigmas = transformer_options.get("sample_sigmas")
-    levels = [] if sigmas is None else sigmas.tolist()
+    levels = [] if sigmas is None else sigmas.cpu().tolist()
     step = f"step {levels.index(level) + 1} of {len(levels) - 1}, " if level in levels else ""
     return f"{step}the network at noise level {level:g}"
 
@@ -347,22 +403,16 @@ def load_model(
     dtype: torch.dtype | None = None,
     family: str | None = None,
     schedule: str | None = None,
-    compile: str = OFF,
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
-    """A MODEL from a checkpoint file. Raises ValueError or FileNotFoundError in one line if it is none.
-
-    compile: off, blocks or whole. What is compiled has its weights on the device, so they are not streamed.
-    """
+    """A MODEL from a checkpoint file. Raises ValueError or FileNotFoundError in one line if it is none."""
     stamp = Stamp.of(path)
     mapped = not comfy.utils.DISABLE_MMAP and stamp is not None and stamp.size > SMALL_FILE
     checkpoint = read_checkpoint(path, family=family, schedule=schedule, dequantise=dequantise, mapped=mapped)
-    patcher = wrap(checkpoint, dtype, disable_dynamic or compile != OFF)
-    if compile != OFF:
-        compile_network(patcher, compile)
+    patcher = wrap(checkpoint, dtype, disable_dynamic)
     if mapped:
         patcher.model.file = MappedFile(path, stamp)
-    patcher.cached_patcher_init = (load_model, (path, dtype, family, schedule, compile))
+    patcher.cached_patcher_init = (load_model, (path, dtype, family, schedule))
     return patcher
 
 
@@ -428,9 +478,10 @@ def wrap(
         model.to(offload_device)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, PROGRESS_KEY, watched)
+    patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise)
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, plan_memory)
     patcher.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, lambda p: p.model.begin_run())
-    patcher.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, lambda p: p.model.forget_lq())
+    patcher.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, lambda p: p.model.end_run())
     return patcher
 
 

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import comfy.model_management
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 from ..pid_core import PiDConfig
 from ..pid_core.cost import forward_work, priced, trunk_work
-from ..pid_core.log import log
+from ..pid_core.pixels import KEEPINGS, Kept
 from ..pid_core.progress import Meter, OnPart, duration, when_done
 from ..pid_core.windows import Window, WindowPlan
+from .canvases import Canvases, canvases
 from .show import send_text
 from .status import Status
 
 KEY = "pidkit_progress"
 BAR = 1000  # ComfyUI's bar counts whole numbers
+CALLBACK = 1  # its place in outer_sample's arguments after the schedule
 TEXT_INTERVAL = 1.0  # seconds between two texts on a node
 
 clock = time.monotonic
@@ -52,25 +53,6 @@ def watching(node_id: str | None, latent: str, title: str, *notes: str) -> Itera
         _watch.reset(token)
 
 
-@contextmanager
-def waiting(line: str) -> Iterator[None]:
-    """What runs inside takes time that tells nothing of the rest: the node shows `line`, not how long that takes."""
-    run = _run.get()
-    if run is None:
-        log.info("PiD: %s", line)
-        yield
-        return
-    with run.watch.waiting(line):
-        yield
-
-
-def note(line: str) -> None:
-    """A line that stays on the node whose run is under way."""
-    run = _run.get()
-    if run is not None and line not in run.watch.notes:
-        run.watch.notes = (*run.watch.notes, line)
-
-
 def expect_runs(count: int) -> None:
     """So many sampling runs are to come, of the node that is being watched."""
     watch = _watch.get()
@@ -86,7 +68,11 @@ def watched(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
     config = getattr(handler, "config", None) or base.config
     outer = _watch.get()
     watch = outer or Watch(getattr(handler, "node_id", None))
-    run = Run(watch, config, guider, noise.shape, sigmas)
+    run = Run(watch, config, guider, noise.shape, sigmas.cpu().tolist(), sampler)
+    if len(args) > CALLBACK:
+        args = (*args[:CALLBACK], run.behind(args[CALLBACK]), *args[CALLBACK + 1 :])
+    else:
+        kwargs["callback"] = run.behind(kwargs.get("callback"))
     token = _run.set(run)
     try:
         out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -101,12 +87,13 @@ def watched(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
     return out
 
 
-def show_frame(patcher: ModelPatcher, shape: Sequence[int]) -> None:
+def show_frame(patcher: ModelPatcher, shape: Sequence[int], kept: Kept) -> None:
     """The run on a canvas [B, 3, H, W] goes in one frame: say so on the node that is being watched."""
     run = _run.get()
     if run is not None:
         images, _, height, width = shape
-        plan = WindowPlan(height, width, (Window(0, 0, height, width),), 0, 1)
+        plan = WindowPlan(height, width, (Window(0, 0, height, width),), 0, 1, kept=kept)
+        run.use(plan)
         memory = patcher.model.memory_required(shape)
         run.watch.show(Status(plan, (height, width), memory, images, run.expected))
 
@@ -120,7 +107,6 @@ class Watch:
         self.status: Status | None = None
         self.meter: Meter | None = None
         self.fraction = 0.0
-        self._waits: str | None = None
         self._bar = comfy.utils.ProgressBar(BAR)
         self._text, self._texted = "", -math.inf
 
@@ -133,18 +119,6 @@ class Watch:
         """The run was stopped: no time is left to tell."""
         self.meter = None
         self._send(force=True)
-
-    @contextmanager
-    def waiting(self, line: str) -> Iterator[None]:
-        """See `progress.waiting`."""
-        self._waits = line
-        self._send(force=True)
-        try:
-            with nullcontext() if self.meter is None else self.meter.left_out():
-                yield
-        finally:
-            self._waits = None
-            self._send(force=True)
 
     def lines(self) -> list[str]:
         """What the node shows when all is done, with the seconds it took."""
@@ -165,10 +139,9 @@ class Watch:
         if self.status is None or (not force and clock() - self._texted < TEXT_INTERVAL):
             return
         left = None if self.meter is None else self.meter.seconds_left
-        rest = self._waits or (None if left is None else f"about {duration(left)} left")
-        lines = self._lines(None if rest else self.status.expected)
-        if rest:
-            lines.insert(0, rest)
+        lines = self._lines(None if left is not None else self.status.expected)
+        if left is not None:
+            lines.insert(0, f"about {duration(left)} left")
         text = "\n".join(lines)
         if text != self._text:
             self._text, self._texted = text, clock()
@@ -178,31 +151,45 @@ class Watch:
 class Run:
     """One sampling run: its work, by the cost model, and how much of it is done."""
 
-    def __init__(self, watch: Watch, config: PiDConfig, guider, shape: torch.Size, sigmas: Tensor):
+    def __init__(self, watch: Watch, config: PiDConfig, guider, shape: torch.Size, sigmas: list[float], sampler=None):
         patcher = guider.model_patcher
         self.watch, self._config = watch, config
         self._device: torch.device = patcher.load_device
         self._images, _, *self._size = shape
         self._steps, self._sigmas = max(1, len(sigmas) - 1), sigmas
+        self._counts = True  # whether the steps' noise levels are the schedule's
         alone = math.isclose(getattr(guider, "cfg", 1.0), 1.0)
         alone = alone and not guider.model_options.get("disable_cfg1_optimization", False)
         self._calls = 1 if alone else max(1, len(guider.conds))  # positive and negative, or positive only
-        compiled = getattr(patcher.model.diffusion_model, "compiled", None)
-        how = None if compiled is None else compiled.how
-        self._rate_key = (config, str(self._device), str(patcher.model.get_dtype_inference()), how)
+        self._sampler = sampler
+        self._rate_key = (config, str(self._device), str(patcher.model.get_dtype_inference()))
+        self._kept = KEEPINGS[0]
         self._trunk = self._images * trunk_work(config, *self._size)
         self._trunk_done, self._index, self._inside = 0.0, 0, 0.0
         self._step = self._images * self._calls * self._work(*self._size)
 
     def use(self, plan: WindowPlan) -> None:
         """The run goes by this plan."""
+        self._kept = plan.kept or self._kept
         self._step = self._images * self._calls * plan.count * self._work(*plan.size)
+
+    def canvases(self, windowed: bool) -> Canvases:
+        """What the run holds of whole canvases."""
+        return canvases(self._sampler, self._calls, windowed)
 
     @property
     def expected(self) -> str | None:
         """How long all runs of the node will take, where the last run of this network told."""
         rate = _rates.get(self._rate_key)
         return duration(self.watch.runs * self._total / rate) if rate else None
+
+    @property
+    def level(self) -> float | None:
+        """The noise level of the present step; None where this sampler calls the network at others."""
+        return self._sigmas[self._index] if self._counts and self._sigmas else None
+
+    def lose_count(self) -> None:
+        self._counts = False
 
     def in_trunk(self) -> OnPart:
         """For the latent's projector."""
@@ -213,9 +200,19 @@ class Run:
 
         return self._listener(told)
 
-    def in_call(self, t: Tensor, shape: torch.Size) -> OnPart:
-        """For a network call on images [B, 3, H, W] at time t [B]."""
-        self._at_step(t)
+    def behind(self, callback: Callable | None) -> Callable:
+        """A sampler's callback that also tells which step is over: from the noise level a GPU would have to tell it."""
+
+        def told(step: int, *args) -> None:
+            if step + 1 < self._steps:
+                self._index, self._inside = step + 1, 0.0
+            if callback is not None:
+                callback(step, *args)
+
+        return told
+
+    def in_call(self, shape: torch.Size) -> OnPart:
+        """For a network call on images [B, 3, H, W]."""
         before, work = self._inside, shape[0] * self._work(*shape[-2:])
         self._trunk_done = self._trunk
 
@@ -225,9 +222,8 @@ class Run:
 
         return self._listener(told)
 
-    def at_window(self, t: Tensor, done: int, count: int) -> None:
+    def at_window(self, done: int, count: int) -> None:
         """So many windows of a step are finished."""
-        self._at_step(t)
         self._trunk_done = self._trunk
         self._inside = self._step * done / count
         self._report()
@@ -246,7 +242,7 @@ class Run:
         return self._trunk + self._steps * self._step
 
     def _work(self, height: int, width: int) -> float:
-        return priced(forward_work(self._config, height, width), self._device.type)
+        return priced(forward_work(self._config, height, width, kept=self._kept), self._device.type)
 
     def _listener(self, told: OnPart) -> OnPart:
         self._report()
@@ -256,12 +252,6 @@ class Run:
             told(fraction)
 
         return when_done(checked, self._device)
-
-    def _at_step(self, t: Tensor) -> None:
-        levels = self._sigmas[:-1].to(t)
-        index = int((levels - t.flatten()[0]).abs().argmin())
-        if index != self._index:
-            self._index, self._inside = index, 0.0
 
     def _report(self) -> None:
         watch = self.watch

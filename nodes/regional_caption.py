@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..pid_core.devices import without_float64
 from ..pid_core.regions import Region
 
 LARGEST = 16384
@@ -19,6 +21,10 @@ class RegionalCaption(NamedTuple):
     region: Region
     caption: Tensor
     mask: Tensor | None
+
+    def on(self, device: torch.device) -> RegionalCaption:
+        mask = None if self.mask is None else self.mask.to(device)
+        return self._replace(caption=without_float64(self.caption).to(device), mask=mask)
 
 
 def _pixels(name: str, default: int, least: int, tooltip: str) -> io.Int.Input:

@@ -35,7 +35,7 @@ def check_run(guider, sigmas: Tensor) -> None:
                 "or use PiD Regional Caption with Context Window (PiD)"
             )
     sampling = guider.model_patcher.get_model_object("model_sampling")
-    levels = [float(level) for level in sigmas[:-1]]
+    levels = sigmas[:-1].cpu().tolist()
     for number, level in enumerate(levels, start=1):
         if not any(_acts(cond, level, sampling) for cond in guider.conds.get("positive") or ()):
             raise ValueError(f"at step {number} of {len(levels)} no positive conditioning acts, and {GREY}")

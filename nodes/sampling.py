@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import comfy.model_sampling
+import comfy.samplers
 import torch
 
 from ..pid_core import PiDConfig
+from ..pid_core.chunks import by_rows
 from ..pid_core.devices import to_device
+from ..pid_core.guard import checked_together
 from ..pid_core.schedule import (
     PIXELDIT_SHIFT,
     TEACHER_START,
@@ -16,6 +22,7 @@ from ..pid_core.schedule import (
 )
 from ..pid_core.sigma_table import sigma_table, tidy_sigmas
 from .run_checks import check_run
+from .student import nothing_like
 
 SEED = 3  # its place in outer_sample's arguments after the schedule
 NOMINAL = 2048  # pixels a side that the teacher's table is made for; `adapt` moves it to the canvas
@@ -56,8 +63,8 @@ class FlowSampling(torch.nn.Module, comfy.model_sampling.CONST):
     def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
         # the reference starts from unscaled noise although it calls it x at t = 0.999
         if max_denoise and not torch.any(latent_image):
-            return noise.clone()
-        return super().noise_scaling(sigma, noise, latent_image)
+            return noise
+        return by_rows(partial(super().noise_scaling, sigma), noise, latent_image)
 
 
 class PiDSampling(FlowSampling):
@@ -130,4 +137,28 @@ def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
         args = (*args[:SEED], sampler_seed(args[SEED]), *args[SEED + 1 :])
     elif "seed" in kwargs:
         kwargs["seed"] = sampler_seed(kwargs["seed"])
+    if not torch.any(latent_image):  # its copy on the card would be as large as any other
+        latent_image = nothing_like(latent_image, executor.class_obj.model_patcher.load_device)
     return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+
+def predict_noise(executor, x, timestep, model_options=None, seed=None):
+    """Wrapper around one prediction of a sampler: all its network calls are launched before one is waited for."""
+    options, guider = model_options or {}, executor.class_obj
+    if _is_alone(executor, guider, options):
+        conds = [guider.conds.get("positive")]
+        return checked_together(
+            lambda: comfy.samplers.calc_cond_batch(guider.inner_model, conds, x, timestep, options)[0]
+        )
+    return checked_together(lambda: executor(x, timestep, options, seed))
+
+
+def _is_alone(executor, guider, options: dict) -> bool:
+    """Whether the prediction is the positive conditioning's and nothing else.
+
+    ComfyUI would reach the same by way of a negative prediction of zeros, in canvases of which each may be a gigabyte.
+    """
+    plain = getattr(type(guider), "predict_noise", None) is comfy.samplers.CFGGuider.predict_noise
+    last = executor.idx + 1 == len(executor.wrappers)
+    changed = options.get("disable_cfg1_optimization") or any(name.startswith("sampler_") for name in options)
+    return plain and last and math.isclose(guider.cfg, 1.0) and not changed

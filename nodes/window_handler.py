@@ -13,9 +13,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..pid_core.cost import forward_flops, plan_flops
+from ..pid_core.cost import forward_flops, plan_flops, plan_price
 from ..pid_core.log import log
 from ..pid_core.mirror import extend
+from ..pid_core.pixels import KEEPINGS
 from ..pid_core.regions import region_of
 from ..pid_core.windowed import WindowRun, crop
 from ..pid_core.windows import (
@@ -29,14 +30,14 @@ from ..pid_core.windows import (
     plan_windows,
 )
 from . import progress
-from .latent_windows import CONDLatentWindows
+from .latent_windows import CONDLatent
 from .model import PiDKitModel, check_canvas
 from .picture_size import CANVAS_KEY
 from .pid_models import config_of, with_checks
 from .regional_caption import RegionalCaption
 from .show import send_text
 from .status import Status
-from .window_memory import fitting_batch, window_memory
+from .window_memory import fitting_batch, fitting_kept, needed_memory, window_memory
 
 KEY = "pidkit_windows"
 Conds = Sequence[list[dict] | None]  # one list of conditionings for positive, one for negative
@@ -107,7 +108,6 @@ class WindowHandler(ContextHandlerABC):
         self._regions: tuple[RegionalCaption, ...] = ()  # those of this run
         self._positive: set = set()  # ids of the conditionings they replace the text of
         self.status: Status | None = None  # what is shown of this run
-        self._t: Tensor | None = None  # the present step's noise level
 
     @property
     def in_need(self) -> bool:
@@ -118,20 +118,27 @@ class WindowHandler(ContextHandlerABC):
         least = self.config.window_min
         return any(side < min(least, whole) for side, whole in zip(plan.size, (plan.height, plan.width), strict=True))
 
-    def plan(self, patcher: ModelPatcher, images: int, height: int, width: int) -> WindowPlan:
-        """The windows for `images` canvases of height x width pixels. Raises ValueError in one line."""
+    def plan(
+        self, patcher: ModelPatcher, images: int, height: int, width: int, overlap: int | None = None
+    ) -> WindowPlan:
+        """The windows for `images` canvases of height x width pixels. Raises ValueError in one line.
+
+        overlap: instead of what the node is set to.
+        """
         comfy.model_management.throw_exception_if_processing_interrupted()
         config, wanted = self.config, self.settings
+        overlap = wanted.overlap if overlap is None else overlap
         if not wanted.auto:
-            return plan_windows(height, width, wanted.size, wanted.overlap, align=config.latent_cell)
+            plan = plan_windows(height, width, wanted.size, overlap, align=config.latent_cell)
+            return replace(plan, kept=fitting_kept(patcher, [images, 3, *plan.size]))
         budget = window_memory(patcher)
         try:
             return plan_for_memory(
                 *(height, width, config),
                 memory_budget=budget,
-                overlap=wanted.overlap,
+                overlap=overlap,
                 device=patcher.load_device,
-                peak=lambda h, w: patcher.model.memory_required([images, 3, h, w]),
+                peak=lambda h, w, kept: needed_memory(patcher, [images, 3, h, w], kept),
             )
         except NoPlanError as error:
             raise TooLittleMemoryError(self._too_little(patcher, images, height, width, budget, error)) from None
@@ -139,16 +146,18 @@ class WindowHandler(ContextHandlerABC):
     def _too_little(
         self, patcher: ModelPatcher, images: int, height: int, width: int, budget: float, error: NoPlanError
     ) -> str:
-        """What the smallest windows need, how much of it no window makes smaller, and what helps."""
+        """What the smallest windows need and what needs it, and what helps."""
         picture = f"{width} x {height}" if images == 1 else f"{images} pictures of {width} x {height}"
-        fixed = getattr(patcher.model, "canvas_memory", 0)
-        of_it = f", {fixed / 1e9:.2g} GB of it for the picture as a whole," if fixed else ""
+        cause = ""
+        if self._ours:
+            shape = [images, 3, *error.size]
+            cause = f" ({min(patcher.model.moments(shape, kept) for kept in KEEPINGS).cause()})"
         fewer = "decode fewer pictures at once, " if images > 1 else ""
         wide = patcher.model.get_dtype_inference().itemsize > 2
         shorter = ", or set dtype to bfloat16 on the loader" if wide else ""
         return (
             f"too little memory for {picture}: even windows of {error.size[1]} x {error.size[0]} need "
-            f"{error.needed / 1e9:.2g} GB{of_it} and {budget / 1e9:.2g} GB are free: {fewer}make the picture smaller "
+            f"{error.needed / 1e9:.2g} GB{cause} and {budget / 1e9:.2g} GB are free: {fewer}make the picture smaller "
             f"or close other programs{shorter}"
         )
 
@@ -161,6 +170,8 @@ class WindowHandler(ContextHandlerABC):
         height, width = self._whole(size)
         plan = self.plan(patcher, images, height, width)
         self._positive = {cond["uuid"] for cond in conds.get("positive", ())}
+        if self._ours:
+            patcher.model.diffusion_model.kept = plan.kept
         self._regions, notes = self._usable_regions(patcher, images, plan)
         batch = fitting_batch(patcher, plan, images)
         self._run = WindowRun(
@@ -187,11 +198,12 @@ class WindowHandler(ContextHandlerABC):
     def describe(self, patcher: ModelPatcher, plan: WindowPlan, images: int, batch: int | None = None) -> Status:
         """The plan in words: windows and predicted memory."""
         batch = batch or fitting_batch(patcher, plan, images)
-        memory = patcher.model.memory_required([batch * images, 3, *plan.size])
+        memory = needed_memory(patcher, [batch * images, 3, *plan.size], plan.kept)
         size, details, warnings = (plan.height, plan.width), (), plan.notes
         if plan.count > 1:
             details = (
-                f"{plan.cols} across, {plan.rows} down, overlap at least {plan.overlap} px",
+                f"{plan.cols} across, {plan.rows} down, overlap at least {plan.overlap} px"
+                + self._half_the_overlap(patcher, plan, images),
                 f"{batch} at a time",
             )
         if self.settings.auto:  # what was rounded is news only to who chose it
@@ -200,6 +212,17 @@ class WindowHandler(ContextHandlerABC):
             line = f"memory is short: windows are smaller than the {least} px this checkpoint was trained on"
             warnings = (line,) if short else ()
         return Status(plan, size, memory, images, warnings=warnings, details=details)
+
+    def _half_the_overlap(self, patcher: ModelPatcher, plan: WindowPlan, images: int) -> str:
+        """What half of a plan's overlap would save, in words, where it is worth some."""
+        half = plan.overlap // 2 // plan.align * plan.align
+        try:
+            other = self.plan(patcher, images, plan.height, plan.width, half)
+        except ValueError:
+            return ""
+        kind = patcher.load_device.type
+        share = plan_price(other, self.config, kind) / plan_price(plan, self.config, kind)
+        return f" (with {half} about {share:.1f} of the time)" if half and share < 0.95 else ""
 
     def should_use_context(self, model: BaseModel, conds: Conds, x_in: Tensor, timestep, model_options: dict) -> bool:
         return True
@@ -216,7 +239,7 @@ class WindowHandler(ContextHandlerABC):
         if self._run is None or (self._run.plan.height, self._run.plan.width) != whole:
             # reached by a way that does not go through ComfyUI's loading
             self.begin(model.current_patcher, x_in.shape, {"positive": conds[0] or []})
-        run, self._t = self._run, timestep
+        run = self._run
         asked = [i for i, cond in enumerate(conds) if cond is not None]
         canvas = extend(x_in, *whole)
 
@@ -254,7 +277,7 @@ class WindowHandler(ContextHandlerABC):
         if "lq_latent" in values:
             latent = values["lq_latent"].cond
             if self._ours:
-                values["lq_latent"] = CONDLatentWindows(latent, tuple(windows), tuple(x_in.shape[-2:]))
+                values["lq_latent"] = CONDLatent(latent, tuple(windows), tuple(x_in.shape[-2:]))
             else:
                 latent = latent.expand(images, -1, -1, -1) if latent.shape[0] == 1 else latent
                 values["lq_latent"] = comfy.conds.CONDRegular(crop(latent, windows, self.config.latent_cell))
@@ -298,12 +321,12 @@ class WindowHandler(ContextHandlerABC):
                 if count
                 else f"regional caption {index + 1} is not used: its rectangle covers half of no window"
             )
-        return self._given, lines
+        return tuple(entry.on(patcher.load_device) for entry in self._given), lines
 
     def _tick(self, done: int, count: int) -> None:
         run = progress.current_run()
         if run is not None:
-            run.at_window(self._t, done, count)
+            run.at_window(done, count)
 
     def _out_of_memory(self, line: str) -> None:
         log.warning("PiD context windows: %s", line)

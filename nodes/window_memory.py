@@ -5,8 +5,8 @@ from __future__ import annotations
 import comfy.model_management as management
 from comfy.model_patcher import ModelPatcher
 
+from ..pid_core.pixels import KEEPINGS, Kept
 from ..pid_core.windows import WindowPlan
-from .compiled import is_compiled
 
 # On the CPU more windows at once gain no speed and only take memory.
 CPU_BATCH_BYTES = 1e9
@@ -26,17 +26,24 @@ def window_memory(patcher: ModelPatcher) -> float:
     return max(room - patcher.model_size(), room / 2)
 
 
-def fitting_batch(patcher: ModelPatcher, plan: WindowPlan, images: int) -> int:
-    """How many windows of `images` images each to run at once; 1 where not even one is sure to fit.
+def needed_memory(patcher: ModelPatcher, shape: list[int], kept: Kept | None) -> float:
+    """Bytes of a network call on images [B, 3, H, W]; kept: between the pixel blocks, of a model of ours."""
+    ask = getattr(patcher.model, "memory_for", None)
+    return patcher.model.memory_required(shape) if ask is None else ask(shape, kept)
 
-    1 for a compiled network too: a last batch that is smaller would be compiled anew.
-    """
-    if is_compiled(patcher):
-        return 1
+
+def fitting_kept(patcher: ModelPatcher, shape: list[int]) -> Kept:
+    """The most that the memory allows to keep between pixel blocks in a network call on images [B, 3, H, W]."""
+    budget = window_memory(patcher)
+    return next((kept for kept in KEEPINGS if needed_memory(patcher, shape, kept) <= budget), KEEPINGS[-1])
+
+
+def fitting_batch(patcher: ModelPatcher, plan: WindowPlan, images: int) -> int:
+    """How many windows of `images` images each to run at once; 1 where not even one is sure to fit."""
 
     def needed(windows: int) -> float:
         # twice: positive and negative may run together
-        return patcher.model.memory_required([2 * windows * images, 3, *plan.size])
+        return needed_memory(patcher, [2 * windows * images, 3, *plan.size], plan.kept)
 
     budget = window_memory(patcher)
     if management.is_device_cpu(patcher.load_device):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 # Largest chunk, counted as the widest layer's values in float32. A CPU wants it in its cache. Elsewhere few large
@@ -13,6 +14,8 @@ CHUNK_BYTES = {"cpu": 32 << 20, "kernels": 512 << 20}
 LARGEST_CHUNK = 256 << 20
 # Cutting smaller than this saves nothing that matters.
 SMALLEST_CHUNK = 4 << 20
+# Values of a canvas that are worked on at once where that makes copies of them.
+CANVAS_VALUES = 1 << 22
 
 
 def chunk_bytes(kind: str) -> int:
@@ -54,4 +57,19 @@ def map_tokens(function: Callable[..., Tensor], spans: list[slice], *streams: Te
         if out is None:
             out = part.new_empty(part.shape[0], spans[-1].stop, *part.shape[2:])
         out[:, span] = part
+    return out
+
+
+def by_rows(function: Callable[..., Tensor], *canvases: Tensor) -> Tensor:
+    """`function` of canvases [..., H, W] of one shape, some rows of them at a time: a canvas of that shape, float32.
+
+    For what is worked out pixel by pixel in several copies, as many as canvases would else be.
+    """
+    shape = canvases[0].shape
+    rows = max(1, CANVAS_VALUES * shape[-2] // max(1, canvases[0].numel())) if len(shape) > 1 else 0
+    if len(shape) < 2 or rows >= shape[-2] or torch.is_grad_enabled():
+        return function(*canvases).float()
+    out = torch.empty(shape, dtype=torch.float32, device=canvases[0].device)
+    for top in range(0, shape[-2], rows):
+        out[..., top : top + rows, :] = function(*(canvas[..., top : top + rows, :] for canvas in canvases))
     return out

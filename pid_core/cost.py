@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .chunks import chunk_bytes, span_tokens
 from .config import PiDConfig
-from .fused import COMPILED, COMPILED_KERNELS
-from .pixels import kept_bytes, pixel_chunks, pixel_kind, what_is_kept
+from .lq import strips
+from .pixels import KEEPINGS, Kept, kept_bytes, pixel_chunks, pixel_kind, what_is_kept
 
 if TYPE_CHECKING:
     from .windows import WindowPlan
@@ -25,14 +25,17 @@ class Work(NamedTuple):
     attention: int
 
 
-def forward_work(config: PiDConfig, height: int, width: int, caption_tokens: int | None = None) -> Work:
+def forward_work(
+    config: PiDConfig, height: int, width: int, caption_tokens: int | None = None, kept: Kept = KEEPINGS[0]
+) -> Work:
     """Work of one network call on one image of height x width pixels.
 
-    caption_tokens: default and maximum `config.caption_length`. Counts every linear layer and both attention products,
+    caption_tokens: default and maximum `config.caption_length`. kept: between the pixel blocks; the rest is made again,
+    which counts. Counts every linear layer and both attention products,
     as PyTorch's FLOP counter does; leaves out elementwise work and the LQ trunk's convolutions, which run
     once per image and not once per window and step.
     """
-    return Work(*map(sum, zip(*_patch_and_pixel_work(config, height, width, caption_tokens), strict=True)))
+    return Work(*map(sum, zip(*_patch_and_pixel_work(config, height, width, caption_tokens, kept), strict=True)))
 
 
 def priced(work: Work, device_type: str) -> float:
@@ -54,7 +57,9 @@ def trunk_work(config: PiDConfig, height: int, width: int) -> int:
     return 2 * 9 * _tokens(config, height, width) * config.lq_width * layers
 
 
-def _patch_and_pixel_work(config: PiDConfig, height: int, width: int, caption_tokens: int | None) -> tuple[Work, Work]:
+def _patch_and_pixel_work(
+    config: PiDConfig, height: int, width: int, caption_tokens: int | None, kept: Kept = KEEPINGS[0]
+) -> tuple[Work, Work]:
     c = config
     pixels = c.patch_size**2
     tokens = _tokens(c, height, width)
@@ -64,14 +69,17 @@ def _patch_and_pixel_work(config: PiDConfig, height: int, width: int, caption_to
     gate_rows = width_ if c.gate == "channel" else 1
     block = 4 * width_**2 + 3 * width_ * inner  # qkv, output projection, SwiGLU
     inject = c.lq_width * width_ + 2 * width_ * gate_rows
-    pixel_block = (
-        6 * width_ * patch_width
-        + 2 * patch_width * attn
-        + 4 * attn**2
-        + 2 * pixels * c.pixel_hidden_size * c.pixel_mlp_size
-    )
+    modulation, begin = 6 * width_ * patch_width, patch_width * attn + 3 * attn**2
+    end = attn**2 + attn * patch_width + 2 * pixels * c.pixel_hidden_size * c.pixel_mlp_size
+    # how often a block's end, behind its attention, is worked out, for all blocks; where the stream is not kept, once
+    # in every pass that comes after it
+    ends = c.pixel_depth if kept.stream else c.pixel_depth * (c.pixel_depth + 1) // 2
+    embeds = 1 if kept.stream else c.pixel_depth + 1
+    modulations = c.pixel_depth + (0 if kept.modulation else ends)
     per_token = c.in_channels * pixels * width_ + c.patch_depth * block + (c.lq_outputs + c.pit_injection) * inject
-    per_token_of_pixels = 2 * c.in_channels * patch_width + c.pixel_depth * pixel_block
+    per_token_of_pixels = (
+        (embeds + 1) * c.in_channels * patch_width + c.pixel_depth * begin + modulations * modulation + ends * end
+    )
     # The last block only needs the caption's keys and values, which come with its queries.
     per_text_token = c.caption_width * width_ + (c.patch_depth - 1) * block + 3 * width_**2
     per_image = c.time_features * width_ + width_**2 + c.patch_depth * 12 * width_**2
@@ -82,31 +90,44 @@ def _patch_and_pixel_work(config: PiDConfig, height: int, width: int, caption_to
     )
 
 
-def forward_flops(config: PiDConfig, height: int, width: int, caption_tokens: int | None = None) -> int:
+def forward_flops(
+    config: PiDConfig, height: int, width: int, caption_tokens: int | None = None, kept: Kept = KEEPINGS[0]
+) -> int:
     """FLOP of one network call on one image of height x width pixels; see `forward_work`."""
-    return sum(forward_work(config, height, width, caption_tokens))
+    return sum(forward_work(config, height, width, caption_tokens, kept))
 
 
 def plan_flops(plan: WindowPlan, config: PiDConfig, caption_tokens: int | None = None) -> int:
     """FLOP of one step of one image by this plan."""
-    return plan.count * forward_flops(config, *plan.size, caption_tokens)
+    return plan.count * forward_flops(config, *plan.size, caption_tokens, plan.kept or KEEPINGS[0])
+
+
+def plan_price(plan: WindowPlan, config: PiDConfig, device_type: str) -> float:
+    """`priced` work of one step of one image by this plan: what its time on a device is about proportional to."""
+    return plan.count * priced(forward_work(config, *plan.size, kept=plan.kept or KEEPINGS[0]), device_type)
 
 
 def peak_bytes(
-    config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2, kind: str = "cuda"
+    config: PiDConfig,
+    height: int,
+    width: int,
+    batch: int = 1,
+    dtype_bytes: int = 2,
+    kind: str = "cuda",
+    kept: Kept | None = None,
 ) -> int:
     """Memory above the weights at the fullest moment of one network call on `batch` images of height x width pixels.
 
     dtype_bytes: size of the compute dtype; residual streams, norms and RoPE are float32. kind: what `fused.kind_of`
-    calls the device, which decides how large chunks are. It is the larger of two moments, each the sum of the tensors
+    calls the device, which decides how large chunks are. kept: between the pixel blocks (None: what
+    `pixels.KEPT_BYTES` allows). It is the larger of two moments, each the sum of the tensors
     alive then (b compute bytes, D hidden size, M MLP size, A pixel attention width, n = pixels per token * pixel
     width):
     joint attention: residual 4D, q, k, v and the result 4bD, or in a chunk of the MLP before it ends 8D + bD + 3bM;
     pixel attention: what modulates it bD, q, k, v and the result 4bA, the pixel stream 4n and its modulation 4bn (6bn
-    for the kernels) where they are kept (`pixels.KEPT_BYTES`), and a chunk with its float32 copies. With it, always:
-    the image, LQ features and RoPE tables. A compiled call works on all tokens in one chunk. The canvas of a windowed
-    decode (noise, fused x0, the trunk's features for the whole image) is not in it. The fused kernels make no float32
-    copies.
+    for the kernels) where they are kept, and a chunk with its float32 copies. With it, always:
+    the image, LQ features and RoPE tables. The canvas of a windowed decode (noise, fused x0, the trunk's features for
+    the whole image) is not in it. The fused kernels make no float32 copies.
     """
     c, b = config, dtype_bytes
     pixels = c.patch_size**2
@@ -115,56 +136,45 @@ def peak_bytes(
     d, m, n = c.hidden_size, c.mlp_size, pixels * c.pixel_hidden_size
     of_pixels = pixel_kind(c, kind)
 
-    compiled = kind in (COMPILED, COMPILED_KERNELS)
-    chunk = tokens if compiled else batch * span_tokens(image_tokens, batch, 3 * m, chunk_bytes(kind))
-    residual = (8 if kind == COMPILED else 4) * d * (tokens + text)
+    def chunk(layer: int, kind: str, parts: int = 1) -> int:
+        return batch * span_tokens(image_tokens, batch, layer, chunk_bytes(kind), parts)
+
+    residual = 4 * d * (tokens + text)
     attention = 4 * b * d * (tokens + text)
-    widened = 0 if compiled or kind == "kernels" else 12 * d
-    mlp = b * d * (tokens + text) + chunk * (widened + b * (2 * d + 3 * m))
+    widened = 0 if kind == "kernels" else 12 * d
+    mlp = b * d * (tokens + text) + chunk(3 * m, kind) * (widened + b * (2 * d + 3 * m))
     patch_moment = residual + max(attention, mlp)
 
-    if compiled:
-        pixel_moment = tokens * (b * d + n * _bytes_in_graph(c, b, of_pixels))
-    else:
-        pixel_moment = _pixel_moment(c, image_tokens, batch, b, of_pixels)
+    kept, each = kept or what_is_kept(c, tokens, b, of_pixels), kept_bytes(c, b, of_pixels)
+    held = sum(size for keep, size in zip(kept, each, strict=True) if keep)
+    results = 1 if kept.stream else c.pixel_depth  # of attention, from which the stream is made again
+    pixel_moment = tokens * (b * d + held + b * c.pixel_attn_size * (3 + results))
+    # the MLP's line being modulated, or the MLP with its hidden values; and what was not kept
+    copies = 2 * b if of_pixels == "kernels" else max(2 * b + 32, 10 * b + 8)
+    in_chunk = copies + (0 if kept.modulation else 6 * b) + (0 if kept.stream else 4)
+    pixel_moment += chunk(6 * n, of_pixels, pixel_chunks(of_pixels)) * n * in_chunk
+
     always = tokens * (4 * c.in_channels * pixels + b * c.lq_width)
     tables = 4 * image_tokens * (c.head_dim + c.pixel_head_dim)
     return max(patch_moment, pixel_moment) + always + tables
-
-
-def _pixel_moment(c: PiDConfig, image_tokens: int, batch: int, b: int, kind: str) -> int:
-    """Of the pixel path in chunks."""
-    tokens, n = batch * image_tokens, c.patch_size**2 * c.pixel_hidden_size
-    kept, each = what_is_kept(c, tokens, b, kind), kept_bytes(c, b, kind)
-    held = sum(size for keep, size in zip(kept, each, strict=True) if keep)
-    results = 1 if kept.stream else c.pixel_depth  # of attention, from which the stream is made again
-    # the MLP's line being modulated, or the MLP with its hidden values; and what was not kept
-    copies = 2 * b if kind == "kernels" else max(2 * b + 32, 10 * b + 8)
-    in_chunk = copies + (0 if kept.modulation else 6 * b) + (0 if kept.stream else 4)
-    chunk = batch * span_tokens(image_tokens, batch, 6 * n, chunk_bytes(kind), pixel_chunks(kind))
-    return tokens * (b * c.hidden_size + held + b * c.pixel_attn_size * (3 + results)) + chunk * n * in_chunk
-
-
-def _bytes_in_graph(c: PiDConfig, b: int, kind: str) -> int:
-    """Bytes per pixel channel where a compiled pixel block is fullest: all tokens are in one chunk.
-
-    The stream and the modulation; the kernels change the stream in place, beside attention's widened result. Else a
-    new stream stands beside the old one, and the MLP's input and hidden values.
-    """
-    if kind == COMPILED_KERNELS:
-        return 4 + 6 * b + 2 * b
-    return 8 + 6 * b + b + b * c.pixel_mlp_size // c.pixel_hidden_size
 
 
 def trunk_bytes(config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2) -> tuple[int, int]:
     """(peak, result): memory the LQ trunk needs for `batch` latents of a canvas of height x width pixels.
 
     The peak is inside a residual block: its input, norm and activation, all float32, and the first convolution's
-    output; in float32 with replicate padding also the second convolution's padded input and output.
+    output; in float32 with replicate padding also the second convolution's padded input and output. In strips
+    (`lq.strips`) only the input and the first convolution's output are there whole.
     """
-    values = batch * _tokens(config, height, width) * config.lq_width
-    padded = dtype_bytes == 4 and config.lq_padding == "replicate"
-    return (20 if padded else 12 + dtype_bytes) * values, dtype_bytes * values
+    c, b = config, dtype_bytes
+    values = batch * _tokens(c, height, width) * c.lq_width
+    padded = b == 4 and c.lq_padding == "replicate"
+    rows, cols = -(-height // c.patch_size), -(-width // c.patch_size)
+    spans = strips(rows, cols, c.lq_width, batch)
+    if len(spans) == 1:
+        return (20 if padded else 12 + b) * values, b * values
+    strip = batch * cols * (spans[0].stop + 2) * c.lq_width
+    return (4 + b) * values + (12 if padded else 8) * strip, b * values
 
 
 def _tokens(config: PiDConfig, height: int, width: int) -> int:

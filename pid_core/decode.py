@@ -9,10 +9,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .chunks import by_rows
 from .config import PiDConfig
 from .cost import forward_flops, plan_flops, trunk_work
 from .devices import to_device
-from .guard import NonFiniteError, finite_or_repeat
+from .guard import PROJECTOR, NonFiniteError, checked_together, finite_or_repeat
 from .latents import check_latent, sigma_per_image
 from .mirror import extend
 from .modulation import Modulations
@@ -65,6 +66,7 @@ def decode(
     config = net.config
     _check_student(config)
     net.repeated.clear()
+    net.kept = None if windows is None else windows.kept
     device = next(net.parameters()).device
     lq_latent = to_device(check_latent(lq_latent, config.latent_channels), device)
     batch = lq_latent.shape[0]
@@ -73,7 +75,7 @@ def decode(
     height, width = _output_size(net, lq_latent, size)
     whole = tuple(-(-side // config.align) * config.align for side in (height, width))
     steps = config.steps if steps is None else steps
-    sigmas = distilled_sigmas(steps).to(device)
+    sigmas = distilled_sigmas(steps)  # where the loop runs: read from a GPU each would be waited for
     draw = _noise_source((batch, config.in_channels, height, width), steps, seed, noise, step_noise, device)
 
     work = _Work(config, whole, windows, steps, on_part)
@@ -85,20 +87,22 @@ def decode(
         predict = partial(predict_x0_by_windows, run=run)
 
     lq_features = finite_or_repeat(
-        net, lambda: net.encode_lq(lq_latent, *whole, work.in_trunk), "the latent's projector", latent=lq_latent
+        net, lambda: net.encode_lq(lq_latent, *whole, work.in_trunk), lambda: PROJECTOR, latent=lq_latent
     )
     x, modulations = next(draw), Modulations((1000 * sigmas[:-1]).tolist())
     for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
         try:
             work.step = step
             in_call = None if on_part is None else when_done(work.in_call, device)
-            x0 = predict(net, extend(x, *whole), t, caption, lq_features, sigma, in_call, modulations)
+            canvas = extend(x, *whole)
+            x0 = checked_together(partial(predict, net, canvas, t, caption, lq_features, sigma, in_call, modulations))
+            del canvas
             x0 = x0[..., :height, :width]
         except NonFiniteError as error:
             raise error.within(f"step {step} of {steps}") from None
         if callback is not None:
             callback(step, steps, x0)
-        x = (1 - t_next) * x0 + t_next * next(draw) if step < steps else x0
+        x = by_rows(partial(_renoised, t_next), x0, next(draw)) if step < steps else x0
     return x.clamp(-1, 1)
 
 
@@ -134,6 +138,10 @@ class _Work:
     def _at(self, done: float) -> None:
         self._most = max(self._most, done / self._total)  # smaller windows, where memory was short, begin anew
         self._tell(self._most)
+
+
+def _renoised(t: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
+    return (1 - t) * x0 + t * noise
 
 
 def _check_student(config: PiDConfig) -> None:

@@ -120,7 +120,7 @@ def plan_4k() -> dict:
     return result | {
         "fits": True,
         "plan": plan.describe(),
-        "peak": peak_bytes(V15, *plan.size, dtype_bytes=size, kind=kind),
+        "peak": peak_bytes(V15, *plan.size, dtype_bytes=size, kind=kind, kept=plan.kept),
     }
 
 

@@ -5,14 +5,21 @@ Short dtypes overflow on some GPUs and some attention kernels fail on some shape
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .errors import prints_bare
 from .log import log
+
+Result = TypeVar("Result")
+PROJECTOR = "the latent's projector"  # its name in messages
 
 
 @prints_bare
@@ -32,31 +39,96 @@ def all_finite(values: Tensor) -> bool:
     return bool(low.isfinite() & high.isfinite())
 
 
-def finite_or_repeat(net: nn.Module, run: Callable[[], Tensor], what: str, **inputs: Tensor) -> Tensor:
+@dataclass
+class _Together:
+    """Network calls, in their order. suspects: those of a first attempt that were not finite; None: this is the first.
+
+    sums: one number per call of the first attempt, on its device, which is finite only where the result is. facts: one
+    per `taken_for_granted`, which is finite where it is true.
+    """
+
+    suspects: frozenset[int] | None = None
+    sums: list[Tensor] = field(default_factory=list)
+    facts: list[Tensor] = field(default_factory=list)
+    calls: int = 0
+
+    def number(self) -> int:
+        self.calls += 1
+        return self.calls - 1
+
+
+_together: ContextVar[_Together | None] = ContextVar("pidkit_together", default=None)
+
+
+def checked_together(run: Callable[[], Result]) -> Result:
+    """run(), whose network calls are all launched before the first of them is checked: one wait for the device.
+
+    Where one was not finite, or what was taken for granted is not so, run() is called again: calls that were not finite
+    are then made in float32 at once, the others are checked one by one. Raises what `finite_or_repeat` raises.
+    """
+    first = _Together()
+    out = _within(first, run)
+    found = [*first.sums, *first.facts]
+    totals = torch.stack(found).cpu().tolist() if found else []
+    wrong = [i for i, total in enumerate(totals) if not math.isfinite(total)]
+    if not wrong:
+        return out
+    del out
+    return _within(_Together(frozenset(i for i in wrong if i < len(first.sums))), run)
+
+
+def taken_for_granted(fact: Tensor) -> bool:
+    """Whether what a tensor of bools says may be taken for true, because `checked_together` looks at it later."""
+    together = _together.get()
+    if together is None or together.suspects is not None:
+        return False
+    together.facts.append(fact.all().float().reciprocal())
+    return True
+
+
+def _within(calls: _Together, run: Callable[[], Result]) -> Result:
+    token = _together.set(calls)
+    try:
+        return run()
+    finally:
+        _together.reset(token)
+
+
+def finite_or_repeat(
+    net: nn.Module, run: Callable[[], Tensor], what: Callable[[], str], *, at_once: bool = False, **inputs: Tensor
+) -> Tensor:
     """run(), a call of `net`; once more inside `net.in_float32()` where it gives NaN or infinite values.
 
     what: names the call in messages, such as "the network at noise level 0.866". inputs: tensors that go in, by the
-    name the user knows them by: where one is not finite itself, there is nothing to repeat.
+    name the user knows them by: where one is not finite itself, there is nothing to repeat. at_once: checked now, also
+    inside `checked_together`.
     Raises NonFiniteError.
     """
-    out = run()
-    if all_finite(out):
-        return out
+    together = None if at_once else _together.get()
+    number = None if together is None else together.number()
+    if together is None or together.suspects is None or number not in together.suspects:
+        out = run()
+        if together is not None and together.suspects is None:
+            together.sums.append(out.sum(dtype=torch.float32))
+            return out
+        if all_finite(out):
+            return out
+        del out
     for name, tensor in inputs.items():
         if not all_finite(tensor):
-            raise NonFiniteError(f"{what}: {name} holds NaN or infinite values; the step that made it failed")
+            raise NonFiniteError(f"{what()}: {name} holds NaN or infinite values; the step that made it failed")
     used = net.numerics()
     log.warning(
-        f"PiD: {what} gave NaN or infinite values in {used}; it is repeated in float32 with PyTorch's attention"
+        f"PiD: {what()} gave NaN or infinite values in {used}; it is repeated in float32 with PyTorch's attention"
     )
     with net.in_float32():
         out = run()
         again = net.numerics()
     if all_finite(out):
-        net.repeated.append(f"{what} in {used}")
+        net.repeated.append(f"{what()} in {used}")
         return out
     raise NonFiniteError(
-        f"{what} gave NaN or infinite values in {used}, and again in {again}: the checkpoint may be damaged, or a "
+        f"{what()} gave NaN or infinite values in {used}, and again in {again}: the checkpoint may be damaged, or a "
         "LoRA or patch on the model too strong; fetch the file again, or take patches off"
     )
 

@@ -7,9 +7,24 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .chunks import token_spans
 from .config import PiDConfig
-from .ops import condition_gate, group_norm_silu, token_gate
+from .ops import GroupScale, condition_gate, group_norm_silu, is_as_built, token_gate
 from .progress import OnPart
+
+# A larger canvas goes through the trunk in strips of rows, each of at most so many bytes of float32 values.
+STRIP_BYTES = 128 << 20
+
+
+def strips(rows: int, cols: int, width: int, batch: int) -> list[slice]:
+    """The rows of a patch grid in strips; width: channels."""
+    return token_spans(rows, batch, cols * width, STRIP_BYTES)
+
+
+def with_halo(rows: slice, halo: int, count: int) -> tuple[slice, slice]:
+    """The rows with `halo` more on either side, as far as there are any of `count`; and where the rows are in that."""
+    start, stop = max(rows.start - halo, 0), min(rows.stop + halo, count)
+    return slice(start, stop), slice(rows.start - start, rows.stop - start)
 
 
 class ResBlock(nn.Module):
@@ -33,6 +48,20 @@ class ResBlock(nn.Module):
         norm1, _, conv1, norm2, _, conv2 = self.block
         h = conv1(group_norm_silu(x, norm1, dtype))
         return x + conv2(group_norm_silu(h, norm2, dtype))
+
+    def in_strips(self, x: Tensor, dtype: torch.dtype, spans: list[slice]) -> None:
+        """`forward` on x itself, with what a convolution and a norm need beside it for one strip of rows at a time."""
+        norm1, _, conv1, norm2, _, conv2 = self.block
+        h = torch.empty_like(x, dtype=dtype)
+        for source, norm, conv in ((x, norm1, conv1), (h, norm2, conv2)):
+            scale = GroupScale(norm, source, spans)
+            for rows in spans:
+                outer, inner = with_halo(rows, 1, x.shape[2])
+                part = conv(scale.silu(source[:, :, outer], dtype))[:, :, inner]
+                if source is x:
+                    h[:, :, rows] = part
+                else:
+                    x[:, :, rows] += part
 
 
 class SigmaGate(nn.Module):
@@ -66,7 +95,7 @@ class LQProjector(nn.Module):
         blocks = [
             ResBlock(width, config.lq_padding, operations=operations, **kind) for _ in range(config.lq_res_blocks)
         ]
-        self.unpack = config.latent_unpack
+        self.width, self.unpack = width, config.latent_unpack
         self.ratio = config.latent_cell // config.latent_unpack / config.patch_size
         self.latent_proj = nn.Sequential(
             operations.Conv2d(config.lq_in_channels, width, **conv),
@@ -90,15 +119,45 @@ class LQProjector(nn.Module):
         dtype = lq_latent.dtype
         if self.unpack > 1:
             lq_latent = F.pixel_shuffle(lq_latent, self.unpack)
-        entry, blocks = self.latent_proj[:3], self.latent_proj[3:]
-        x = entry(self._align(lq_latent, rows, cols)).float()
+        blocks = self.latent_proj[3:]
+        latent = self._align(lq_latent, rows, cols)
+        spans = self._strips(latent)
+        x = self._enter(latent, spans)
         listened = not torch.compiler.is_compiling() and on_part is not None
         for done, block in enumerate(blocks, start=1):
-            x = block(x, dtype)
+            if len(spans) > 1:
+                block.in_strips(x, dtype, spans)
+            else:
+                x = block(x, dtype)
             if listened:
                 on_part(done / len(blocks))
-        # contiguous: every step and window reads it again, in chunks
-        return rearrange(x.to(dtype), "b c h w -> b (h w) c").contiguous()
+        if len(spans) == 1:
+            # contiguous: every step and window reads it again, in chunks
+            return rearrange(x.to(dtype), "b c h w -> b (h w) c").contiguous()
+        out = x.new_empty(x.shape[0], rows * cols, x.shape[1], dtype=dtype)
+        for span in spans:
+            out[:, span.start * cols : span.stop * cols] = rearrange(x[:, :, span], "b c h w -> b (h w) c")
+        return out
+
+    def _enter(self, latent: Tensor, spans: list[slice]) -> Tensor:
+        """Through the first two convolutions: [B, width, rows, cols] float32."""
+        entry = self.latent_proj[:3]
+        if len(spans) == 1:
+            return entry(latent).float()
+        batch, _, rows, cols = latent.shape
+        x = latent.new_empty(batch, self.width, rows, cols, dtype=torch.float32)
+        for span in spans:
+            outer, inner = with_halo(span, 2, rows)
+            x[:, :, span] = entry(latent[:, :, outer])[:, :, inner]
+        return x
+
+    def _strips(self, latent: Tensor) -> list[slice]:
+        batch, _, rows, cols = latent.shape
+        # autograd keeps every strip anyway, a compiled graph would spell each out, a changed norm sees all of its input
+        norms = [layer for layer in self.latent_proj.modules() if isinstance(layer, nn.GroupNorm)]
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not is_as_built(*norms):
+            return [slice(0, rows)]
+        return strips(rows, cols, self.width, batch)
 
     def _align(self, latent: Tensor, rows: int, cols: int) -> Tensor:
         if tuple(latent.shape[-2:]) == (rows, cols):

@@ -9,7 +9,7 @@ Shapes: B batch, L tokens, D width, N pixels per token, P pixel width.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -39,17 +39,14 @@ def split_modulation(values: Tensor) -> tuple[Modulation, Modulation]:
     return Modulation(*parts[:3]), Modulation(*parts[3:])
 
 
-# How a host lends the weights of its layers, by their class, where it keeps them in a way of its own.
-LENDERS: dict[type, Callable[[nn.Module, torch.device, torch.dtype], Weights]] = {}
+@functools.singledispatch
+def weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Weights]:
+    """A layer's weight and bias for work that does not call it: `with weights(layer, ...) as (weight, bias)`.
 
-
-def weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> Weights:
-    """A layer's weight and bias for work that does not call it."""
-    for kind, lend in LENDERS.items():
-        if isinstance(layer, kind):
-            return lend(layer, device, dtype)
+    A host that keeps its layers' weights elsewhere registers how it lends them, by the layer's class.
+    """
     bias = getattr(layer, "bias", None)
-    return layer.weight.to(device, dtype), bias if bias is None else bias.to(device, dtype)
+    return nullcontext((layer.weight.to(device, dtype), bias if bias is None else bias.to(device, dtype)))
 
 
 @functools.singledispatch
@@ -62,14 +59,16 @@ def outputs(layer: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
 
 
 def _by_kernel(x: Tensor, *layers: nn.Module) -> bool:
-    """Whether a kernel does it: not where somebody changed how one of these layers is called."""
-    return runs_kernels(x) and not any(
-        "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks for layer in layers
-    )
+    return runs_kernels(x) and is_as_built(*layers)
 
 
-def _norm_weight(norm: nn.Module, x: Tensor) -> Tensor:
-    return weights(norm, x.device, torch.float32)[0]
+def is_as_built(*layers: nn.Module) -> bool:
+    """Whether these layers need not be called: not where somebody changed how one of them is."""
+    return not any("forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+
+
+def _norm_weight(norm: nn.Module, x: Tensor) -> AbstractContextManager[Weights]:
+    return weights(norm, x.device, torch.float32)
 
 
 def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
@@ -80,7 +79,8 @@ def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
 def norm_modulate(stream: Tensor, norm: nn.Module, line: Modulation, dtype: torch.dtype) -> Tensor:
     """stream [B, L, D] -> shift + norm(stream) * (1 + scale), in dtype."""
     if _by_kernel(stream, norm):
-        return kernels.norm_modulate(stream, _norm_weight(norm, stream), line.shift, line.scale, dtype)
+        with _norm_weight(norm, stream) as (weight, _):
+            return kernels.norm_modulate(stream, weight, line.shift, line.scale, dtype)
     return _modulate(rms_norm(norm, stream), line.shift, line.scale, dtype)
 
 
@@ -97,8 +97,8 @@ def gate_add_norm_modulate(
 ) -> tuple[Tensor, Tensor]:
     """`gate_add`, and the begin of the next line, in x's dtype: (stream, its modulated norm)."""
     if _by_kernel(stream, norm):
-        weight = _norm_weight(norm, stream)
-        return stream, kernels.gate_add_norm_modulate(stream, gate, x, weight, line.shift, line.scale)
+        with _norm_weight(norm, stream) as (weight, _):
+            return stream, kernels.gate_add_norm_modulate(stream, gate, x, weight, line.shift, line.scale)
     stream = _add(stream, gate, x)
     return stream, _modulate(rms_norm(norm, stream), line.shift, line.scale, x.dtype)
 
@@ -124,7 +124,8 @@ class Joint:
         q, k, v = (part[:, :, start : start + qkv.shape[1]] for part in self.all)
         if _by_kernel(qkv, q_norm, k_norm):
             cos, sin = rope or (None, None)
-            kernels.place_heads(qkv, _norm_weight(q_norm, qkv), _norm_weight(k_norm, qkv), cos, sin, q, k, v)
+            with _norm_weight(q_norm, qkv) as (q_weight, _), _norm_weight(k_norm, qkv) as (k_weight, _):
+                kernels.place_heads(qkv, q_weight, k_weight, cos, sin, q, k, v)
             return
         parts = qkv.unflatten(-1, (3, q.shape[1], -1)).unbind(2)  # [B, l, heads, head_dim]
         for place, part, norm in zip((q, k), parts, (q_norm, k_norm), strict=False):
@@ -145,7 +146,8 @@ def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor
     features [B, L, D] in the compute dtype, offset [B, 1, 1] float32; proj gives one value per token, or D.
     """
     if proj.out_features == 1 and _by_kernel(stream, proj):
-        kernels.token_gate(stream, features, *weights(proj, features.device, features.dtype), offset)
+        with weights(proj, features.device, features.dtype) as layer:
+            kernels.token_gate(stream, features, *layer, offset)
         return stream
     logits = proj(torch.cat([stream.to(features.dtype), features], dim=-1)).float()
     return torch.addcmul(stream, torch.sigmoid(logits - offset), features.float())
@@ -154,7 +156,8 @@ def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor
 def condition_gate(stream: Tensor, te: Tensor, features: Tensor, proj: nn.Module, offset: Tensor) -> Tensor:
     """`token_gate` of silu(te + stream), in the compute dtype; te [B, 1, D] float32. stream itself stays as it is."""
     if proj.out_features == 1 and _by_kernel(stream, proj):
-        return kernels.condition_gate(stream, te, features, *weights(proj, features.device, features.dtype), offset)
+        with weights(proj, features.device, features.dtype) as layer:
+            return kernels.condition_gate(stream, te, features, *layer, offset)
     return token_gate(F.silu(te + stream), features, proj, offset).to(features.dtype)
 
 
@@ -164,8 +167,8 @@ def pixel_embed(x: Tensor, proj: nn.Module, down: Tensor, across: Tensor, patch:
     down [H, P / 2] and across [W, P / 2]: `sine_cosine` of the rows and columns.
     """
     if fit_registers(proj.out_features) and _by_kernel(x, proj):
-        layer = weights(proj, x.device, torch.float32)
-        return kernels.pixel_embed(x, *layer, down, across, patch, tokens.start, tokens.stop)
+        with weights(proj, x.device, torch.float32) as layer:
+            return kernels.pixel_embed(x, *layer, down, across, patch, tokens.start, tokens.stop)
     cols = x.shape[-1] // patch
     first, last = tokens.start // cols, -(-tokens.stop // cols)
     rows = x[:, :, first * patch : last * patch]
@@ -180,7 +183,8 @@ def pixel_begin(u: Tensor, norm: nn.Module, modulation: Tensor) -> Tensor:
     modulation [B, L, N * 6 * P]: shift, scale, gate of attention, then of the MLP, pixel by pixel.
     """
     if fit_registers(u.shape[-1]) and _by_kernel(u, norm):
-        return kernels.pixel_begin(u, _norm_weight(norm, u), modulation)
+        with _norm_weight(norm, u) as (weight, _):
+            return kernels.pixel_begin(u, weight, modulation)
     shift, scale = _lines(u, modulation)[:2]
     return _modulate(rms_norm(norm, u), shift.float(), scale.float(), modulation.dtype).flatten(-2)
 
@@ -192,8 +196,9 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
     """
     dtype = modulation.dtype
     if _ends_by_kernel(u, norm, mlp):
-        first, second = (weights(layer, u.device, dtype) for layer in (mlp.fc1, mlp.fc2))
-        kernels.pixel_end(u, attended, modulation, _norm_weight(norm, u), *first, *second)
+        layers = [weights(layer, u.device, dtype) for layer in (mlp.fc1, mlp.fc2)]
+        with _norm_weight(norm, u) as (weight, _), layers[0] as first, layers[1] as second:
+            kernels.pixel_end(u, attended, modulation, weight, *first, *second)
         return u
     gate, shift, scale, last_gate = _lines(u, modulation)[-4:]
     u = _add(u, gate.float(), attended.view(u.shape))
@@ -201,11 +206,8 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
 
 
 def kept_modulation(u: Tensor, modulation: Tensor, norm: nn.Module, mlp: nn.Module) -> Tensor:
-    """What `pixel_end` needs of a modulation: its last four lines, [B, L, N * 4 * P].
-
-    A kernel and a compiled graph read them where they are.
-    """
-    if torch.compiler.is_compiling() or _ends_by_kernel(u, norm, mlp):
+    """What `pixel_end` needs of a modulation: its last four lines, [B, L, N * 4 * P]; a kernel reads it where it is."""
+    if _ends_by_kernel(u, norm, mlp):
         return modulation
     return modulation.unflatten(-1, (u.shape[-2], 6, -1))[..., 2:, :].flatten(-3)
 
@@ -213,7 +215,8 @@ def kept_modulation(u: Tensor, modulation: Tensor, norm: nn.Module, mlp: nn.Modu
 def pixel_out(u: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
     """The pixel stream's end, [B, L, N, C] float32."""
     if fit_registers(u.shape[-1]) and _by_kernel(u, norm, linear):
-        return kernels.pixel_out(u, _norm_weight(norm, u), *weights(linear, u.device, torch.float32))
+        with _norm_weight(norm, u) as (weight, _), weights(linear, u.device, torch.float32) as layer:
+            return kernels.pixel_out(u, weight, *layer)
     return linear(rms_norm(norm, u))
 
 
@@ -224,15 +227,43 @@ def group_norm_silu(x: Tensor, norm: nn.GroupNorm, dtype: torch.dtype) -> Tensor
     x = x.contiguous()
     # PyTorch measures each group in one block of threads: with four groups most of a card stands idle
     means, squares = kernels.group_moments(x, norm.num_groups)
-    size = x[0].numel() // norm.num_groups
     counts = torch.full_like(means[0, 0], GROUP_PART)
-    counts[-1] = size - GROUP_PART * (len(counts) - 1)
+    counts[-1] = x[0].numel() // norm.num_groups - GROUP_PART * (len(counts) - 1)
+    return kernels.scale_silu(x, *_group_scale(norm, means, squares, counts), dtype)
+
+
+class GroupScale:
+    """`group_norm_silu` of an x [B, C, H, W] that is looked at in strips of rows."""
+
+    def __init__(self, norm: nn.GroupNorm, x: Tensor, spans: list[slice]):
+        self._norm = norm
+        found = [torch.var_mean(x[:, :, rows].float().unflatten(1, (norm.num_groups, -1)), (2, 3, 4)) for rows in spans]
+        variances, means = (torch.stack(values, -1) for values in zip(*found, strict=True))
+        sizes = [x[0, :, rows].numel() // norm.num_groups for rows in spans]
+        counts = torch.stack([torch.full_like(means[0, 0, 0], size) for size in sizes])
+        self.scale, self.shift = _group_scale(norm, means, variances * (counts - 1), counts)
+
+    def silu(self, part: Tensor, dtype: torch.dtype) -> Tensor:
+        """silu of the norm, in dtype; part [B, C, h, W]: some of its rows."""
+        if _by_kernel(part, self._norm):
+            return kernels.scale_silu(part.contiguous(), self.scale, self.shift, dtype)
+        scale, shift = (values[..., None, None] for values in (self.scale, self.shift))
+        return F.silu(torch.addcmul(shift, part.float(), scale), inplace=True).to(dtype)
+
+
+def _group_scale(norm: nn.GroupNorm, means: Tensor, squares: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """What a norm multiplies by and adds, [B, C] float32.
+
+    means [B, groups, parts] of the parts a group was looked at in, squares of the distances from them added up,
+    counts [parts] of values.
+    """
+    size = counts.sum()
     mean = (means * counts).sum(-1, keepdim=True) / size
     variance = (squares + counts * (means - mean).square()).sum(-1, keepdim=True) / size
-    weight, bias = weights(norm, x.device, torch.float32)
-    scale = (variance + norm.eps).rsqrt() * weight.view(norm.num_groups, -1)
-    shift = bias.view(norm.num_groups, -1) - mean * scale
-    return kernels.scale_silu(x, scale.flatten(1), shift.flatten(1), dtype)
+    with weights(norm, means.device, torch.float32) as (weight, bias):
+        scale = (variance + norm.eps).rsqrt() * weight.view(norm.num_groups, -1)
+        shift = bias.view(norm.num_groups, -1) - mean * scale
+    return scale.flatten(1), shift.flatten(1)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:

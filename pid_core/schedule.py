@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from .chunks import by_rows
 from .devices import widest_float
 
 SCHEDULES = ("distilled", "undistilled")
@@ -75,4 +76,5 @@ def x0_from_velocity(x: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
     within 2e-7 * (|x| + 2 * |t * velocity|) of that.
     """
     wide = widest_float(x.device)
-    return (x.to(wide) - t.to(wide) * velocity.to(wide)).float()
+    t = t.to(wide)
+    return by_rows(lambda image, v: image.to(wide) - t * v.to(wide), x, velocity)

@@ -50,10 +50,10 @@ def tidy_sigmas(sigmas: Tensor) -> Tensor:
     there too; multistep samplers would divide by almost nothing. A single step from the top (0.999, or NaN as
     "kl_optimal" gives) becomes the reference's 1 -> 0.
     """
-    values = sigmas.tolist()
+    values = sigmas.cpu().tolist()
     last = len(values) - 1
     if last == 1 and values[1] == 0 and (math.isnan(values[0]) or _near(values[0], DISTILLED_SIGMAS[0])):
-        return sigmas.new_tensor([1.0, 0.0])
+        return torch.tensor([1.0, 0.0]).to(sigmas)
     values = [next((s for s in DISTILLED_SIGMAS if _near(v, s)), v) for v in values]
     kept = [0]
     for i in range(1, last):
@@ -61,7 +61,7 @@ def tidy_sigmas(sigmas: Tensor) -> Tensor:
             kept.append(i)
     if len(kept) > 1 and values[last] > 0 and values[kept[-1]] - values[last] < SMALLEST_STEP:
         kept.pop()
-    return sigmas.new_tensor([values[i] for i in [*kept, last]])
+    return torch.tensor([values[i] for i in [*kept, last]]).to(sigmas)
 
 
 def _near(value: float, level: float) -> bool:

@@ -14,7 +14,7 @@ from .modulation import Modulations
 from .network import PiDNetwork
 from .progress import OnPart
 from .schedule import x0_from_velocity
-from .windows import SMALLEST, Window, WindowPlan, fuse_profiles, fuse_weights, shrink_plan
+from .windows import SMALLEST, Window, WindowPlan, fuse_profiles, profiles_on, shrink_plan
 
 OnWindows = Callable[[int, int], None]  # windows done, windows in all
 LONGEST = 200  # characters of what a device said
@@ -36,14 +36,13 @@ def predict_x0(
     on_part: told the fraction of the call that is done. modulations: the run's. A call that gives NaN or infinite
     values is repeated in float32; see guard.py for what is raised.
     """
-    timestep = 1000 * t
-    value = float(timestep)
+    value = float(1000 * t)
     options = {"on_part": on_part, "level": None if modulations is None else modulations.at(value)}
-    timestep = timestep.expand(x.shape[0])
+    timestep = torch.full((x.shape[0],), value, device=x.device)
     out = finite_or_repeat(
         net,
         lambda: net(x, timestep, caption, lq_features=lq_features, degrade_sigma=degrade_sigma, **options),
-        f"the network at noise level {value / 1000:g}",
+        lambda: f"the network at noise level {value / 1000:g}",
         image=x,
         caption=caption,
     )
@@ -104,6 +103,7 @@ class WindowRun:
         self._least = min(least, max(plan.size) // SMALLEST)
         self._free, self._tried = free or _empty_cache, []
         self._fuse, self._on_windows = fuse, on_windows
+        self._profiles: tuple | None = None  # (plan, device), and its profiles there
         self._say = say or (lambda line: warnings.warn(line, stacklevel=4))
 
     def step(self, predict: Predict, alike: Callable[[Window], Hashable] = lambda window: None) -> list[Tensor]:
@@ -205,12 +205,20 @@ class WindowRun:
         self, fused: list[Tensor], results: Sequence[Tensor], place: int, index: int, rest: Tensor | None, which: int
     ) -> None:
         canvas, result = fused[which], results[which]
-        weight = fuse_weights(self.plan, self._fuse, [index], device=canvas.device)[0]
+        weight = self._weight(index, canvas.device)
         rows, cols = self.plan.windows[index].slices()
         if rest is not None:
             weight = weight * rest[rows, cols].to(weight.device)
         images = canvas.shape[0]
         canvas[..., rows, cols].addcmul_(result[place * images : (place + 1) * images].to(canvas.device), weight)
+
+    def _weight(self, index: int, device: torch.device) -> Tensor:
+        """`fuse_weights` of one window, made of profiles that stay on the device."""
+        key = self.plan, device
+        if self._profiles is None or self._profiles[0] != key:
+            self._profiles = key, profiles_on(device, self.plan, self._fuse)
+        down, across = self._profiles[1]
+        return (down[index // self.plan.cols, :, None] * across[index % self.plan.cols]).float()
 
     def _rest(self, done: list[int], rest: Tensor | None) -> Tensor | None:
         if not done:
@@ -218,7 +226,7 @@ class WindowRun:
         left = torch.ones(self.plan.height, self.plan.width)
         for index in done:
             rows, cols = self.plan.windows[index].slices()
-            left[rows, cols] -= fuse_weights(self.plan, self._fuse, [index])[0]
+            left[rows, cols] -= self._weight(index, left.device)
         return left if rest is None else left * rest
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -20,9 +20,11 @@ from .cost import ATTENTION_PRICE, forward_work, peak_bytes
 from .devices import to_device, widest_float
 from .errors import prints_bare
 from .fused import kind_of
+from .pixels import KEEPINGS, Kept
 
 FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
 OVERLAP = 512  # least overlap of windows in pixels where nobody asks for another
+Peak = Callable[[int, int, Kept], float]  # bytes that a call on a window of so many pixels needs, by what is kept
 SMALLEST = 3  # where memory is short, a window may be so many times smaller than the smallest trained side
 
 
@@ -69,7 +71,8 @@ class WindowPlan:
     """Windows of one size that cover a canvas of height x width pixels, row by row.
 
     `overlap` is the least overlap between neighbours that was planned for, `align` what every edge is a multiple of,
-    `notes` what was rounded to get there.
+    `notes` what was rounded to get there, `kept` what the memory it was planned for allows the network to keep between
+    its pixel blocks (None: nobody planned for a memory).
     """
 
     height: int
@@ -78,6 +81,7 @@ class WindowPlan:
     overlap: int
     align: int
     notes: tuple[str, ...] = field(default=(), compare=False)
+    kept: Kept | None = field(default=None, compare=False)
 
     @property
     def count(self) -> int:
@@ -164,15 +168,14 @@ def fuse_weights(
     Added up on the canvas the weights of all windows give 1 at every pixel. `indices` picks windows, for canvases
     where all at once would be large. See `fuse_profiles` for the methods.
     """
-    down, across = fuse_profiles(plan, method)
-    picked = torch.tensor(range(plan.count) if indices is None else list(indices), dtype=torch.long)
-    device = torch.device(device or "cpu")
-    # a device without float64 multiplies in float32, one rounding away
-    rows, cols = (
-        to_device(profile, device, widest_float(device))
-        for profile in (down[picked // plan.cols], across[picked % plan.cols])
-    )
-    return (rows[:, :, None] * cols[:, None, :]).float()
+    down, across = profiles_on(torch.device(device or "cpu"), plan, method)
+    picked = torch.tensor(range(plan.count) if indices is None else list(indices)).to(down.device)
+    return (down[picked // plan.cols][:, :, None] * across[picked % plan.cols][:, None, :]).float()
+
+
+def profiles_on(device: torch.device, plan: WindowPlan, method: str) -> tuple[Tensor, Tensor]:
+    """`fuse_profiles` on a device; one without float64 multiplies them in float32, one rounding away."""
+    return tuple(to_device(profile, device, widest_float(device)) for profile in fuse_profiles(plan, method))
 
 
 def fuse_profiles(plan: WindowPlan, method: str = "pyramid") -> tuple[Tensor, Tensor]:
@@ -205,7 +208,7 @@ def choose_plan(
     batch: int = 1,
     caption_tokens: int | None = None,
     dtype_bytes: int | None = None,
-    peak: Callable[[int, int], float] | None = None,
+    peak: Peak | None = None,
 ) -> WindowPlan:
     """The plan with the least work per step whose predicted peak fits the budget and whose windows fit the bounds.
 
@@ -214,8 +217,8 @@ def choose_plan(
     its configuration); a canvas side below the smallest is taken whole. The whole frame is one of the candidates.
     device: decides what attention costs against linear layers (`ATTENTION_PRICE`). align: by default the latent cell,
     or a patch where the canvas is no multiple of the cell. dtype_bytes: of the compute dtype, by default 4 on the CPU
-    and 2 elsewhere. peak(height, width): bytes that a network call on one window needs, where `peak_bytes` is not it;
-    like that, it may depend on the window's area only.
+    and 2 elsewhere. peak(height, width, kept): bytes that a network call on one window needs, where `peak_bytes` is not
+    it; like that, it may depend on the window's area only. What is kept between pixel blocks is chosen with the window.
     Raises NoPlanError, a ValueError, when nothing fits, and ValueError in one line for what `plan_windows` refuses.
     """
     device = torch.device(device)
@@ -232,7 +235,10 @@ def choose_plan(
             f"overlap {overlap} must be smaller than the largest window side, {high} px: lower the overlap"
         )
     if peak is None:
-        peak = partial(peak_bytes, config, batch=batch, dtype_bytes=dtype_bytes, kind=kind_of(device))
+        kind = kind_of(device)
+
+        def peak(height: int, width: int, kept: Kept) -> float:
+            return peak_bytes(config, height, width, batch, dtype_bytes, kind, kept)
 
     # Work and memory of a window depend on its area alone: of every area the fewest windows are the best.
     cuts: dict[int, tuple[int, _Axis, _Axis]] = {}
@@ -243,21 +249,29 @@ def choose_plan(
             if area not in cuts or count < cuts[area][0]:
                 cuts[area] = count, down, across
 
-    def cost(cut: tuple[int, _Axis, _Axis]) -> tuple[float, int]:
+    def cost(cut: tuple[int, _Axis, _Axis], kept: Kept = KEEPINGS[0]) -> tuple[float, int]:
         count, down, across = cut
-        work = forward_work(config, down.window * align, across.window * align, caption_tokens)
+        work = forward_work(config, down.window * align, across.window * align, caption_tokens, kept)
         return count * (work.linear + price * work.attention), count
 
-    least = None
-    for cut in sorted(cuts.values(), key=cost):
-        _, down, across = cut
-        side = down.window * align, across.window * align
-        needed = peak(*side)
-        if needed <= memory_budget:
-            notes = [f"overlap {overlap} rounded up to {overlap_cells * align} px"] if overlap % align else []
-            return _make_plan(height, width, down, across, overlap_cells, align, notes)
-        if least is None or needed < least[0]:
-            least = needed, side
+    best = least = None
+    for lowest, cut in sorted(((cost(cut), cut) for cut in cuts.values()), key=itemgetter(0)):
+        if best is not None and lowest >= best[0]:
+            break
+        side = cut[1].window * align, cut[2].window * align
+        for kept in KEEPINGS:
+            needed = peak(*side, kept)
+            if least is None or needed < least[0]:
+                least = needed, side
+            if needed <= memory_budget:
+                found = lowest if kept is KEEPINGS[0] else cost(cut, kept)
+                if best is None or found < best[0]:
+                    best = found, cut, kept
+                break
+    if best is not None:
+        _, (_, down, across), kept = best
+        notes = [f"overlap {overlap} rounded up to {overlap_cells * align} px"] if overlap % align else []
+        return replace(_make_plan(height, width, down, across, overlap_cells, align, notes), kept=kept)
     raise NoPlanError((low, high), memory_budget, *least)
 
 
@@ -269,7 +283,7 @@ def plan_for_memory(
     memory_budget: float,
     overlap: int,
     device: torch.device | str,
-    peak: Callable[[int, int], float],
+    peak: Peak,
 ) -> WindowPlan:
     """`choose_plan` within the sides the checkpoint was trained on; where none of them fits the memory, smaller ones.
 
@@ -309,7 +323,7 @@ def shrink_plan(plan: WindowPlan, least: int = 0) -> WindowPlan | None:
     if not smaller or smaller < least:
         return None
     overlap = min(plan.overlap, smaller // 2 // plan.align * plan.align)
-    return plan_windows(plan.height, plan.width, smaller, overlap, align=plan.align)
+    return replace(plan_windows(plan.height, plan.width, smaller, overlap, align=plan.align), kept=plan.kept)
 
 
 class _Axis(NamedTuple):

@@ -20,6 +20,7 @@ from ..latents import degrade, sigma_per_image
 from ..memory import free_memory
 from ..network import PiDNetwork
 from ..picture_files import FORMATS, check_output, read_picture, write_picture
+from ..pixels import Kept
 from ..prepare import Framing, finish_image, plan_framing, prepare_image
 from ..rgb import to_image, to_rgb_latent
 from ..schedule import distilled_sigmas
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     plan = _plan(net, framing, device)
     flop = trunk_work(net.config, *framing.decoded) + steps * plan_flops(plan, net.config)
-    print(_announce(framing, plan, device, _peak(net, framing, device)(*plan.size), flop), file=sys.stderr)
+    print(_announce(framing, plan, device, _peak(net, framing, device)(*plan.size, plan.kept), flop), file=sys.stderr)
     latent = to_rgb_latent(prepare_image(image, framing))
     if sigma > 0:
         latent = degrade(latent, sigma, "rgb", args.seed)
@@ -121,8 +122,9 @@ def _peak(net: PiDNetwork, framing: Framing, device: torch.device):
     trunk, features = trunk_bytes(net.config, *framing.decoded, dtype_bytes=4)
     held = features + CANVASES * 4 * 3 * math.prod(framing.decoded)
 
-    def peak(height: int, width: int) -> float:
-        return max(peak_bytes(net.config, height, width, dtype_bytes=4, kind=kind_of(device)), trunk) + held
+    def peak(height: int, width: int, kept: Kept | None) -> float:
+        call = peak_bytes(net.config, height, width, dtype_bytes=4, kind=kind_of(device), kept=kept)
+        return max(call, trunk) + held
 
     return peak
 

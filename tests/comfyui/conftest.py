@@ -29,3 +29,11 @@ def core_pid(comfyui):
         return patcher
 
     return load
+
+
+@pytest.fixture
+def card(comfyui, monkeypatch):
+    """card(patcher): the model is loaded on narrow_device.DEVICE, where ComfyUI then samples. Inside its mode."""
+    from stand_in import load_on_card
+
+    return load_on_card(comfyui, monkeypatch)

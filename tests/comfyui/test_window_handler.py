@@ -11,6 +11,7 @@ from inside import SEED, lq_of
 
 from pid_core import decode
 from pid_core.comfy_noise import comfy_noise, comfy_step_noise
+from pid_core.pixels import KEEPINGS
 from pid_core.schedule import x0_from_velocity
 from pid_core.windowed import crop
 from pid_core.windows import fuse_weights, plan_windows
@@ -238,12 +239,15 @@ def test_the_memory_estimate_is_that_of_one_batch(comfyui, monkeypatch):
     assert shapes[0][2:] == (1024, 1024) and batch > 1
     cost = importlib.import_module(comfyui.model.peak_bytes.__module__)
     config = patcher.model.config
-    held = 4 * 4 * 3 * side**2 + cost.trunk_bytes(config, side, side, 1, 4)[1]
-    assert least == cost.peak_bytes(config, 1024, 1024, batch, 4, "cpu") + held
-    assert wanted == cost.peak_bytes(config, 1024, 1024, 2 * batch, 4, "cpu") + held
+    features, everything = cost.trunk_bytes(config, side, side, 1, 4)[1], KEEPINGS[0]
+    of_call = 5 * 4 * 3 * 1024**2  # a window, and what ComfyUI holds for it
+    held = 5 * 4 * 3 * side**2 + features  # lcm's, and the one the windows are put together on
+    assert least == cost.peak_bytes(config, 1024, 1024, batch, 4, "cpu", everything) + batch * of_call + held
+    assert wanted == cost.peak_bytes(config, 1024, 1024, 2 * batch, 4, "cpu", everything) + 2 * batch * of_call + held
     with monkeypatch.context() as inner:
         whole = planned(comfyui, inner, patcher, made)
-    assert whole[1] == cost.peak_bytes(config, side, side, 1, 4, "cpu") + held > least
+    frame = cost.peak_bytes(config, side, side, 1, 4, "cpu", patcher.model.diffusion_model.kept or everything)
+    assert whole[1] == frame + 8 * 4 * 3 * side**2 + features > least
 
 
 def test_auto_plans_from_free_memory(comfyui, monkeypatch):

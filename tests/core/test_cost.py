@@ -10,19 +10,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from pid_core import PiDNetwork, pixels
+from pid_core import PiDNetwork
 from pid_core.chunks import chunk_bytes
 from pid_core.cost import forward_flops, forward_work, peak_bytes, plan_flops, trunk_bytes
-from pid_core.pixels import pixel_chunks
+from pid_core.pixels import KEEPINGS, pixel_chunks
 from pid_core.windows import plan_windows
 
 # Few blocks, because building them takes the time.
 SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL), ("v1", "v1.5", "small")
 
 
-def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", mode, attention):
+def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", mode, attention, kept=None):
     """One forward without storage or arithmetic, under a dispatch mode, in the chunks of `device`."""
     net = PiDNetwork(config, dtype=dtype, device="meta").eval()
+    net.kept = kept
     net.chunk_bytes, net.pixel_chunks = chunk_bytes(device), pixel_chunks(device)
     tokens = (side // config.patch_size) ** 2
     x = torch.empty(batch, 3, side, side, device="meta")
@@ -87,16 +88,24 @@ def test_a_cpu_needs_less_than_half_of_what_core_does():
     assert peak_bytes(V15, 2048, 2048, kind="cpu") < 1.2e9
 
 
-def test_peak_where_the_pixel_stream_is_made_again(monkeypatch):
-    """Beyond KEPT_BYTES less is needed, and the prediction knows it."""
+def test_peak_where_the_pixel_stream_is_made_again():
+    """Where less is kept less is needed, and the prediction knows it."""
     config, kept = SHALLOW[0], []
-    for limit in (1 << 40, 100 << 20, 0):
-        monkeypatch.setattr(pixels, "KEPT_BYTES", limit)
+    for keeping in KEEPINGS:
         live = LiveBytes()
-        outside = run_on_meta(config, 1024, mode=live, device="cpu", attention=lambda q, k, v: torch.empty_like(q))
+        attention = lambda q, k, v: torch.empty_like(q)  # noqa: E731
+        outside = run_on_meta(config, 1024, mode=live, device="cpu", attention=attention, kept=keeping)
         kept.append(live.peak + outside)
-        assert 0.97 <= peak_bytes(config, 1024, 1024, kind="cpu") / kept[-1] <= 1.1
+        assert 0.97 <= peak_bytes(config, 1024, 1024, kind="cpu", kept=keeping) / kept[-1] <= 1.1
     assert kept[0] > 1.6 * kept[1] > 1.6 * 1.3 * kept[2]
+
+
+@pytest.mark.parametrize("kept", KEEPINGS)
+def test_what_is_made_again_counts(kept):
+    for config in SHALLOW:
+        counter = FlopCounterMode(display=False)
+        run_on_meta(config, 512, mode=counter, attention=lambda q, k, v: (q @ k.transpose(-1, -2)) @ v, kept=kept)
+        assert forward_flops(config, 512, 512, kept=kept) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("config", SHALLOW, ids=NAMES)

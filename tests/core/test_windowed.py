@@ -7,7 +7,7 @@ import pytest
 import torch
 from goldens import draw, spec, weights
 
-from pid_core import decode, load_network, windowed
+from pid_core import decode, load_network
 from pid_core.windowed import WindowRun, predict_x0, predict_x0_by_windows
 from pid_core.windows import Window, fuse_weights, plan_windows, shrink_plan
 
@@ -182,15 +182,15 @@ def test_a_plan_for_another_canvas_is_refused(net, inputs):
 def test_windows_that_do_not_fit_beside_each_other_are_fused_again_or_in_main_memory(monkeypatch, times):
     plan, said, freed = plan_windows(*SIZE, 64, 32, align=32), [], []
     expected = WindowRun(plan, window_batch=2).step(Card(1e9))[0]
-    weights, calls = windowed.fuse_weights, []
+    weight, calls = WindowRun._weight, []
 
     def short(*args, **kwargs):
         calls.append(1)
         if 4 <= len(calls) < 4 + times:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return weights(*args, **kwargs)
+        return weight(*args, **kwargs)
 
-    monkeypatch.setattr(windowed, "fuse_weights", short)
+    monkeypatch.setattr(WindowRun, "_weight", short)
     run = WindowRun(plan, window_batch=2, say=said.append, free=lambda: freed.append(1))
     assert torch.equal(run.step(Card(1e9))[0], expected)
     assert len(freed) == times and len(said) == times - 1

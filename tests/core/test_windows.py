@@ -11,6 +11,7 @@ from sizes import FLUX2, NANO, SMALL, V1, V15
 
 from pid_core import windows
 from pid_core.cost import ATTENTION_PRICE, forward_work, peak_bytes
+from pid_core.pixels import KEEPINGS
 from pid_core.windows import (
     FUSE_METHODS,
     NoPlanError,
@@ -283,7 +284,7 @@ def test_choose_plan_errors():
 def exhaustive(height, width, config, budget, overlap, device, bounds, batch):
     """The search as it was before it was fast: every cut of both sides, each with its cost and its memory.
 
-    (size, rows, cols) of the cheapest that fits, or the least memory any needs.
+    (size, rows, cols, what is kept) of the cheapest that fits, or the least memory any needs.
     """
     align, price = config.latent_cell, ATTENTION_PRICE.get(device, 1.0)
     low, high, least_overlap = -(-bounds[0] // align), bounds[1] // align, -(-overlap // align)
@@ -303,14 +304,15 @@ def exhaustive(height, width, config, budget, overlap, device, bounds, batch):
     for rows, down in cuts(height // align):
         for cols, across in cuts(width // align):
             side = down * align, across * align
-            needed = peak_bytes(config, *side, batch, 2, device)
-            least = min(least, needed)
-            if needed > budget:
-                continue
-            work = forward_work(config, *side)
-            cost = rows * cols * (work.linear + price * work.attention), rows * cols
-            if best is None or cost < best[0]:
-                best = cost, (side, rows, cols)
+            for kept in KEEPINGS:
+                needed = peak_bytes(config, *side, batch, 2, device, kept)
+                least = min(least, needed)
+                if needed > budget:
+                    continue
+                work = forward_work(config, *side, kept=kept)
+                cost = rows * cols * (work.linear + price * work.attention), rows * cols
+                if best is None or cost < best[0]:
+                    best = cost, (side, rows, cols, kept)
     return best[1] if best else least
 
 
@@ -338,7 +340,7 @@ def test_the_plan_is_that_of_an_exhaustive_search(config, rows, cols, overlap, b
         assert caught.value.needed == expected
         return
     plan = choose(height, width, config, budget, wanted, device, **options)
-    assert (plan.size, plan.rows, plan.cols) == expected
+    assert (plan.size, plan.rows, plan.cols, plan.kept) == expected
 
 
 @pytest.mark.parametrize("config", [V1, V15, NANO], ids=["v1", "v1.5", "nano"])
@@ -349,7 +351,7 @@ def test_few_candidates_are_looked_at(monkeypatch, config, width, height):
     work = windows.forward_work
     monkeypatch.setattr(windows, "forward_work", lambda *a, **k: looked.append(a) or work(*a, **k))
 
-    def peak(height, width):
+    def peak(height, width, kept):
         peaks.append((height, width))
         return height * width
 
@@ -360,7 +362,7 @@ def test_few_candidates_are_looked_at(monkeypatch, config, width, height):
     assert len(looked) < 2500 and len(peaks) == 1
     with pytest.raises(NoPlanError):
         choose(height, width, config, 1, overlap, **options)
-    assert len(peaks) < 2500
+    assert len(peaks) < 3 * 2500
 
 
 def test_counting_large_chunks_builds_no_list(monkeypatch):
