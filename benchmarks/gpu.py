@@ -3,6 +3,7 @@
     python -m benchmarks.gpu --sides 1024 2048 --full 4096
     python -m benchmarks.gpu --only attention kernels
     python -m benchmarks.gpu --only bits
+    python -m benchmarks.gpu --only compile --limit 90
 
 Needs ComfyUI where `make setup` puts it. Both networks have the same random full-size weights and ComfyUI's own
 operations. A figure is the median of runs that fill 100 ms at least, by CUDA events, taking turns. Core runs its LQ
@@ -12,9 +13,11 @@ projector in each step, ours once per decode: a decode is four steps, and ours a
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +27,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pid_core import PiDConfig, PiDNetwork, attention, fused, ops
+from pid_core.compiled import Compiled
 from pid_core.cost import forward_work
 from pid_core.positions import image_rope, sine_cosine
 from pid_core.windowed import WindowRun, predict_x0_by_windows
@@ -34,7 +38,7 @@ from .compare_core import Core, Inputs, T, in_core_layout, our_network, table
 from .synthetic import full_size_config, scaled
 
 MILLISECONDS = 100.0
-PARTS = ("attention", "kernels", "steps", "distance", "profile", "bits")
+PARTS = ("attention", "kernels", "steps", "distance", "profile", "bits", "compile")
 DTYPE = torch.bfloat16
 
 
@@ -309,6 +313,99 @@ def report_distance(pair: Pair, side: int) -> str:
     return table(rows)
 
 
+class TooLongError(BaseException):
+    """No Exception: a compiler would take it for a failure of its own."""
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    def stop(*_):
+        raise TooLongError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+COMPILED = {
+    "blocks, kernels in the graph": lambda: Compiled("blocks", kernels=True),
+    "blocks, plain definitions": lambda: Compiled("blocks", kernels=False),
+    "whole, kernels in the graph": lambda: Compiled("whole", kernels=True),
+    "whole, plain definitions": lambda: Compiled("whole", kernels=False),
+    "whole, kernels, CUDA graphs": lambda: Compiled("whole", kernels=True, mode="reduce-overhead"),
+}
+
+
+def print_compiled(pair: Pair, side: int, limit: int, rows: list[int]) -> None:
+    """A row as soon as it is known: each way of compiling, beside the uncompiled call in turns with it.
+
+    Seconds are those of the first call; a size that was compiled before finds parts in PyTorch's caches.
+    """
+    net, inputs = pair.ours, Inputs(pair.config, side, side, "cuda")
+    features = net.encode_lq(inputs.latent, side, side)
+
+    def call(compiled: Compiled | None) -> Tensor:
+        net.attention, net.compiled = attention.attend, compiled
+        try:
+            return inputs.ours(net, features)
+        finally:
+            net.compiled = None
+
+    def host(run: Callable[[], object]) -> float:
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        run()
+        return 1e3 * (time.perf_counter() - begin)
+
+    def row(name: str, first: float, run: Callable[[], Tensor]) -> None:
+        times = milliseconds({"not compiled": lambda: call(None), name: run}, turns=3)
+        off = (run().float() - expected).square().mean().sqrt()
+        cells = {
+            f"{side} x {side}": name,
+            "first call, s": f"{first:.1f}",
+            "step, ms": f"{times[name]:.2f}",
+            "not compiled, ms": f"{times['not compiled']:.2f}",
+            "host, ms": f"{min(host(run) for _ in range(3)):.2f}",
+            "peak, GB": f"{peak(run):.2f}",
+            "rms from not compiled": f"{off:.1e}",
+        }
+        print("| " + " | ".join(f"{key} {value}" for key, value in cells.items()) + " |", flush=True)
+
+    begin = time.perf_counter()
+    expected = call(None).float()
+    torch.cuda.synchronize()
+    row("not compiled, kernels", time.perf_counter() - begin, lambda: call(None))
+    for number in rows:
+        name, make = list(COMPILED.items())[number]
+        torch._dynamo.reset()
+        begin = time.perf_counter()
+        try:
+            with time_limit(limit):
+                compiled = make()
+                call(compiled)
+                torch.cuda.synchronize()
+                first = time.perf_counter() - begin
+                if compiled.why_not:
+                    print(f"{side}, {name}: {compiled.why_not}", flush=True)
+                    continue
+                row(name, first, lambda compiled=compiled: call(compiled))
+        except TooLongError:
+            print(f"{side}, {name}: not done after {time.perf_counter() - begin:.0f} s", flush=True)
+        except Exception as error:  # the other rows are still wanted
+            print(f"{side}, {name}: {type(error).__name__}: {str(error)[:600]}", flush=True)
+    begin, graph = time.perf_counter(), torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            out = call(None)
+        row("not compiled, captured as a CUDA graph", time.perf_counter() - begin, lambda: graph.replay() or out)
+    except RuntimeError as error:
+        print(f"{side}, captured: {str(error)[:600]}", flush=True)
+
+
 def report_profile(pair: Pair, side: int) -> str:
     """Where the card's time of one step of ours goes, and the host's."""
     from torch.profiler import ProfilerActivity, profile
@@ -328,6 +425,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sides", type=int, nargs="*", default=[1024, 2048])
     parser.add_argument("--full", type=int, nargs="*", default=[], help="sides measured with fewer rows and turns")
     parser.add_argument("--only", nargs="*", choices=PARTS)
+    parser.add_argument("--limit", type=int, default=120, help="seconds for one way of compiling")
+    parser.add_argument("--ways", type=int, nargs="*", default=list(range(len(COMPILED))), help="which, by number")
     args = parser.parse_args(argv)
     if not torch.cuda.is_available():
         print("benchmarks.gpu needs an NVIDIA card", file=sys.stderr)
@@ -342,7 +441,7 @@ def main(argv: list[str] | None = None) -> int:
     if "bits" in wanted:
         for line in report_bits(config, args.sides, "cuda", lambda runs: milliseconds(runs, turns=3)):
             print(line, flush=True)
-    if {"steps", "distance", "profile"} & set(wanted):
+    if {"steps", "distance", "profile", "compile"} & set(wanted):
         pair = Pair(config, Core("cuda"))
         if "distance" in wanted:
             print(f"\n{report_distance(pair, args.sides[0])}", flush=True)
@@ -351,6 +450,9 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"\n{report_steps(rates, config, pair, side)}", flush=True)
             for side in args.full:
                 print(f"\n{report_steps(rates, config, pair, side, turns=1)}", flush=True)
+        if "compile" in wanted:
+            for side in args.sides:
+                print_compiled(pair, side, args.limit, args.ways)
         if "profile" in wanted:
             print(report_profile(pair, args.sides[-1]), flush=True)
         print("\n" + "\n".join(attention.chosen_kernels()))

@@ -13,6 +13,7 @@ from ..pid_core.assets import BUNDLED
 from ..pid_core.printable import printable
 from ..pid_core.schedule import SCHEDULES
 from ..pid_core.tensor_files import Stamp
+from .compiled import OFF, compile_input
 from .model import PiDKitModel, load_model
 from .obtain import MARK, fetch_options, generation, licence_input, marked_file, not_accepted, obtain
 from .pid_models import describe_steps
@@ -79,6 +80,7 @@ class PiDKitLoader(io.ComfyNode):
                     "undistilled: 25 steps, cfg 5, levels that fit the canvas. auto: what the file or its name tells.",
                 ),
                 licence_input(),
+                compile_input(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For KSampler and for PiD Latent Conditioning.")],
             hidden=[io.Hidden.unique_id],
@@ -86,7 +88,13 @@ class PiDKitLoader(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model_name: str, dtype: str, family: str = "auto", schedule: str = "auto", accept_licence: bool = False
+        cls,
+        model_name: str,
+        dtype: str,
+        family: str = "auto",
+        schedule: str = "auto",
+        accept_licence: bool = False,
+        compile: str = OFF,
     ) -> io.NodeOutput:
         file = marked_file(model_name)
         path = _path(model_name if file is None else obtain(cls, [file], accept_licence)[0])
@@ -94,7 +102,7 @@ class PiDKitLoader(io.ComfyNode):
             raise FileNotFoundError(_no_file(model_name))
         told = {"family": family, "schedule": schedule}
         told = {name: choice for name, choice in told.items() if choice != "auto"}
-        model = load_model(str(path), DTYPES[dtype], **told)
+        model = load_model(str(path), DTYPES[dtype], compile=compile, **told)
         show_on_node(cls, *_describe(model.model))
         return io.NodeOutput(model)
 

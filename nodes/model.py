@@ -23,7 +23,7 @@ from ..pid_core import PiDConfig, read_checkpoint
 from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
 from ..pid_core.cost import peak_bytes, trunk_bytes
 from ..pid_core.devices import without_float64
-from ..pid_core.fused import kind_of
+from ..pid_core.fused import COMPILED, kind_of
 from ..pid_core.guard import PROJECTOR, finite_or_repeat, taken_for_granted
 from ..pid_core.latents import wrong_channels
 from ..pid_core.log import log
@@ -34,6 +34,7 @@ from ..pid_core.printable import printable
 from ..pid_core.tensor_files import Stamp
 from ..pid_core.windowed import crop_features
 from .canvases import canvases
+from .compiled import OFF, around_call, compile_network, is_compiled_by_others
 from .latent_windows import CONDLatent, Latents
 from .network import ComfyPiDNetwork, weights_changed
 from .picture_size import CANVAS_KEY
@@ -62,6 +63,7 @@ class Planned(NamedTuple):
     held: int = 0
     of_call: int = 0
     between: int = 0
+    patcher: comfy.model_patcher.ModelPatcher | None = None  # the one that runs
 
 
 class Moments(NamedTuple):
@@ -213,7 +215,8 @@ class PiDKitModel(BaseModel):
                 **kwargs,
             )
 
-        out = finite_or_repeat(net, run, lambda: _step(levels[0], options), image=x, caption=context)
+        with around_call(self):
+            out = finite_or_repeat(net, run, lambda: _step(levels[0], options), image=x, caption=context)
         out = out[..., : x.shape[-2], : x.shape[-1]]
         if self.config.prediction == "x0":
             return out
@@ -285,11 +288,18 @@ class PiDKitModel(BaseModel):
         """`memory_for`, by what may need it most."""
         dtype_bytes = comfy.model_management.dtype_size(self.get_dtype_inference())
         images, _, height, width = input_shape
-        kind = kind_of(comfy.model_management.get_torch_device())
+        kind = self._kind(comfy.model_management.get_torch_device())
         call = peak_bytes(self.config, height, width, images, dtype_bytes, kind, kept)
         planned = self._planned
         call += planned.of_call * 4 * math.prod(input_shape)
         return Moments(call, planned.trunk, planned.held, planned.between)
+
+    def _kind(self, device: torch.device) -> str:
+        """What runs the network there, for the memory it needs."""
+        patcher, compiled = self._planned.patcher or self.current_patcher, self.diffusion_model.compiled
+        if patcher is not None and is_compiled_by_others(patcher):
+            return COMPILED
+        return kind_of(device) if compiled is None or compiled.why_not else compiled.kind_of(device)
 
     def state_dict_for_saving(self, *args, **kwargs) -> dict:
         """What ComfyUI's Save Model writes: with the configuration and caption, which else would be lost."""
@@ -375,7 +385,7 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
     counted = canvases(None, 1, windowed) if run is None else run.canvases(windowed)
     canvas = 4 * math.prod(noise_shape)
     held, between = (features + count * canvas for count in (counted.in_call, counted.between))
-    base._planned = Planned(trunk, held, counted.of_call, between)
+    base._planned = Planned(trunk, held, counted.of_call, between, patcher)
     try:
         if not windowed:
             base.diffusion_model.kept = fitting_kept(patcher, noise_shape)
@@ -403,16 +413,22 @@ def load_model(
     dtype: torch.dtype | None = None,
     family: str | None = None,
     schedule: str | None = None,
+    compile: str = OFF,
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
-    """A MODEL from a checkpoint file. Raises ValueError or FileNotFoundError in one line if it is none."""
+    """A MODEL from a checkpoint file. Raises ValueError or FileNotFoundError in one line if it is none.
+
+    compile: off, blocks or whole. What is compiled has its weights on the device, so they are not streamed.
+    """
     stamp = Stamp.of(path)
     mapped = not comfy.utils.DISABLE_MMAP and stamp is not None and stamp.size > SMALL_FILE
     checkpoint = read_checkpoint(path, family=family, schedule=schedule, dequantise=dequantise, mapped=mapped)
-    patcher = wrap(checkpoint, dtype, disable_dynamic)
+    patcher = wrap(checkpoint, dtype, disable_dynamic or compile != OFF)
+    if compile != OFF:
+        compile_network(patcher, compile)
     if mapped:
         patcher.model.file = MappedFile(path, stamp)
-    patcher.cached_patcher_init = (load_model, (path, dtype, family, schedule))
+    patcher.cached_patcher_init = (load_model, (path, dtype, family, schedule, compile))
     return patcher
 
 

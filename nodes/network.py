@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import comfy.ops
 import comfy.quant_ops
@@ -17,7 +17,7 @@ from torch import Tensor
 from ..pid_core import PiDConfig, PiDNetwork
 from ..pid_core.attention import attend
 from ..pid_core.modulation import Level
-from ..pid_core.ops import Weights, outputs, weights
+from ..pid_core.ops import LENDERS, Weights, outputs
 from ..pid_core.progress import OnPart
 from .quantised import without_memory
 
@@ -122,21 +122,28 @@ def weights_changed() -> None:
     _run = object()
 
 
-@weights.register(comfy.ops.CastWeightBiasOp)
-def _lent_by_comfyui(layer, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Weights]:
+def _lent_by_comfyui(layer, device: torch.device, dtype: torch.dtype) -> Weights:
     """Wherever ComfyUI keeps them, in whatever form and with whatever patches; asked once per run.
 
     They are small: norms, a gate's one row, a pixel's MLP. Asking costs the host more than their kernel costs the card.
     """
+    if torch.compiler.is_compiling():  # the graph holds how they are asked for
+        return _plain(*comfy.ops.cast_bias_weight(layer, dtype=dtype, device=device, bias_dtype=dtype))
     key, kept = (_run, device, dtype), getattr(layer, "pidkit_lent", None)
     if kept is None or kept[0] != key:
         lent = comfy.ops.cast_bias_weight(layer, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True)
         try:
-            plain = (t.dequantize() if isinstance(t, comfy.quant_ops.QuantizedTensor) else t for t in lent[:2])
-            kept = layer.pidkit_lent = key, tuple(t if t is None else t.detach().clone() for t in plain)
+            kept = layer.pidkit_lent = key, tuple(t if t is None else t.detach().clone() for t in _plain(*lent[:2]))
         finally:
             comfy.ops.uncast_bias_weight(layer, *lent)
-    return nullcontext(kept[1])
+    return kept[1]
+
+
+def _plain(*tensors: Tensor | None) -> Weights:
+    return tuple(t.dequantize() if isinstance(t, comfy.quant_ops.QuantizedTensor) else t for t in tensors)
+
+
+LENDERS[comfy.ops.CastWeightBiasOp] = _lent_by_comfyui
 
 
 @outputs.register(comfy.ops.CastWeightBiasOp)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 import comfy.model_management
@@ -15,6 +15,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..pid_core import PiDConfig
 from ..pid_core.cost import forward_work, priced, trunk_work
+from ..pid_core.log import log
 from ..pid_core.pixels import KEEPINGS, Kept
 from ..pid_core.progress import Meter, OnPart, duration, when_done
 from ..pid_core.windows import Window, WindowPlan
@@ -51,6 +52,25 @@ def watching(node_id: str | None, latent: str, title: str, *notes: str) -> Itera
         yield watch
     finally:
         _watch.reset(token)
+
+
+@contextmanager
+def waiting(line: str) -> Iterator[None]:
+    """What runs inside takes time that tells nothing of the rest: the node shows `line`, not how long that takes."""
+    run = _run.get()
+    if run is None:
+        log.info("PiD: %s", line)
+        yield
+        return
+    with run.watch.waiting(line):
+        yield
+
+
+def note(line: str) -> None:
+    """A line that stays on the node whose run is under way."""
+    run = _run.get()
+    if run is not None and line not in run.watch.notes:
+        run.watch.notes = (*run.watch.notes, line)
 
 
 def expect_runs(count: int) -> None:
@@ -107,6 +127,7 @@ class Watch:
         self.status: Status | None = None
         self.meter: Meter | None = None
         self.fraction = 0.0
+        self._waits: str | None = None
         self._bar = comfy.utils.ProgressBar(BAR)
         self._text, self._texted = "", -math.inf
 
@@ -119,6 +140,18 @@ class Watch:
         """The run was stopped: no time is left to tell."""
         self.meter = None
         self._send(force=True)
+
+    @contextmanager
+    def waiting(self, line: str) -> Iterator[None]:
+        """See `progress.waiting`."""
+        self._waits = line
+        self._send(force=True)
+        try:
+            with nullcontext() if self.meter is None else self.meter.left_out():
+                yield
+        finally:
+            self._waits = None
+            self._send(force=True)
 
     def lines(self) -> list[str]:
         """What the node shows when all is done, with the seconds it took."""
@@ -139,9 +172,10 @@ class Watch:
         if self.status is None or (not force and clock() - self._texted < TEXT_INTERVAL):
             return
         left = None if self.meter is None else self.meter.seconds_left
-        lines = self._lines(None if left is not None else self.status.expected)
-        if left is not None:
-            lines.insert(0, f"about {duration(left)} left")
+        rest = self._waits or (None if left is None else f"about {duration(left)} left")
+        lines = self._lines(None if rest else self.status.expected)
+        if rest:
+            lines.insert(0, rest)
         text = "\n".join(lines)
         if text != self._text:
             self._text, self._texted = text, clock()
@@ -162,7 +196,9 @@ class Run:
         alone = alone and not guider.model_options.get("disable_cfg1_optimization", False)
         self._calls = 1 if alone else max(1, len(guider.conds))  # positive and negative, or positive only
         self._sampler = sampler
-        self._rate_key = (config, str(self._device), str(patcher.model.get_dtype_inference()))
+        compiled = getattr(patcher.model.diffusion_model, "compiled", None)
+        how = None if compiled is None else compiled.how
+        self._rate_key = (config, str(self._device), str(patcher.model.get_dtype_inference()), how)
         self._kept = KEEPINGS[0]
         self._trunk = self._images * trunk_work(config, *self._size)
         self._trunk_done, self._index, self._inside = 0.0, 0, 0.0

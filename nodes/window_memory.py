@@ -7,6 +7,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..pid_core.pixels import KEEPINGS, Kept
 from ..pid_core.windows import WindowPlan
+from .compiled import is_compiled
 
 # On the CPU more windows at once gain no speed and only take memory.
 CPU_BATCH_BYTES = 1e9
@@ -39,7 +40,12 @@ def fitting_kept(patcher: ModelPatcher, shape: list[int]) -> Kept:
 
 
 def fitting_batch(patcher: ModelPatcher, plan: WindowPlan, images: int) -> int:
-    """How many windows of `images` images each to run at once; 1 where not even one is sure to fit."""
+    """How many windows of `images` images each to run at once; 1 where not even one is sure to fit.
+
+    1 for a compiled network too: a last batch that is smaller would be compiled anew.
+    """
+    if is_compiled(patcher):
+        return 1
 
     def needed(windows: int) -> float:
         # twice: positive and negative may run together

@@ -20,11 +20,16 @@ SCORE_BYTES = 4 << 20  # what the scores of one chunk of queries may take: they 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Plain softmax attention, scale 1 / sqrt(head_dim), no mask. q may be shorter than k and v."""
-    # under autograd and in a compiled graph SDPA is what both know how to handle
-    plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not plain and _products_beat_sdpa():
+    if torch.is_grad_enabled():
+        return sdpa(q, k, v)
+    # a graph would hold the choice as it is made while it is compiled, on tensors without values
+    return torch.ops.pidkit.attend(q, k, v) if torch.compiler.is_compiling() else _attend(q, k, v)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and _products_beat_sdpa():
         return attend_by_products(q, k, v)
-    if q.is_cuda and not plain and torch.version.cuda and q.dtype != torch.float32:
+    if q.is_cuda and torch.version.cuda and q.dtype != torch.float32:
         return fastest_sdpa(q, k, v)
     return sdpa(q, k, v)
 
@@ -32,6 +37,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same by PyTorch's own function, whatever the device."""
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def _in_graph(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`attend` in the one layout that a graph was told of: [B, L, heads, head_dim]."""
+    return _attend(q, k, v).transpose(1, 2).contiguous().transpose(1, 2)
+
+
+_library = torch.library.Library("pidkit", "FRAGMENT")
+if not hasattr(torch.ops.pidkit, "attend"):  # another copy of this package may have done it
+    _library.define("attend(Tensor q, Tensor k, Tensor v) -> Tensor")
+    _library.impl("attend", _in_graph, "CompositeExplicitAutograd")
+    torch.library.register_fake(
+        "pidkit::attend",
+        lambda q, k, v: q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3]).transpose(1, 2),
+        lib=_library,
+    )
 
 
 CANDIDATES = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .chunks import chunk_bytes, span_tokens
 from .config import PiDConfig
+from .fused import COMPILED, COMPILED_KERNELS
 from .lq import strips
 from .pixels import KEEPINGS, Kept, kept_bytes, pixel_chunks, pixel_kind, what_is_kept
 
@@ -126,8 +127,9 @@ def peak_bytes(
     joint attention: residual 4D, q, k, v and the result 4bD, or in a chunk of the MLP before it ends 8D + bD + 3bM;
     pixel attention: what modulates it bD, q, k, v and the result 4bA, the pixel stream 4n and its modulation 4bn (6bn
     for the kernels) where they are kept, and a chunk with its float32 copies. With it, always:
-    the image, LQ features and RoPE tables. The canvas of a windowed decode (noise, fused x0, the trunk's features for
-    the whole image) is not in it. The fused kernels make no float32 copies.
+    the image, LQ features and RoPE tables. A compiled call works on all tokens in one chunk. The canvas of a windowed
+    decode (noise, fused x0, the trunk's features for the whole image) is not in it. The fused kernels make no float32
+    copies.
     """
     c, b = config, dtype_bytes
     pixels = c.patch_size**2
@@ -136,27 +138,45 @@ def peak_bytes(
     d, m, n = c.hidden_size, c.mlp_size, pixels * c.pixel_hidden_size
     of_pixels = pixel_kind(c, kind)
 
-    def chunk(layer: int, kind: str, parts: int = 1) -> int:
-        return batch * span_tokens(image_tokens, batch, layer, chunk_bytes(kind), parts)
-
-    residual = 4 * d * (tokens + text)
+    compiled = kind in (COMPILED, COMPILED_KERNELS)
+    chunk = tokens if compiled else batch * span_tokens(image_tokens, batch, 3 * m, chunk_bytes(kind))
+    residual = (8 if kind == COMPILED else 4) * d * (tokens + text)
     attention = 4 * b * d * (tokens + text)
-    widened = 0 if kind == "kernels" else 12 * d
-    mlp = b * d * (tokens + text) + chunk(3 * m, kind) * (widened + b * (2 * d + 3 * m))
+    widened = 0 if compiled or kind == "kernels" else 12 * d
+    mlp = b * d * (tokens + text) + chunk * (widened + b * (2 * d + 3 * m))
     patch_moment = residual + max(attention, mlp)
 
-    kept, each = kept or what_is_kept(c, tokens, b, of_pixels), kept_bytes(c, b, of_pixels)
-    held = sum(size for keep, size in zip(kept, each, strict=True) if keep)
-    results = 1 if kept.stream else c.pixel_depth  # of attention, from which the stream is made again
-    pixel_moment = tokens * (b * d + held + b * c.pixel_attn_size * (3 + results))
-    # the MLP's line being modulated, or the MLP with its hidden values; and what was not kept
-    copies = 2 * b if of_pixels == "kernels" else max(2 * b + 32, 10 * b + 8)
-    in_chunk = copies + (0 if kept.modulation else 6 * b) + (0 if kept.stream else 4)
-    pixel_moment += chunk(6 * n, of_pixels, pixel_chunks(of_pixels)) * n * in_chunk
-
+    if compiled:
+        pixel_moment = tokens * (b * d + n * _bytes_in_graph(c, b, of_pixels))
+    else:
+        pixel_moment = _pixel_moment(c, image_tokens, batch, b, of_pixels, kept)
     always = tokens * (4 * c.in_channels * pixels + b * c.lq_width)
     tables = 4 * image_tokens * (c.head_dim + c.pixel_head_dim)
     return max(patch_moment, pixel_moment) + always + tables
+
+
+def _pixel_moment(c: PiDConfig, image_tokens: int, batch: int, b: int, kind: str, kept: Kept | None) -> int:
+    """Of the pixel path in chunks."""
+    tokens, n = batch * image_tokens, c.patch_size**2 * c.pixel_hidden_size
+    kept, each = kept or what_is_kept(c, tokens, b, kind), kept_bytes(c, b, kind)
+    held = sum(size for keep, size in zip(kept, each, strict=True) if keep)
+    results = 1 if kept.stream else c.pixel_depth  # of attention, from which the stream is made again
+    # the MLP's line being modulated, or the MLP with its hidden values; and what was not kept
+    copies = 2 * b if kind == "kernels" else max(2 * b + 32, 10 * b + 8)
+    in_chunk = copies + (0 if kept.modulation else 6 * b) + (0 if kept.stream else 4)
+    chunk = batch * span_tokens(image_tokens, batch, 6 * n, chunk_bytes(kind), pixel_chunks(kind))
+    return tokens * (b * c.hidden_size + held + b * c.pixel_attn_size * (3 + results)) + chunk * n * in_chunk
+
+
+def _bytes_in_graph(c: PiDConfig, b: int, kind: str) -> int:
+    """Bytes per pixel channel where a compiled pixel block is fullest: all tokens are in one chunk.
+
+    The stream and the modulation; the kernels change the stream in place, beside attention's widened result. Else a
+    new stream stands beside the old one, and the MLP's input and hidden values.
+    """
+    if kind == COMPILED_KERNELS:
+        return 4 + 6 * b + 2 * b
+    return 8 + 6 * b + b + b * c.pixel_mlp_size // c.pixel_hidden_size
 
 
 def trunk_bytes(config: PiDConfig, height: int, width: int, batch: int = 1, dtype_bytes: int = 2) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Which device runs the Triton kernels, and their registration with PyTorch as `torch.ops.pidkit`.
 
 Kernels run on NVIDIA cards from compute capability 7.5 up where Triton is installed and a first trial gives the right
-values; elsewhere, under autograd and in compiled graphs, `ops.py` runs its plain definitions. PIDKIT_KERNELS=0 in the
-environment switches the kernels off.
+values; elsewhere, under autograd and in graphs that are not ours (compiled.py), `ops.py` runs its plain definitions.
+PIDKIT_KERNELS=0 in the environment switches the kernels off.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from .errors import one_line
 
+# Kinds beside those of `kind_of`: a call in a compiled graph, with the plain definitions or the kernels in it.
+COMPILED, COMPILED_KERNELS = "compiled", "compiled kernels"
 SWITCH = "PIDKIT_KERNELS"
 OLDEST = (7, 5)
 GROUP_PART = 8192  # values of a group that one program of `group_moments` measures
@@ -61,6 +63,7 @@ SHAPES = {
 }
 
 _forced: bool | None = None
+_in_graphs = False
 
 
 @contextmanager
@@ -74,9 +77,22 @@ def kernels(on: bool) -> Iterator[None]:
         _forced = before
 
 
+@contextmanager
+def in_graphs(on: bool) -> Iterator[None]:
+    """While this lasts a graph that is compiled holds the kernels, or the plain definitions."""
+    global _in_graphs
+    before, _in_graphs = _in_graphs, on
+    try:
+        yield
+    finally:
+        _in_graphs = before
+
+
 def runs_kernels(x: Tensor) -> bool:
     """Whether work on x goes to the kernels."""
-    return x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and _kernels_on(x.device)
+    if not x.is_cuda or torch.is_grad_enabled():
+        return False
+    return _in_graphs if torch.compiler.is_compiling() else _kernels_on(x.device)
 
 
 def fit_registers(*widths: int) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from .attention import Attention, attend, sdpa
 from .blocks import PatchBlock, make_norm
 from .chunks import chunk_bytes, map_tokens, token_spans
+from .compiled import Compiled
 from .config import PiDConfig
 from .cost import patch_share
 from .fused import kind_of
@@ -23,7 +25,7 @@ from .lq import LQProjector, SigmaGate
 from .modulation import Level, Lines
 from .ops import pixel_embed, pixel_out, rms_norm
 from .pixels import Kept, PixelBlock, pixel_chunks, pixel_kind, refine_pixels, what_is_kept
-from .positions import image_rope, sine_cosine, text_rope, timestep_features
+from .positions import Rotation, image_rope, sine_cosine, text_rope, timestep_features
 from .progress import OnPart
 
 
@@ -53,6 +55,15 @@ class FinalLayer(nn.Module):
         self.linear = operations.Linear(width, channels, dtype=dtype, device=device)
 
 
+class Tables(NamedTuple):
+    """What depends on sizes only: RoPE of the patches, the caption and the pixel blocks, and the pixels' positions."""
+
+    patch: Rotation
+    text: Rotation | None
+    pixel: Rotation
+    positions: tuple[Tensor, Tensor]
+
+
 class PiDNetwork(nn.Module):
     """PiD's network, inference only (reference: `PidNet`); without its latent branch it is PixelDiT.
 
@@ -62,7 +73,8 @@ class PiDNetwork(nn.Module):
     device), `kept` what is kept between them (None: what `KEPT_BYTES` allows); they change memory and speed, not the
     result.
     `family` and `default_caption` [1, T, caption_width] describe the loaded checkpoint where it tells them.
-    `repeated` lists the calls of the last run that had to be repeated in float32 (guard.py).
+    `repeated` lists the calls of the last run that had to be repeated in float32 (guard.py). `compiled` is how calls
+    are compiled (None: not at all).
     """
 
     def __init__(
@@ -84,6 +96,7 @@ class PiDNetwork(nn.Module):
         self.family: str | None = config.family
         self.default_caption: Tensor | None = None
         self.repeated: list[str] = []
+        self.compiled: Compiled | None = None
         kind = {"dtype": dtype, "device": device, "operations": operations}
         exact = kind | {"dtype": torch.float32}  # a few small layers whose rounding the whole image would show
         width = config.hidden_size
@@ -125,15 +138,35 @@ class PiDNetwork(nn.Module):
         the run have worked out for it is used. A compiled graph does not ask.
         Raises ValueError when a shape does not fit.
         """
-        config, dtype = self.config, self.compute_dtype
+        config = self.config
         attention = self.attention if attention is None else attention
         rows, cols = self._check(x, timestep, caption, degrade_sigma)
         lq_features = self._check_lq(x, lq_latent, lq_features)
         sigma = None
         if config.has_latent:
-            lq_features = lq_features.to(dtype)
+            lq_features = lq_features.to(self.compute_dtype)
             sigma = degrade_sigma.to(x.device, torch.float32).view(-1, 1, 1)
-        rope = self._image_rope(rows, cols, config.head_dim, x.device)
+        caption = caption[:, : config.caption_length]
+        given = x, timestep, caption, lq_features, sigma, attention, self._tables(x, rows, cols, caption.shape[1])
+        if torch.compiler.is_compiling() or self.compiled is None:
+            return self._velocity(*given, on_part, level)
+        return self.compiled.run(self._velocity, *given, on_part=on_part, level=level)
+
+    def _velocity(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        caption: Tensor,
+        lq_features: Tensor | None,
+        sigma: Tensor | None,
+        attention: Attention,
+        tables: Tables,
+        on_part: OnPart | None = None,
+        level: Level | None = None,
+    ) -> Tensor:
+        """`forward` of inputs that were checked. None of them is changed."""
+        config, dtype = self.config, self.compute_dtype
+        rows, cols = (side // config.patch_size for side in x.shape[-2:])
         spans = self._spans(x, rows * cols, 3 * config.mlp_size)
         # asked in this order, or a compiled graph would be guarded on who listens
         listened = not torch.compiler.is_compiling() and on_part is not None
@@ -141,7 +174,7 @@ class PiDNetwork(nn.Module):
 
         te = self._embed_time(timestep)
         modulation = self._modulations(te, timestep, level)
-        y, rope_y = self._embed_caption(caption)
+        y = self._embed_caption(caption)
         patches = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=config.patch_size, q=config.patch_size)
         s = self.s_embedder.proj(patches.to(dtype)).float()  # the residual stream, [B, L, D]
         del patches
@@ -149,13 +182,14 @@ class PiDNetwork(nn.Module):
             if config.has_latent and i % config.lq_interval == 0:
                 inject = partial(self._inject, i // config.lq_interval, sigma=sigma)
                 s = map_tokens(inject, spans, s, lq_features, reuse=True)
-            s, y = block(s, y, modulation(i), rope, rope_y, attention, spans, with_y=i + 1 < config.patch_depth)
+            with_y = i + 1 < config.patch_depth
+            s, y = self._block(block, s, y, modulation(i), tables.patch, tables.text, attention, spans, with_y)
             if listened:
                 on_part(share * (i + 1) / config.patch_depth)
         more = (lq_features,) if config.pit_injection else ()
         s = map_tokens(partial(self._condition, te=te, sigma=sigma), spans, s, *more)
         rest = (lambda done: on_part(share + (1 - share) * done)) if listened else None
-        return self._decode_pixels(x, s, rows, cols, attention, rest)
+        return self._decode_pixels(x, s, rows, cols, attention, tables, rest)
 
     def _embed_time(self, timestep: Tensor) -> Tensor:
         """[B] -> [B, 1, D] float32."""
@@ -202,7 +236,8 @@ class PiDNetwork(nn.Module):
         kept = self.compute_dtype, self.attention
         self.compute_dtype, self.attention = torch.float32, sdpa
         try:
-            with self._widened():
+            # a graph for it would take minutes, and it is for a call or two
+            with self._widened(), nullcontext() if self.compiled is None else self.compiled.off():
                 yield
         finally:
             self.compute_dtype, self.attention = kept
@@ -223,43 +258,60 @@ class PiDNetwork(nn.Module):
             return self.pit_lq_gate.condition(s, te, self.lq_proj.pit_head(lq_features), sigma)
         return F.silu(te + s).to(self.compute_dtype)
 
-    def _embed_caption(self, caption: Tensor):
-        caption = caption[:, : self.config.caption_length].to(self.compute_dtype)
-        tokens = caption.shape[1]
-        y = rms_norm(self.y_embedder.norm, self.y_embedder.proj(caption))
-        y = y + self.y_pos_embedding[:, :tokens].to(y)
-        if not self.config.text_rope:
-            return y, None
-        return y, text_rope(tokens, self.config.head_dim, theta=self.config.text_rope_theta, device=y.device)
+    def _embed_caption(self, caption: Tensor) -> Tensor:
+        y = rms_norm(self.y_embedder.norm, self.y_embedder.proj(caption.to(self.compute_dtype)))
+        return y + self.y_pos_embedding[:, : caption.shape[1]].to(y)
 
-    def _decode_pixels(
-        self, x: Tensor, s: Tensor, rows: int, cols: int, attention: Attention, on_part: OnPart | None
-    ) -> Tensor:
-        config = self.config
-        x, tables = x.float(), self._pixel_positions(*x.shape[-2:], x.device)
-        kind = pixel_kind(config, kind_of(x.device))
-        parts = self.pixel_chunks or pixel_chunks(kind)
-        out = refine_pixels(
-            self.pixel_blocks,
-            s,
-            lambda span: pixel_embed(x, self.pixel_embedder.proj, *tables, config.patch_size, span),
-            lambda u: pixel_out(u, self.final_layer.norm, self.final_layer.linear),
-            self._image_rope(rows, cols, config.pixel_head_dim, x.device),
-            attention,
-            self._spans(x, rows * cols, 6 * config.patch_size**2 * config.pixel_hidden_size, parts, kind),
-            self.kept or what_is_kept(config, x.shape[0] * rows * cols, self.compute_dtype.itemsize, kind),
-            on_part,
+    def _tables(self, x: Tensor, rows: int, cols: int, text: int) -> Tables:
+        config, device = self.config, x.device
+        return Tables(
+            self._image_rope(rows, cols, config.head_dim, device),
+            text_rope(text, config.head_dim, theta=config.text_rope_theta, device=device) if config.text_rope else None,
+            self._image_rope(rows, cols, config.pixel_head_dim, device),
+            self._pixel_positions(*x.shape[-2:], device),
         )
-        patch = config.patch_size
-        return rearrange(out, "b (h w) (p q) c -> b c (h p) (w q)", h=rows, w=cols, p=patch, q=patch)
 
     def _pixel_positions(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
         half = self.config.pixel_hidden_size // 2
         return sine_cosine(0, height, half, device=device), sine_cosine(0, width, half, device=device)
 
+    def _block(self, block: Callable, *given):
+        """A block's call."""
+        if torch.compiler.is_compiling() or self.compiled is None:
+            return block(*given)
+        return self.compiled.block(block, *given)
+
+    def _decode_pixels(
+        self,
+        x: Tensor,
+        s: Tensor,
+        rows: int,
+        cols: int,
+        attention: Attention,
+        tables: Tables,
+        on_part: OnPart | None,
+    ) -> Tensor:
+        config, x = self.config, x.float()
+        kind = pixel_kind(config, kind_of(x.device))
+        parts = self.pixel_chunks or pixel_chunks(kind)
+        out = refine_pixels(
+            self.pixel_blocks,
+            s,
+            lambda span: pixel_embed(x, self.pixel_embedder.proj, *tables.positions, config.patch_size, span),
+            lambda u: pixel_out(u, self.final_layer.norm, self.final_layer.linear),
+            tables.pixel,
+            attention,
+            self._spans(x, rows * cols, 6 * config.patch_size**2 * config.pixel_hidden_size, parts, kind),
+            self.kept or what_is_kept(config, x.shape[0] * rows * cols, self.compute_dtype.itemsize, kind),
+            on_part,
+            self._block,
+        )
+        patch = config.patch_size
+        return rearrange(out, "b (h w) (p q) c -> b c (h p) (w q)", h=rows, w=cols, p=patch, q=patch)
+
     def _spans(self, x: Tensor, tokens: int, width: int, parts: int = 1, kind: str | None = None) -> list[slice]:
         # autograd keeps every chunk anyway, and a compiled graph would spell each out
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or (self.compiled and self.compiled.active):
             return [slice(0, tokens)]
         return token_spans(tokens, x.shape[0], width, self.chunk_bytes or chunk_bytes(kind or kind_of(x.device)), parts)
 

@@ -9,7 +9,7 @@ Shapes: B batch, L tokens, D width, N pixels per token, P pixel width.
 from __future__ import annotations
 
 import functools
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -39,14 +39,17 @@ def split_modulation(values: Tensor) -> tuple[Modulation, Modulation]:
     return Modulation(*parts[:3]), Modulation(*parts[3:])
 
 
-@functools.singledispatch
-def weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Weights]:
-    """A layer's weight and bias for work that does not call it: `with weights(layer, ...) as (weight, bias)`.
+# How a host lends the weights of its layers, by their class, where it keeps them in a way of its own.
+LENDERS: dict[type, Callable[[nn.Module, torch.device, torch.dtype], Weights]] = {}
 
-    A host that keeps its layers' weights elsewhere registers how it lends them, by the layer's class.
-    """
+
+def weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> Weights:
+    """A layer's weight and bias for work that does not call it."""
+    for kind, lend in LENDERS.items():
+        if isinstance(layer, kind):
+            return lend(layer, device, dtype)
     bias = getattr(layer, "bias", None)
-    return nullcontext((layer.weight.to(device, dtype), bias if bias is None else bias.to(device, dtype)))
+    return layer.weight.to(device, dtype), bias if bias is None else bias.to(device, dtype)
 
 
 @functools.singledispatch
@@ -67,8 +70,8 @@ def is_as_built(*layers: nn.Module) -> bool:
     return not any("forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
 
 
-def _norm_weight(norm: nn.Module, x: Tensor) -> AbstractContextManager[Weights]:
-    return weights(norm, x.device, torch.float32)
+def _norm_weight(norm: nn.Module, x: Tensor) -> Tensor:
+    return weights(norm, x.device, torch.float32)[0]
 
 
 def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
@@ -79,8 +82,7 @@ def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
 def norm_modulate(stream: Tensor, norm: nn.Module, line: Modulation, dtype: torch.dtype) -> Tensor:
     """stream [B, L, D] -> shift + norm(stream) * (1 + scale), in dtype."""
     if _by_kernel(stream, norm):
-        with _norm_weight(norm, stream) as (weight, _):
-            return kernels.norm_modulate(stream, weight, line.shift, line.scale, dtype)
+        return kernels.norm_modulate(stream, _norm_weight(norm, stream), line.shift, line.scale, dtype)
     return _modulate(rms_norm(norm, stream), line.shift, line.scale, dtype)
 
 
@@ -97,8 +99,8 @@ def gate_add_norm_modulate(
 ) -> tuple[Tensor, Tensor]:
     """`gate_add`, and the begin of the next line, in x's dtype: (stream, its modulated norm)."""
     if _by_kernel(stream, norm):
-        with _norm_weight(norm, stream) as (weight, _):
-            return stream, kernels.gate_add_norm_modulate(stream, gate, x, weight, line.shift, line.scale)
+        weight = _norm_weight(norm, stream)
+        return stream, kernels.gate_add_norm_modulate(stream, gate, x, weight, line.shift, line.scale)
     stream = _add(stream, gate, x)
     return stream, _modulate(rms_norm(norm, stream), line.shift, line.scale, x.dtype)
 
@@ -124,8 +126,7 @@ class Joint:
         q, k, v = (part[:, :, start : start + qkv.shape[1]] for part in self.all)
         if _by_kernel(qkv, q_norm, k_norm):
             cos, sin = rope or (None, None)
-            with _norm_weight(q_norm, qkv) as (q_weight, _), _norm_weight(k_norm, qkv) as (k_weight, _):
-                kernels.place_heads(qkv, q_weight, k_weight, cos, sin, q, k, v)
+            kernels.place_heads(qkv, _norm_weight(q_norm, qkv), _norm_weight(k_norm, qkv), cos, sin, q, k, v)
             return
         parts = qkv.unflatten(-1, (3, q.shape[1], -1)).unbind(2)  # [B, l, heads, head_dim]
         for place, part, norm in zip((q, k), parts, (q_norm, k_norm), strict=False):
@@ -146,8 +147,7 @@ def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor
     features [B, L, D] in the compute dtype, offset [B, 1, 1] float32; proj gives one value per token, or D.
     """
     if proj.out_features == 1 and _by_kernel(stream, proj):
-        with weights(proj, features.device, features.dtype) as layer:
-            kernels.token_gate(stream, features, *layer, offset)
+        kernels.token_gate(stream, features, *weights(proj, features.device, features.dtype), offset)
         return stream
     logits = proj(torch.cat([stream.to(features.dtype), features], dim=-1)).float()
     return torch.addcmul(stream, torch.sigmoid(logits - offset), features.float())
@@ -156,8 +156,7 @@ def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor
 def condition_gate(stream: Tensor, te: Tensor, features: Tensor, proj: nn.Module, offset: Tensor) -> Tensor:
     """`token_gate` of silu(te + stream), in the compute dtype; te [B, 1, D] float32. stream itself stays as it is."""
     if proj.out_features == 1 and _by_kernel(stream, proj):
-        with weights(proj, features.device, features.dtype) as layer:
-            return kernels.condition_gate(stream, te, features, *layer, offset)
+        return kernels.condition_gate(stream, te, features, *weights(proj, features.device, features.dtype), offset)
     return token_gate(F.silu(te + stream), features, proj, offset).to(features.dtype)
 
 
@@ -167,8 +166,8 @@ def pixel_embed(x: Tensor, proj: nn.Module, down: Tensor, across: Tensor, patch:
     down [H, P / 2] and across [W, P / 2]: `sine_cosine` of the rows and columns.
     """
     if fit_registers(proj.out_features) and _by_kernel(x, proj):
-        with weights(proj, x.device, torch.float32) as layer:
-            return kernels.pixel_embed(x, *layer, down, across, patch, tokens.start, tokens.stop)
+        layer = weights(proj, x.device, torch.float32)
+        return kernels.pixel_embed(x, *layer, down, across, patch, tokens.start, tokens.stop)
     cols = x.shape[-1] // patch
     first, last = tokens.start // cols, -(-tokens.stop // cols)
     rows = x[:, :, first * patch : last * patch]
@@ -183,8 +182,7 @@ def pixel_begin(u: Tensor, norm: nn.Module, modulation: Tensor) -> Tensor:
     modulation [B, L, N * 6 * P]: shift, scale, gate of attention, then of the MLP, pixel by pixel.
     """
     if fit_registers(u.shape[-1]) and _by_kernel(u, norm):
-        with _norm_weight(norm, u) as (weight, _):
-            return kernels.pixel_begin(u, weight, modulation)
+        return kernels.pixel_begin(u, _norm_weight(norm, u), modulation)
     shift, scale = _lines(u, modulation)[:2]
     return _modulate(rms_norm(norm, u), shift.float(), scale.float(), modulation.dtype).flatten(-2)
 
@@ -196,9 +194,8 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
     """
     dtype = modulation.dtype
     if _ends_by_kernel(u, norm, mlp):
-        layers = [weights(layer, u.device, dtype) for layer in (mlp.fc1, mlp.fc2)]
-        with _norm_weight(norm, u) as (weight, _), layers[0] as first, layers[1] as second:
-            kernels.pixel_end(u, attended, modulation, weight, *first, *second)
+        first, second = (weights(layer, u.device, dtype) for layer in (mlp.fc1, mlp.fc2))
+        kernels.pixel_end(u, attended, modulation, _norm_weight(norm, u), *first, *second)
         return u
     gate, shift, scale, last_gate = _lines(u, modulation)[-4:]
     u = _add(u, gate.float(), attended.view(u.shape))
@@ -206,8 +203,11 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
 
 
 def kept_modulation(u: Tensor, modulation: Tensor, norm: nn.Module, mlp: nn.Module) -> Tensor:
-    """What `pixel_end` needs of a modulation: its last four lines, [B, L, N * 4 * P]; a kernel reads it where it is."""
-    if _ends_by_kernel(u, norm, mlp):
+    """What `pixel_end` needs of a modulation: its last four lines, [B, L, N * 4 * P].
+
+    A kernel and a compiled graph read them where they are.
+    """
+    if torch.compiler.is_compiling() or _ends_by_kernel(u, norm, mlp):
         return modulation
     return modulation.unflatten(-1, (u.shape[-2], 6, -1))[..., 2:, :].flatten(-3)
 
@@ -215,8 +215,7 @@ def kept_modulation(u: Tensor, modulation: Tensor, norm: nn.Module, mlp: nn.Modu
 def pixel_out(u: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
     """The pixel stream's end, [B, L, N, C] float32."""
     if fit_registers(u.shape[-1]) and _by_kernel(u, norm, linear):
-        with _norm_weight(norm, u) as (weight, _), weights(linear, u.device, torch.float32) as layer:
-            return kernels.pixel_out(u, weight, *layer)
+        return kernels.pixel_out(u, _norm_weight(norm, u), *weights(linear, u.device, torch.float32))
     return linear(rms_norm(norm, u))
 
 
@@ -260,9 +259,9 @@ def _group_scale(norm: nn.GroupNorm, means: Tensor, squares: Tensor, counts: Ten
     size = counts.sum()
     mean = (means * counts).sum(-1, keepdim=True) / size
     variance = (squares + counts * (means - mean).square()).sum(-1, keepdim=True) / size
-    with weights(norm, means.device, torch.float32) as (weight, bias):
-        scale = (variance + norm.eps).rsqrt() * weight.view(norm.num_groups, -1)
-        shift = bias.view(norm.num_groups, -1) - mean * scale
+    weight, bias = weights(norm, means.device, torch.float32)
+    scale = (variance + norm.eps).rsqrt() * weight.view(norm.num_groups, -1)
+    shift = bias.view(norm.num_groups, -1) - mean * scale
     return scale.flatten(1), shift.flatten(1)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .attention import Attention
 from .blocks import make_norm
 from .config import PiDConfig
-from .fused import fit_registers
+from .fused import COMPILED, COMPILED_KERNELS, fit_registers
 from .ops import Joint, kept_modulation, pixel_begin, pixel_end
 from .positions import Rotation
 from .progress import OnPart
@@ -30,6 +30,10 @@ KEPT_BYTES = 3 << 29
 # 23.8 ms in eight.
 PIXEL_CHUNKS = {"kernels": 2}
 SMALL_CHUNKS = 8
+
+
+# What runs the pixel path where its kernels do not take its widths.
+PLAIN = {"kernels": "cuda", COMPILED_KERNELS: COMPILED}
 
 
 class Kept(NamedTuple):
@@ -46,7 +50,7 @@ KEEPINGS = Kept(True, True), Kept(True, False), Kept(False, False)
 def pixel_kind(config: PiDConfig, kind: str) -> str:
     """What `fused.kind_of` said, for the pixel path: its kernels do not take every width."""
     fit = fit_registers(config.pixel_hidden_size, config.pixel_mlp_size)
-    return "cuda" if kind == "kernels" and not fit else kind
+    return PLAIN.get(kind, kind) if not fit else kind
 
 
 def pixel_chunks(kind: str) -> int:
@@ -105,6 +109,14 @@ class PixelBlock(nn.Module):
         self.mlp = PixelMLP(width, config.pixel_mlp_size, operations=operations, **kind)
         self.adaLN_modulation = nn.Sequential(operations.Linear(config.hidden_size, 6 * patch_width, **kind))
 
+    def forward(self, u: Tensor, s: Tensor, rope: Rotation, attention: Attention) -> Tensor:
+        """The whole block: u [B, L, N, P] float32, which may be overwritten, s [B, L, D] -> u."""
+        modulation = self.adaLN_modulation(s)
+        joint = Joint(s, self.attn.num_heads, u.shape[1], self.attn.qkv.in_features // self.attn.num_heads)
+        joint.put(0, self.begin(u, modulation), self.attn.q_norm, self.attn.k_norm, rope)
+        modulation = kept_modulation(u, modulation, self.norm2, self.mlp)
+        return self.end(u, joint.attend(attention), modulation)
+
     def begin(self, u: Tensor, modulation: Tensor) -> Tensor:
         """Up to the attention: u [B, L, N, P] float32, modulation [B, L, N * 6 * P] -> qkv [B, L, 3 A]."""
         return self.attn.qkv(self.compress_to_attn(pixel_begin(u, self.norm1, modulation)))
@@ -125,13 +137,26 @@ def refine_pixels(
     spans: list[slice],
     kept: Kept,
     on_part: OnPart | None = None,
+    call: Callable[..., Tensor] = lambda block, *given: block(*given),
 ) -> Tensor:
     """Run the pixel blocks over all tokens, chunk by chunk.
 
     s: [B, L, D] in the compute dtype. embed(span): the pixel stream of these tokens, [B, l, N, P] float32.
     finish(u): what becomes of it after the last block, [B, l, ...]. Returns that for all tokens.
-    on_part: told after every chunk which fraction is done.
+    on_part: told after every chunk which fraction is done. call(block, ...): how a whole block is called, where all
+    tokens are one chunk.
     """
+    if len(spans) == 1:
+        u = embed(spans[0])
+        for depth, block in enumerate(blocks, start=1):
+            u = call(block, u, s, rope, attention)
+            if on_part is not None:
+                on_part(depth / (len(blocks) + 1))
+        u = finish(u)
+        if on_part is not None:
+            on_part(1.0)
+        return u
+
     attended, streams, modulations = {}, {}, {}
 
     def stream(chunk: int, depth: int) -> Tensor:

@@ -76,8 +76,12 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     cos, sin = (table[:, None] for table in rotation)
     pairs = x.float().unflatten(-1, (-1, 2))
     if x.device.type in COMPLEX_DEVICES and not torch.compiler.is_compiling():
-        # one pass over memory where the formula below takes seven
+        # one pass over memory where the formulas below take several
         return torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin)).flatten(-2)
+    if torch.compiler.is_compiling():
+        # the same sums; a stack would be a pass of its own
+        sin = torch.stack((-sin, sin), dim=-1)
+        return (pairs * cos[..., None] + pairs.flip(-1) * sin).flatten(-2)
     a, b = pairs.unbind(-1)
     return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -23,6 +24,7 @@ class Meter:
         self.total, self.done = total, 0.0
         self._report, self._clock = report, clock
         self._started = self._told = clock()
+        self._skipped = 0.0, 0.0  # work and seconds that tell nothing of the rest
 
     def at(self, done: float) -> None:
         """So much of the work is done."""
@@ -41,12 +43,22 @@ class Meter:
         """Since the run began."""
         return self._clock() - self._started
 
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """What is done meanwhile takes another time than the rest will: the rate leaves it out."""
+        done, began = self.done, self._clock()
+        try:
+            yield
+        finally:
+            work, seconds = self._skipped
+            self._skipped = work + self.done - done, seconds + self._clock() - began
+
     @property
     def rate(self) -> float | None:
         """Work per second so far; None before there is something to measure."""
-        seconds, fraction = SETTLED
-        settled = self.seconds >= seconds and self.fraction >= fraction
-        return self.done / self.seconds if settled else None
+        done, seconds = self.done - self._skipped[0], self.seconds - self._skipped[1]
+        settled = seconds >= SETTLED[0] and done >= SETTLED[1] * self.total > 0
+        return done / seconds if settled else None
 
     @property
     def seconds_left(self) -> float | None:

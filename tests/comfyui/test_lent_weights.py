@@ -15,8 +15,7 @@ def lend(comfyui):
     ops = importlib.import_module(f"{comfyui.pack}.pid_core.ops")
 
     def call(layer, dtype=torch.float32):
-        with ops.weights(layer, torch.device("cpu"), dtype) as lent:
-            return lent
+        return ops.weights(layer, torch.device("cpu"), dtype)
 
     return call
 
@@ -32,6 +31,25 @@ def test_cast_and_patched(lend, kind):
     assert weight.dtype == bias.dtype == torch.float32
     assert (weight == 2.5).all() and (bias == 1).all()
     assert lend(operations.RMSNorm(4, eps=1e-6))[1] is None
+
+
+def test_a_graph_holds_how_they_are_asked_for(comfyui):
+    """Weights that were lent once would be those of the run that compiled it."""
+    comfyui.load()
+    ops = importlib.import_module(f"{comfyui.pack}.pid_core.ops")
+    layer = importlib.import_module("comfy.ops").manual_cast.Linear(3, 2, dtype=torch.bfloat16)
+    layer.weight.data.fill_(2)
+    layer.bias.data.fill_(1)
+    torch._dynamo.reset()
+    lent = torch.compile(
+        lambda: ops.weights(layer, torch.device("cpu"), torch.float32), backend="eager", fullgraph=True
+    )
+    with torch.no_grad():
+        for value in (2, 7):
+            layer.weight.data.fill_(value)
+            weight, bias = lent()
+            assert weight.dtype == torch.float32 and (weight == value).all() and (bias == 1).all()
+    torch._dynamo.reset()
 
 
 def test_asked_for_once_per_run(comfyui, lend):
@@ -84,8 +102,7 @@ def test_a_hook_on_one_conditioning_does_not_reach_the_other(comfyui, monkeypatc
         one = torch.zeros(1, layer.weight.shape[0])
         one[0, 0] = 1
         true.append(layer(one)[0, 0] / one.shape[1] ** 0.5)  # of a vector with one value, the norm is the root
-        with ops.weights(layer, x.device, torch.float32) as (weight, _):
-            lent.append(weight[0].clone())
+        lent.append(ops.weights(layer, x.device, torch.float32)[0][0].clone())
         return forward(self, x, *args, **kwargs)
 
     monkeypatch.setattr(type(network), "_forward", looked_at)

@@ -1,0 +1,116 @@
+"""A network's calls through torch.compile: its blocks one by one, or the whole call at once.
+
+A graph is made for one size of window; it works on all tokens in one chunk. What the compiler cannot do is run
+uncompiled, and said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+
+from . import fused
+from .errors import one_line
+from .fused import COMPILED, COMPILED_KERNELS
+from .log import log
+
+HOW = ("blocks", "whole")
+# PyTorch stops compiling a function after 8 graphs without an error. A size takes three: the patch block, the last
+# one, which leaves the caption alone, and the pixel block.
+MOST_GRAPHS = 64
+OLDEST = (2, 5)  # before it every block makes a graph of its own
+
+
+class Compiled:
+    """How a network's calls are compiled; stands on the network as `compiled`.
+
+    how: "blocks" compiles each block, and blocks of one kind share their graph; "whole" compiles the call as one.
+    kernels: in a graph the fused kernels stay operations of their own, where they run at all; else the graph takes
+    the plain definitions, for the compiler to fuse. backend and options: those of torch.compile.
+    `while_compiling` is entered around a call that makes a new graph. `why_not` says why no new ones are made any more.
+    Raises ValueError for an unknown `how` and for a PyTorch that is too old.
+    """
+
+    def __init__(self, how: str, *, kernels: bool = True, backend: str | Callable = "inductor", **options):
+        if how not in HOW:
+            raise ValueError(f"compile is one of off, {', '.join(HOW)}, got {how}")
+        if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST:
+            raise ValueError(
+                f"compile needs PyTorch {'.'.join(map(str, OLDEST))} or newer, this is {torch.__version__}: update "
+                "PyTorch, or set compile to off"
+            )
+        self.how, self.kernels = how, kernels
+        self.while_compiling: Callable[[], AbstractContextManager] = nullcontext
+        self.why_not: str | None = None
+        self.active = False  # during a call that is compiled
+        self._allowed = True
+        self._seen: set[tuple] = set()
+        self._call = torch.compile(_call, backend=backend, dynamic=False, **options)
+
+    def kind_of(self, device: torch.device) -> str:
+        """As `fused.kind_of`, for a call that is compiled."""
+        return COMPILED_KERNELS if self.kernels and fused.kind_of(device) == "kernels" else COMPILED
+
+    def run(self, function: Callable[..., Tensor], *given, **uncompiled) -> Tensor:
+        """function(*given, **uncompiled): a whole network call, compiled where it can be.
+
+        A graph of it all is given nothing of `uncompiled`.
+        """
+        key = tuple((t.shape, t.dtype) for t in given if isinstance(t, Tensor))
+        if self._allowed and (self.why_not is None or key in self._seen):
+            try:
+                with self._running(given[0].device), nullcontext() if key in self._seen else self.while_compiling():
+                    whole = self.how == "whole"
+                    out = self._call(function, *given) if whole else function(*given, **uncompiled)
+                self._seen.add(key)
+                return out
+            except _OverLimit:
+                self.why_not = f"{MOST_GRAPHS} graphs are there, and no more are made: restart for other sizes"
+            except _exceptions.TorchDynamoException as error:
+                cause = getattr(error, "inner_exception", error)
+                line = next(iter(str(cause).strip().splitlines()), "")
+                self.why_not = one_line(f"torch.compile failed, {type(cause).__name__}: {line}"[:300])
+            log.warning(f"PiD: not compiled: {self.why_not}")
+        # none of what was given was changed
+        return function(*given, **uncompiled)
+
+    def block(self, function: Callable, *given):
+        """function(*given): a block of a call that `run` is at."""
+        return self._call(function, *given) if self.active and self.how == "blocks" else function(*given)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """While this lasts nothing is compiled."""
+        before, self._allowed = self._allowed, False
+        try:
+            yield
+        finally:
+            self._allowed = before
+
+    @contextmanager
+    def _running(self, device: torch.device) -> Iterator[None]:
+        self.active = True
+        try:
+            with _limits(), fused.in_graphs(self.kind_of(device) == COMPILED_KERNELS):
+                yield
+        finally:
+            self.active = False
+
+
+def _call(function: Callable, *given):
+    return function(*given)
+
+
+# PyTorch 2.5 and 2.6 have other names for both.
+_exceptions, _settings = torch._dynamo.exc, torch._dynamo.config
+_OverLimit = getattr(_exceptions, "FailOnRecompileLimitHit", None) or _exceptions.FailOnCacheLimitHit
+
+
+def _limits() -> AbstractContextManager:
+    limit, error = "recompile_limit", "fail_on_recompile_limit_hit"
+    if not hasattr(_settings, limit):
+        limit, error = "cache_size_limit", "fail_on_cache_limit_hit"
+    return _settings.patch({limit: MOST_GRAPHS} | ({error: True} if hasattr(_settings, error) else {}))
