@@ -101,6 +101,26 @@ def test_found_again_in_another_tab_after_undo_in_a_copy_and_after_a_reload(fron
     assert fe.js(f"id => {strip}.compare.choices.map(c => c.label)", copy) == options
 
 
+def test_what_the_node_says_stands_below_the_comparison(tuner, root, vue):
+    """Also where the pictures of a workflow just opened have results already, and nothing moves the view."""
+    fe = tuner.fe
+    fe.run()
+    opened = Tuner(fe, root, VueNodes_Enabled=vue)
+    # with the inputs of before, ComfyUI would hand on what it kept: the node would not run, and say nothing
+    opened.set("PiDKitSigmaTuner", default_sigma=0.25)
+    opened.load()
+    fe.wait_for_images(".pidkit-stage img", 2)
+    fe.wait(
+        """() => {
+          const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+          while (texts.nextNode() && !texts.currentNode.data.startsWith("3 pictures"));
+          const { bottom } = document.querySelector(".pidkit-stage").getBoundingClientRect();
+          return texts.currentNode.parentElement.getBoundingClientRect().top >= bottom;
+        }"""
+    )
+    fe.screenshot(f"compare_opened_{'vue' if vue else 'classic'}")
+
+
 def test_a_run_that_ends_while_another_tab_is_open(front_end, root):
     tuner = Tuner(front_end, root)
     fe = front_end
