@@ -10,9 +10,11 @@ const MARGIN = 10; // around every widget in the classic rendering
 const LEAST = 58; // what ComfyUI gives it there, room for two lines
 const MOST = 200; // from here on ComfyUI's widget scrolls
 
-// The widget with what one of our nodes says of itself, if it has said something.
+const isOurs = (node) => node?.comfyClass?.startsWith(OURS);
+
+// The widget with what one of our nodes, or one inside this subgraph, says of itself, if it has said something.
 export function statusOf(node) {
-  return node?.comfyClass?.startsWith(OURS) ? node.widgets?.find((widget) => widget.name === STATUS) : undefined;
+  return isOurs(node) || node?.subgraph ? node.widgets?.find((widget) => widget.name === STATUS) : undefined;
 }
 
 function heightOf(text, width) {
@@ -40,14 +42,19 @@ app.registerExtension({
   name: "PiDKit.Status",
 
   setup() {
-    // ComfyUI hears this event too, and makes the widget then
+    // ComfyUI hears this event too, and makes the widget then, in the graph that is open
     api.addEventListener("progress_text", ({ detail }) => {
-      requestAnimationFrame(() => makeRoom(nodesOf(detail.nodeId).at(-1)));
+      requestAnimationFrame(() => makeRoom(app.canvas.graph?.getNodeById(detail.nodeId)));
+    });
+    // From a node in a subgraph: shown on it while the subgraph is open, else on the node that stands for it.
+    api.addEventListener("pidkit_text", ({ detail }) => {
+      const node = nodesOf(detail.nodeId).find(({ graph }) => graph === app.canvas.graph);
+      if (node) api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text: detail.text });
     });
     // What a node said of itself in an earlier run is not true of the one that starts now.
     api.addEventListener("executing", ({ detail }) => {
-      const status = statusOf(nodesOf(detail).at(-1));
-      if (status) status.value = "";
+      const nodes = nodesOf(detail);
+      if (isOurs(nodes.at(-1))) nodes.map(statusOf).forEach((status) => status && (status.value = ""));
     });
   },
 });

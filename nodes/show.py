@@ -8,6 +8,8 @@ from server import PromptServer
 
 from ..pid_core.errors import one_line
 
+IN_SUBGRAPH = "pidkit_text"  # the event that js/status.js waits for
+
 _own: dict[str, list[str]] = {}  # what nodes of the running prompt wrote on themselves
 _prompt: str | None = None
 
@@ -35,7 +37,14 @@ def send_text(node_id: str | None, *lines: str) -> None:
         # the Vue rendering of nodes takes a line's end for a space
         text, server = ";\n".join(shown), PromptServer.instance
         if server.client_id is not None:  # whose prompt it is; without one it would go to all
-            server.send_progress_text(text, graph.get_display_node_id(node_id), server.client_id)
+            _send(server, text, graph.get_display_node_id(node_id))
+
+
+def _send(server: PromptServer, text: str, node_id: str) -> None:
+    if ":" in node_id:  # ComfyUI's front end cannot show these, except where the subgraph is open: js/status.js does
+        server.send_sync(IN_SUBGRAPH, {"nodeId": node_id, "text": text}, server.client_id)
+    else:
+        server.send_progress_text(text, node_id, server.client_id)
 
 
 def _running_graph():

@@ -36,8 +36,6 @@ SETTINGS = {
 ELSEWHERE = re.compile(r"^https?://(?!127\.0\.0\.1|localhost)")  # other machines
 # What the front end itself says: its default workflow asks the network for model files, its error panel for packs.
 ITS_OWN = ("huggingface.co", "api.comfy.org", "ComfyApp graph accessed before initialization")
-# That of v0.25.0 takes a node in an open subgraph for a subgraph, when the node's text arrives.
-ITS_OWN_FAULT = "Subgraph not found"
 USER_FILES = {"user.css": "", "comfy.templates.json": "[]", "workflows/.index.json": "{}", "subgraphs/.keep": ""}
 DROP = """([text, name]) => {
   const data = new DataTransfer();
@@ -50,6 +48,18 @@ DROP = """([text, name]) => {
 MISSING_MEDIA = """() => {
   const { $pinia } = document.querySelector("#vue-app").__vue_app__.config.globalProperties;
   return ($pinia.state.value.missingMedia.missingMediaCandidates ?? []).map((candidate) => candidate.name);
+}"""
+
+# Whether a text is drawn, and nothing of it is cut off: by a box that scrolls, or by the frame of its node.
+WHOLE = """text => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode() && !texts.currentNode.data.includes(text));
+  if (!texts.currentNode.data?.includes(text)) return false;
+  const line = texts.currentNode.parentElement, frame = line.closest(".dom-widget, .lg-node");
+  if (!frame || line.getBoundingClientRect().bottom > frame.getBoundingClientRect().bottom + 1) return false;
+  for (let box = line.parentElement; box !== frame; box = box.parentElement)
+    if (box.scrollHeight > box.clientHeight + 1) return false;
+  return true;
 }"""
 
 # A last resort: for so long, in seconds, nothing at all may happen.
@@ -100,8 +110,7 @@ class FrontEnd:
             self.errors.append(message.text)
 
     def _on_page_error(self, error: Error) -> None:
-        if ITS_OWN_FAULT not in str(error):
-            self.errors.append(f"page error: {error}")
+        self.errors.append(f"page error: {error}")
 
     def _on_response(self, response: Response) -> None:
         if response.status >= 400 and not response.url.endswith("/user.css"):
@@ -309,6 +318,10 @@ class FrontEnd:
               .filter(i => i.complete && i.naturalWidth > 0).length === count""",
             [selector, count],
         )
+
+    def wait_for_text(self, text: str) -> None:
+        """Waits until a node shows this text, whole."""
+        self.wait(WHOLE, text)
 
     def settle(self) -> None:
         """Waits until what is on the canvas has been drawn."""

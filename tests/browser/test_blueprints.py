@@ -10,7 +10,6 @@ from pid_core.hub import get_file
 
 BLUEPRINTS = sorted(file.stem for file in (comfy_env.ROOT / "subgraphs").glob("*.json"))
 SDXL, GEMMA = get_file("pid_sdxl_1024_to_4096_4step_bf16.safetensors"), get_file("gemma_2_2b_it_elm_bf16.safetensors")
-PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 # The blueprint between a node that makes what it takes and SaveImage; values: of its widgets.
 CONNECT = """([source, settings, values]) => {
   const add = type => { const node = LiteGraph.createNode(type); app.graph.add(node); return node; };
@@ -57,11 +56,23 @@ def test_found_by_search(front_end, name, vue):
 
 
 def test_photo_to_4k_runs(front_end, comfy, vue):
+    """What the node inside says is read on the blueprint, and where that is open on the node itself."""
     insert(front_end, "Photo to 4K (PiD)", vue)
-    front_end.js(CONNECT, ["LoadImage", {"image": comfy.upload(PHOTO)}, {"target": "factor"}])
+    photo = np.random.default_rng(int(vue)).integers(0, 256, (24, 32, 3), np.uint8)  # not one that ComfyUI kept
+    front_end.js(CONNECT, ["LoadImage", {"image": comfy.upload(photo)}, {"target": "factor"}])
+    front_end.show()
     (picture,) = front_end.pictures(front_end.run(), front_end.id_of("SaveImage"))
     assert picture.size == (128, 96)
     front_end.wait_for_pictures("SaveImage")
+    front_end.wait_for_text("32 x 24 picture, PiD makes it 128 x 96")
+    front_end.screenshot(f"blueprint_run_{'vue' if vue else 'classic'}")
+
+    front_end.js("() => app.canvas.setGraph(app.graph.nodes.find(n => n.subgraph).subgraph)")
+    front_end.show()
+    front_end.js("() => { app.canvas.graph.nodes[0].widgets.find(w => w.name === 'seed').value = 1; }")
+    front_end.run()
+    front_end.wait_for_text("32 x 24 picture, PiD makes it 128 x 96")
+    front_end.screenshot(f"blueprint_open_{'vue' if vue else 'classic'}")
 
 
 def test_latent_to_4k_fetches_and_runs(front_end, comfy, tmp_path):

@@ -192,12 +192,15 @@ def test_texts_go_to_the_client_whose_prompt_it_is(comfyui, monkeypatch):
     show, sent = comfyui.module("nodes.show"), []
     dynprompt = SimpleNamespace(get_parent_node_id=lambda _: None, get_display_node_id=lambda node: node)
     monkeypatch.setattr(show, "get_progress_state", lambda: SimpleNamespace(prompt_id="p", dynprompt=dynprompt))
-    server = SimpleNamespace(client_id="mine", send_progress_text=lambda *args: sent.append(args))
+    server = SimpleNamespace(client_id="mine")
+    server.send_progress_text = server.send_sync = lambda *args: sent.append(args)
     monkeypatch.setattr(show.PromptServer, "instance", server, raising=False)
     show.send_text("5", "a line")
+    show.send_text("7:5", "in a subgraph")
     server.client_id = None
     show.send_text("5", "another")
-    assert sent == [("a line", "5", "mine")]
+    show.send_text("7:5", "another")
+    assert sent == [("a line", "5", "mine"), ("pidkit_text", {"nodeId": "7:5", "text": "in a subgraph"}, "mine")]
 
 
 def test_an_image_that_fails_leaves_the_others_on_the_node(comfy, monkeypatch):
