@@ -3,8 +3,8 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { addWidget, element, linked } from "./elements.js";
 import { nodeBefore, nodesOf } from "./graph.js";
+import { NodeLine } from "./node_line.js";
 import { statusOf } from "./status.js";
 import { word } from "./words.js";
 
@@ -14,34 +14,11 @@ const READABLE = 0.5; // of the canvas's scale
 // The pack's folder in custom_nodes, as the server names it in tracebacks.
 const FOLDER = decodeURIComponent(new URL(import.meta.url).pathname.split("/extensions/")[1].split("/")[0]);
 
-class ErrorLine {
+class ErrorLine extends NodeLine {
   constructor(node, text) {
-    this.node = node;
-    this.root = element("div", { className: "pidkit-error", role: "alert" }, ...linked(text));
-    this.height = node.size[1];
     const status = statusOf(node);
     if (status && !status.value) node.removeWidget(status);
-    this.widget = addWidget(node, NAME, "PIDKIT_ERROR", this.root, this.root, {
-      serialize: false,
-      getMinHeight: () => this.neededHeight,
-    });
-    this.widget.serialize = false;
-    this.resize(node.size[1]);
-  }
-
-  // The classic rendering asks before it draws the element, at the node's width less its margins.
-  get neededHeight() {
-    const probe = this.root.cloneNode(true);
-    probe.style.cssText = `position: fixed; visibility: hidden; height: auto; width: ${this.node.size[0] - 30}px`;
-    document.body.append(probe);
-    const { height } = probe.getBoundingClientRect();
-    probe.remove();
-    return Math.ceil(height) + 16; // the widget's own margins
-  }
-
-  resize(height) {
-    this.node.setSize([this.node.size[0], Math.max(height, this.node.computeSize()[1])]);
-    app.canvas.setDirty(true, true);
+    super(node, NAME, { className: "pidkit-error", role: "alert" }, text);
   }
 
   // On the page, and large enough to be read.
@@ -50,12 +27,6 @@ class ErrorLine {
     const view = app.canvas.canvas.getBoundingClientRect();
     const inside = left >= view.left && right <= view.right && top >= view.top && bottom <= view.bottom;
     return width > 0 && inside && app.canvas.ds.scale >= READABLE;
-  }
-
-  remove() {
-    if (!this.node.widgets?.includes(this.widget)) return;
-    this.node.removeWidget(this.widget);
-    this.resize(this.height);
   }
 }
 
@@ -72,7 +43,7 @@ async function show(id, text) {
     shown.set(node, line);
     return line;
   });
-  await drawn();
+  await Promise.all(lines.map((line) => line.shown));
   const gone = !lines.some((line) => shown.get(line.node) === line);
   if (gone || lines.some((line) => line.isInView)) return;
   // ComfyUI's own message only says that there was an error.
@@ -85,10 +56,6 @@ function clear() {
   shown.forEach((line) => line.remove());
   shown.clear();
   toasts.splice(0).forEach((toast) => app.extensionManager.toast.remove(toast));
-}
-
-function drawn() {
-  return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
 }
 
 // Whether this pack raised it: in a node of its own, or in its model while another node ran it.

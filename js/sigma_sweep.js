@@ -33,7 +33,8 @@ class Tiles {
   // found: {pidkit_tiles, pidkit_picture, pidkit_columns}.
   show({ pidkit_tiles: tiles, pidkit_picture: [picture], pidkit_columns: [columns] }) {
     const severalSeeds = columns < tiles.length;
-    this.list.style.setProperty("--pidkit-columns", columns);
+    // a row of one seed may go on in the next line; with several each seed is a row
+    this.list.style.setProperty("--pidkit-columns", severalSeeds ? columns : "auto-fit");
     this.list.classList.toggle("pidkit-none", tiles.length === 0);
     this.list.replaceChildren(
       ...tiles.map(({ sigma, seed, image }) => {

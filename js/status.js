@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { nodesOf } from "./graph.js";
+import { NodeLine } from "./node_line.js";
 
 const STATUS = "$$node-text-preview";
 const OURS = "PiDKit";
@@ -10,11 +11,18 @@ const MARGIN = 10; // around every widget in the classic rendering
 const LEAST = 58; // what ComfyUI gives it there, room for two lines
 const MOST = 200; // from here on ComfyUI's widget scrolls
 
+const standing = new WeakMap(); // node that stands for a subgraph -> the line with what a node inside says of itself
+
 const isOurs = (node) => node?.comfyClass?.startsWith(OURS);
 
-// The widget with what one of our nodes, or one inside this subgraph, says of itself, if it has said something.
+// The widget with what one of our nodes says of itself, if it has said something.
 export function statusOf(node) {
-  return isOurs(node) || node?.subgraph ? node.widgets?.find((widget) => widget.name === STATUS) : undefined;
+  return isOurs(node) ? node.widgets?.find((widget) => widget.name === STATUS) : undefined;
+}
+
+function sayOn(node, text) {
+  if (standing.has(node)) standing.get(node).text = text;
+  else standing.set(node, new NodeLine(node, "pidkit_status", { className: "pidkit-status" }, text));
 }
 
 function heightOf(text, width) {
@@ -47,14 +55,21 @@ app.registerExtension({
       requestAnimationFrame(() => makeRoom(app.canvas.graph?.getNodeById(detail.nodeId)));
     });
     // From a node in a subgraph: shown on it while the subgraph is open, else on the node that stands for it.
-    api.addEventListener("pidkit_text", ({ detail }) => {
-      const node = nodesOf(detail.nodeId).find(({ graph }) => graph === app.canvas.graph);
-      if (node) api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text: detail.text });
+    api.addEventListener("pidkit_text", ({ detail: { nodeId, text } }) => {
+      const node = nodesOf(nodeId).find(({ graph }) => graph === app.canvas.graph);
+      if (node?.subgraph) sayOn(node, text);
+      else if (node) api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text });
     });
     // What a node said of itself in an earlier run is not true of the one that starts now.
     api.addEventListener("executing", ({ detail }) => {
       const nodes = nodesOf(detail);
-      if (isOurs(nodes.at(-1))) nodes.map(statusOf).forEach((status) => status && (status.value = ""));
+      if (!isOurs(nodes.at(-1))) return;
+      const status = statusOf(nodes.at(-1));
+      if (status) status.value = "";
+      for (const node of nodes) {
+        standing.get(node)?.remove();
+        standing.delete(node);
+      }
     });
   },
 });

@@ -18,6 +18,7 @@ STATUS = 110  # what a node of ours grows by when it writes about itself
 # Of a window of 1600 x 1000: what the front end leaves free, and how small the nodes may be drawn there.
 VIEW, VIEW_AT, SMALLEST = (1480, 830), (90, 115), 0.6
 AUTOGROW = "COMFY_AUTOGROW_V3"
+VIEW_ONLY = "IMAGECOMPARE"  # where the front end draws a result; nothing of a workflow
 NOTE_WIDTH = 480
 NOTE = "MarkdownNote"  # drawn by the front end; no node of the server's
 CORE = {"cnr_id": "comfy-core", "ver": "0.25.0"}  # the oldest ComfyUI they run in
@@ -153,7 +154,7 @@ def _definitions(info: dict, node: Node) -> list[tuple[str, object, dict]]:
             settings = entry[1] if len(entry) > 1 else {}
             if entry[0] == AUTOGROW:
                 found += _growing(name, settings["template"], node)
-            else:
+            elif entry[0] != VIEW_ONLY:
                 found.append((name, entry[0], settings))
     return found
 

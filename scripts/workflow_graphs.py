@@ -108,6 +108,15 @@ def flux_models(graph: Graph) -> tuple[Out, Out, Out]:
     return unet[0], guided[0], prompt[0]
 
 
+def compared(graph: Graph, column: int, group: str, before: Out, after: Out) -> None:
+    """ComfyUI's own node to drag a line over two pictures. In the classic rendering it only names itself."""
+    graph.add(
+        *("ImageCompare", column, group),
+        title="Before and after (Nodes 2.0)",
+        **{"image_a": before, "image_b": after, "width_": 420, "height_": 400},
+    )
+
+
 FLUX_MODELS = tuple(by_hand(name) for name in ("flux1-dev.safetensors", "clip_l.safetensors", "t5xxl_fp16.safetensors"))
 
 
@@ -132,6 +141,7 @@ def bundled(graph: Graph, *, windows: bool) -> Graph:
         title="Four times as large",
         **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
     )
+    compared(graph, 4, drawn, image[0], decoded[0])
     return graph
 
 
@@ -162,6 +172,7 @@ def pid_upscale() -> Graph:
         title="The larger picture",
         **{"images": upscaled[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
     )
+    compared(graph, 2, drawn, image[0], upscaled[0])
     graph.app = App(
         (
             (image, "image", "Picture to enlarge"),
@@ -235,6 +246,7 @@ def pid_with_flux_upscale_picture() -> Graph:
         title="The picture, about 2048 x 2048",
         **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
     )
+    compared(graph, 4, drawn, image[0], decoded[0])
     return graph
 
 
@@ -520,6 +532,7 @@ def pid_with_cfg_undistilled_flux() -> Graph:
     pixels = graph.add("PiDKitPixelVAE", 3, teacher)
     decoded = graph.add("VAEDecode", 3, teacher, samples=sampled[0], vae=pixels[0])
     graph.add("SaveImage", 4, teacher, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=480)
+    compared(graph, 4, teacher, image[0], decoded[0])
     return graph
 
 

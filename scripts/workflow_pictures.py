@@ -160,7 +160,7 @@ PICTURES: dict[str, Callable[[str], Image.Image]] = {
     "pid_upscale": partial(before_and_after, centre=(0.33, 0.4), part=0.75),
     "pid_upscale_demo": partial(before_and_after, centre=(0.66, 0.38), part=0.6),
     "pid_context_window_demo": windows,
-    "pid_tune_per_image": partial(each, sigmas=(0.0, 0.1, 0.2), centres=((0.3, 0.4), (0.5, 0.4), (0.45, 0.35))),
+    "pid_tune_per_image": partial(each, sigmas=(0.0, 0.0, 0.1), centres=((0.3, 0.4), (0.5, 0.4), (0.45, 0.35))),
     "pid_sigma_sweep": partial(sweep, sigmas=(0.0, 0.1, 0.2, 0.3)),
     "pid_with_flux_upscale_picture": generator("Photo to 2K", 0.0, small="photo", large="2048 x 2048"),
     "pid_with_flux_to_4k": generator("FLUX.1", 0.1),
