@@ -53,6 +53,11 @@ export class NodeLine {
     this.root.remove();
     if (!this.node.widgets?.includes(this.widget)) return;
     this.node.removeWidget(this.widget);
+    const kept = this.node.widgets.indexOf(this.widget); // by a subgraph's node in older front ends
+    if (kept >= 0) {
+      this.widget.onRemove?.();
+      this.node.widgets.splice(kept, 1);
+    }
     this.resize(this.height);
   }
 }
