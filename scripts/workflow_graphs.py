@@ -141,7 +141,6 @@ def bundled(graph: Graph, *, windows: bool) -> Graph:
         title="Four times as large",
         **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
     )
-    compared(graph, 4, drawn, image[0], decoded[0])
     return graph
 
 
@@ -158,6 +157,7 @@ def pid_upscale() -> Graph:
         "**To change**, on PiD Upscale:\n\n"
         "- target: 2K or 4K, or factor for a multiple of the picture.\n"
         "- strength: faithful stays with the picture, repair and rebuild draw more of it anew.\n"
+        "- Before and after needs Nodes 2.0: switch it on in ComfyUI's menu, then move the mouse over the pictures.\n"
         "- model_set: NVIDIA's models draw detail that the small one cannot. They are fetched on the first run (8 GB), "
         "once you have read their licence, for non-commercial use only (NSCLv1), and switched accept_licence on. "
         "Then **text** says what the picture shows.",
