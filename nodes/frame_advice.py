@@ -36,6 +36,6 @@ def frame_advice(hidden, model, images: int, height: int, width: int) -> tuple[s
         return ()
     memory = gigabytes(model.model.memory_required([images, 3, *whole]))
     return (
-        f"in one frame this takes {frame / windows:.2g} times as long as in windows, and {memory}: put Context Window "
+        f"in one frame this is {frame / windows:.2g} times the work of windows, and takes {memory}: put Context Window "
         "(PiD) between the model and the sampler",
     )

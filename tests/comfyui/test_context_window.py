@@ -265,6 +265,6 @@ def test_the_plain_graph_says_what_one_large_frame_takes(comfyui, monkeypatch):
         return said[-1]
 
     line = run(128, "PiDKitConditioning", "KSampler")[-1]
-    assert "times as long as in windows" in line and "GB: put Context Window (PiD)" in line
+    assert "times the work of windows, and takes" in line and "GB: put Context Window (PiD)" in line
     assert len(run(128, "PiDKitConditioning", "PiDKitContextWindow", "KSampler")) == 1
     assert len(run(16, "PiDKitConditioning", "KSampler")) == 1
