@@ -32,6 +32,7 @@ class ErrorLine extends NodeLine {
 
 const shown = new Map(); // node -> its ErrorLine
 const toasts = [];
+let refused; // id of the last prompt of which a part was refused; the rest of it runs
 
 async function show(id, text) {
   const nodes = nodesOf(id);
@@ -94,6 +95,7 @@ function refusals({ errors, class_type: type }) {
 }
 
 function showRefused(answer) {
+  refused = answer?.prompt_id;
   for (const [id, report] of Object.entries(answer?.node_errors ?? {})) {
     const lines = refusals(report);
     if (lines.length) show(id, lines.join("\n"));
@@ -105,7 +107,9 @@ app.registerExtension({
 
   setup() {
     api.addEventListener("promptQueueing", clear);
-    api.addEventListener("execution_start", clear);
+    api.addEventListener("execution_start", ({ detail }) => {
+      if (detail.prompt_id !== refused) clear();
+    });
     api.addEventListener("execution_error", ({ detail }) => {
       if (isOurs(detail)) show(detail.node_id, detail.exception_message.trim());
       else if (hasPixelsForLatent(nodesOf(detail.node_id).at(-1))) show(detail.node_id, word("pixelVae"));

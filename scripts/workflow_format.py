@@ -117,7 +117,7 @@ def ui_format(graph: Graph, object_info: dict, *, opens_as_app: bool = False) ->
         "links": links,
         "groups": groups,
         "config": {},
-        "extra": {"ds": _view([*nodes, note], groups), **_app(graph.app, opens_as_app)},
+        "extra": {"ds": _view([*nodes, note], groups), "pidkit_example": True, **_app(graph.app, opens_as_app)},
         "version": 0.4,
     }
 

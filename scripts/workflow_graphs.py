@@ -113,7 +113,7 @@ def compared(graph: Graph, column: int, group: str, before: Out, after: Out) -> 
     graph.add(
         *("ImageCompare", column, group),
         title="Before and after (Nodes 2.0)",
-        **{"image_a": before, "image_b": after, "width_": 420, "height_": 400},
+        **{"image_a": before, "image_b": after, "width_": 420, "height_": 350},
     )
 
 

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from front_end import WATCH_RUNS
 
 from workflow_format import Graph, ui_format
 
@@ -112,6 +113,24 @@ def test_what_is_wrong_before_a_run_stands_on_its_node(small, vue):
     fe.run()
     assert small.line.count() == 0
     toast.wait_for(state="detached")
+
+
+def test_what_was_refused_stays_while_the_rest_runs(small, vue):
+    """ComfyUI runs what it can of a workflow, and says so only in its panel."""
+    fe = small.fe
+    fe.js(SET, [small.loader, "model_name", f"fetch: {FETCHED}"])
+    fe.js("""() => {
+      const preview = LiteGraph.createNode("PreviewImage");
+      app.graph.add(preview);
+      app.graph.nodes.find(n => n.type === "EmptyImage").connect(0, preview, 0);
+    }""")
+    fe.js(WATCH_RUNS)
+    with small.page.expect_response("**/api/prompt") as answer:
+        small.page.get_by_test_id("queue-button").first.click()
+    assert answer.value.ok
+    fe.wait("id => window.endedRuns[id]", answer.value.json()["prompt_id"])
+    assert small.on_node(small.loader).startswith(f"missing: {FETCHED}")
+    fe.screenshot(f"error_beside_a_run_{'vue' if vue else 'classic'}")
 
 
 def test_an_error_inside_a_subgraph_stands_on_both_nodes(small):

@@ -36,3 +36,17 @@ def test_a_search_for_pid_finds_every_workflow(front_end, found):
     older = front_end.comfy.get("/system_stats")["system"]["comfyui_version"] == "0.25.0"
     for order in (NAMES, NAMES if older else names):
         assert [needs_download(name) for name in order] == sorted(needs_download(name) for name in order)
+
+
+def test_a_large_workflow_opens_with_its_texts(front_end):
+    """Not so small that the classic rendering draws none, and with its note in view."""
+    front_end.open()
+    front_end.page.get_by_role("button", name="Templates", exact=True).click()
+    dialog = front_end.dialogs().first
+    dialog.get_by_placeholder("Search").fill("pid")
+    dialog.get_by_test_id("template-workflow-pid_sigma_sweep").click()
+    front_end.wait("() => app.graph.nodes.some(n => n.type === 'PiDKitSigmaSweep')")
+    front_end.wait("() => !app.canvas.low_quality && app.canvas.ds.scale >= 0.6")
+    (note,) = [box for box in front_end.boxes() if box["type"] == "MarkdownNote"]
+    assert note["left"] > 60 and note["top"] > 90 and note["bottom"] < 1000
+    front_end.screenshot("template_opened")
