@@ -28,13 +28,20 @@ function sayOn(node, text) {
 function heightOf(text, width) {
   const probe = document.createElement("div");
   probe.textContent = text;
-  // as ComfyUI draws it
+  // as ComfyUI draws it, but for its words
   probe.style.cssText = `position: fixed; visibility: hidden; box-sizing: border-box; width: ${width - 2 * MARGIN}px;
-    padding: 8px 16px; font-size: 12px; line-height: 16px; white-space: pre-wrap; word-break: break-all`;
+    padding: 8px 16px; font-size: 12px; line-height: 16px; white-space: pre-wrap; overflow-wrap: anywhere`;
   document.body.append(probe);
   const { height } = probe.getBoundingClientRect();
   probe.remove();
   return Math.max(LEAST, Math.min(height, MOST) + 2 * MARGIN);
+}
+
+// ComfyUI breaks its texts in the classic rendering at any letter; ours are words.
+function keepWords({ value }) {
+  const plain = (text) => text.replace(/\s/g, "");
+  for (const box of document.querySelectorAll(".dom-widget .break-all"))
+    if (plain(box.textContent) === plain(value)) box.classList.add("pidkit-words");
 }
 
 // The Vue rendering makes a node as high as its content; the classic one cuts off what has no room.
@@ -44,6 +51,7 @@ function makeRoom(node) {
   status.options.getMinHeight = () => heightOf(status.value, node.size[0]);
   node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
   app.canvas.setDirty(true, true);
+  requestAnimationFrame(() => keepWords(status)); // once ComfyUI has placed it
 }
 
 app.registerExtension({
