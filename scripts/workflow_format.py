@@ -18,7 +18,8 @@ STATUS = 110  # what a node of ours grows by when it writes about itself
 # Of a window of 1600 x 1000: what the front end leaves free, and how small the nodes may be drawn there.
 VIEW, VIEW_AT, SMALLEST = (1480, 830), (90, 115), 0.6
 AUTOGROW = "COMFY_AUTOGROW_V3"
-VIEW_ONLY = "IMAGECOMPARE"  # where the front end draws a result; nothing of a workflow
+VIEW_ONLY = "IMAGECOMPARE"  # where the front end draws a result: nothing that it saves, and this is what it sends
+NOTHING_TO_VIEW = {"__value__": ["", ""]}
 NOTE_WIDTH = 480
 NOTE = "MarkdownNote"  # drawn by the front end; no node of the server's
 CORE = {"cnr_id": "comfy-core", "ver": "0.25.0"}  # the oldest ComfyUI they run in
@@ -95,6 +96,8 @@ def api_format(graph: Graph, object_info: dict) -> dict:
                 inputs[name] = [str(value.node.id), value.index]
             elif _is_widget(kind, settings):
                 inputs[name] = _widget_value(node, name, kind, settings)
+        required = info["input"].get("required", {})
+        inputs |= {name: NOTHING_TO_VIEW for name, (kind, *_) in required.items() if kind == VIEW_ONLY}
         unknown = node.inputs.keys() - {name for name, *_ in _definitions(info, node)}
         if unknown:
             raise ValueError(f"{graph.name}: {node.class_type} has no input {', '.join(sorted(unknown))}")
