@@ -13,6 +13,7 @@ projector in each step, ours once per decode: a decode is four steps, and ours a
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import statistics
 import subprocess
@@ -73,6 +74,7 @@ def _timed(run: Callable[[], object], repeats: int) -> float:
 
 def peak(run: Callable[[], object]) -> float:
     """GB above what was there before."""
+    gc.collect()  # what goes during the run would hide as much of what comes
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
