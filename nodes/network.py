@@ -150,9 +150,12 @@ LENDERS[comfy.ops.CastWeightBiasOp] = _lent_by_comfyui
 def _by_weights_brought_once(layer, inputs: list[Tensor]) -> list[Tensor]:
     """As the layer itself does it, but for the bringing. Layers that do more (quantised ones) are called."""
     plain = type(layer).forward_comfy_cast_weights is comfy.ops.disable_weight_init.Linear.forward_comfy_cast_weights
-    if not plain or "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks:
+    mixed = hasattr(layer, "factory_kwargs") and getattr(layer, "layout_type", None) is None
+    changed = "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks
+    if changed or not (plain or mixed):
         return [layer(x) for x in inputs]
-    lent = comfy.ops.cast_bias_weight(layer, inputs[0], offloadable=True)
+    options = {"compute_dtype": inputs[0].dtype} if mixed else {}
+    lent = comfy.ops.cast_bias_weight(layer, inputs[0], offloadable=True, **options)
     try:
         return [F.linear(x, *lent[:2]) for x in inputs]
     finally:

@@ -77,7 +77,7 @@ def test_pid_loader_runs_them(comfyui, to):
         name: type(module.weight).__name__ for name, module in network.named_modules() if hasattr(module, "weight")
     }
     packed = packed_layers(config, to)
-    assert len(packed) > 40 and {kinds[name] for name in packed} == {"QuantizedTensor"}
+    assert len(packed) == 40 and {kinds[name] for name in packed} == {"QuantizedTensor"}
     assert "QuantizedTensor" not in {kind for name, kind in kinds.items() if name not in packed}
     latent = torch.randn(1, 16, 1, 2, generator=torch.Generator().manual_seed(3))
     made = comfyui.conditioning(patcher, latent, 0.1)
