@@ -6,6 +6,9 @@ from collections import Counter
 
 import pytest
 import torch
+from tiny import save_tiny
+
+from pid_core.convert import convert
 
 ADALN = ("adaLN_modulation_img.0", "adaLN_modulation_txt.0")
 NAME = "diffusion_model.patch_blocks.1.adaLN_modulation_img.0.weight"
@@ -68,6 +71,20 @@ def test_the_matrices_are_brought_once_per_run(comfyui, brought):
     assert len(counts) == 8 and set(counts.values()) == {1}
     comfyui.sample(patcher, *made)
     assert set(counts.values()) == {2}  # what the weights are is known for one run only
+
+
+@torch.inference_mode()
+def test_of_a_converted_file_too(comfyui, brought, monkeypatch):
+    """Its layers are ComfyUI's for mixed precision; the modulations among them are plain."""
+    source, target = (comfyui.folder / f"mixed_{name}.safetensors" for name in ("plain", "fp8"))
+    save_tiny(source, "flux", "v1.5", caption=3, hidden_size=64, mlp_size=96)
+    convert(source, target, to="fp8")
+    patcher = comfyui.model.load_model(str(target))
+    latent = torch.randn(1, 16, 1, 2, generator=torch.Generator().manual_seed(3))
+    made, counts = comfyui.conditioning(patcher, latent, 0.1), brought(patcher)
+    out = comfyui.sample(patcher, *made)
+    assert len(counts) == 8 and set(counts.values()) == {1}
+    assert torch.equal(out, without(comfyui, monkeypatch, lambda: comfyui.sample(patcher, *made)))
 
 
 def test_a_lora_on_a_modulation_acts(comfyui, monkeypatch):
