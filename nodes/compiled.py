@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -50,7 +51,12 @@ def is_compiled(patcher: ModelPatcher) -> bool:
 def is_compiled_by_others(patcher: ModelPatcher) -> bool:
     """Whether a node compiles the network: then our kernels are not in the graph."""
     net = patcher.get_model_object("diffusion_model")
-    return TORCH_COMPILE_KWARGS in patcher.model_options or isinstance(net, torch._dynamo.OptimizedModule)
+    return TORCH_COMPILE_KWARGS in patcher.model_options or _is_optimised(net)
+
+
+def _is_optimised(net: torch.nn.Module) -> bool:
+    compiler = sys.modules.get("torch._dynamo")  # slow to import, and who has not cannot have compiled
+    return compiler is not None and isinstance(net, compiler.OptimizedModule)
 
 
 @contextmanager

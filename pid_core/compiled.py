@@ -67,9 +67,9 @@ class Compiled:
                     out = self._call(function, *given) if whole else function(*given, **uncompiled)
                 self._seen.add(key)
                 return out
-            except _OverLimit:
+            except _over_limit():
                 self.why_not = f"{MOST_GRAPHS} graphs are there, and no more are made: restart for other sizes"
-            except _exceptions.TorchDynamoException as error:
+            except _dynamo().exc.TorchDynamoException as error:
                 cause = getattr(error, "inner_exception", error)
                 line = next(iter(str(cause).strip().splitlines()), "")
                 self.why_not = one_line(f"torch.compile failed, {type(cause).__name__}: {line}"[:300])
@@ -104,13 +104,22 @@ def _call(function: Callable, *given):
     return function(*given)
 
 
+def _dynamo():
+    """PyTorch's compiler. Importing it takes as long as importing PyTorch: only who compiles waits for it."""
+    from torch import _dynamo
+
+    return _dynamo
+
+
 # PyTorch 2.5 and 2.6 have other names for both.
-_exceptions, _settings = torch._dynamo.exc, torch._dynamo.config
-_OverLimit = getattr(_exceptions, "FailOnRecompileLimitHit", None) or _exceptions.FailOnCacheLimitHit
+def _over_limit() -> type[Exception]:
+    exceptions = _dynamo().exc
+    return getattr(exceptions, "FailOnRecompileLimitHit", None) or exceptions.FailOnCacheLimitHit
 
 
 def _limits() -> AbstractContextManager:
+    settings = _dynamo().config
     limit, error = "recompile_limit", "fail_on_recompile_limit_hit"
-    if not hasattr(_settings, limit):
+    if not hasattr(settings, limit):
         limit, error = "cache_size_limit", "fail_on_cache_limit_hit"
-    return _settings.patch({limit: MOST_GRAPHS} | ({error: True} if hasattr(_settings, error) else {}))
+    return settings.patch({limit: MOST_GRAPHS} | ({error: True} if hasattr(settings, error) else {}))
