@@ -101,6 +101,19 @@ def test_reports_are_rare_and_the_rest_is_foreseen():
     assert middle == pytest.approx(5, abs=0.3)
 
 
+def test_what_takes_another_time_is_left_out_of_the_rate():
+    """A first step that compiles for ten minutes does not make the next three take as long."""
+    clock = Clock()
+    meter = Meter(4.0, lambda m: None, clock)
+    with meter.left_out():
+        clock.now += 600
+        meter.at(1)
+    assert meter.rate is None and meter.seconds == 600
+    clock.now += 2
+    meter.at(2)
+    assert meter.seconds_left == pytest.approx(4)
+
+
 def test_nothing_is_foreseen_before_anything_is_measured_and_work_is_never_undone():
     clock = Clock()
     meter = Meter(10.0, lambda m: None, clock)
