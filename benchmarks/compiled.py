@@ -1,9 +1,10 @@
 """What torch.compile gains on this machine's CPU: the bundled model, uncompiled beside the loader's two ways.
 
-    python -m benchmarks.compiled --side 512
+    python -m benchmarks.compiled --side 256 --threads 1
 
-Seconds of a step are medians of calls that take turns; on a machine that others use too, say so beside them. The first
-call of a way compiles, with PyTorch's caches empty for it.
+Figures of a step are medians of calls that take turns: seconds by the clock, and of the processor, which other programs
+change less; with one thread they are alike on a free machine. The first call of a way compiles, with PyTorch's caches
+empty for it.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from pid_core.compiled import HOW, Compiled
 from .compare_core import table
 
 
-def seconds(run: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+def seconds(run: Callable[[], object]) -> tuple[float, float]:
+    """By the clock, and of the processor."""
+    begin = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin[0], time.process_time() - begin[1]
 
 
 @torch.inference_mode()
@@ -37,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--how", nargs="*", choices=HOW, default=list(HOW))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
     net, side = load_network(NANO_PATH), args.side
     config = net.config
     generator = torch.Generator().manual_seed(0)
@@ -54,21 +58,22 @@ def main(argv: list[str] | None = None) -> int:
         ways[how] = Compiled(how)
         with tempfile.TemporaryDirectory() as folder:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-            first[how] = seconds(lambda how=how: call(ways[how]))
+            first[how], _ = seconds(lambda how=how: call(ways[how]))
         print(f"{how}: first call {first[how]:.0f} s {ways[how].why_not or ''}", flush=True)
     expected = call(None)
     times = {name: [] for name in ways}
     for _ in range(args.rounds):
         for name, compiled in ways.items():
             times[name].append(seconds(lambda compiled=compiled: call(compiled)))
-    middle = {name: statistics.median(values) for name, values in times.items()}
+    middle = {name: [statistics.median(kind) for kind in zip(*values, strict=True)] for name, values in times.items()}
     rows = [
         {
             f"pid_nano, {side} x {side}, float32": name,
             "first call, s": f"{first[name]:.0f}" if name in first else "",
-            "step, s": f"{middle[name]:.3f}",
-            "of turns": f"{min(times[name]):.3f} to {max(times[name]):.3f}",
-            "speed": f"{middle['not compiled'] / middle[name]:.2f}",
+            "step, s": f"{middle[name][0]:.3f}",
+            "least": f"{min(times[name])[0]:.3f}",
+            "of the processor": f"{middle[name][1]:.3f}",
+            "speed by it": f"{middle['not compiled'][1] / middle[name][1]:.2f}",
             "largest difference": f"{(call(ways[name]) - expected).abs().max():.1e}",
         }
         for name in ways

@@ -28,8 +28,9 @@ class Compiled:
     """How a network's calls are compiled; stands on the network as `compiled`.
 
     how: "blocks" compiles each block, and blocks of one kind share their graph; "whole" compiles the call as one.
-    kernels: in a graph the fused kernels stay operations of their own, where they run at all; else the graph takes
-    the plain definitions, for the compiler to fuse. backend and options: those of torch.compile.
+    kernels: in a graph the fused kernels stay operations of their own, where they run at all: they keep a pixel's MLP
+    in registers, which no compiler does, and leave little to compile. Without, the graph takes the plain definitions,
+    for the compiler to fuse. backend and options: those of torch.compile.
     `while_compiling` is entered around a call that makes a new graph. `why_not` says why no new ones are made any more.
     Raises ValueError for an unknown `how` and for a PyTorch that is too old.
     """
