@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -51,12 +49,8 @@ def is_compiled(patcher: ModelPatcher) -> bool:
 def is_compiled_by_others(patcher: ModelPatcher) -> bool:
     """Whether a node compiles the network: then our kernels are not in the graph."""
     net = patcher.get_model_object("diffusion_model")
-    return TORCH_COMPILE_KWARGS in patcher.model_options or _is_optimised(net)
-
-
-def _is_optimised(net: torch.nn.Module) -> bool:
-    compiler = sys.modules.get("torch._dynamo")  # slow to import, and who has not cannot have compiled
-    return compiler is not None and isinstance(net, compiler.OptimizedModule)
+    # what torch.compile makes of a module has the module itself under this name
+    return TORCH_COMPILE_KWARGS in patcher.model_options or hasattr(net, "_orig_mod")
 
 
 @contextmanager

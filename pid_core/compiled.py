@@ -68,12 +68,11 @@ class Compiled:
                     out = self._call(function, *given) if whole else function(*given, **uncompiled)
                 self._seen.add(key)
                 return out
-            except _over_limit():
-                self.why_not = f"{MOST_GRAPHS} graphs are there, and no more are made: restart for other sizes"
-            except _dynamo().exc.TorchDynamoException as error:
-                cause = getattr(error, "inner_exception", error)
-                line = next(iter(str(cause).strip().splitlines()), "")
-                self.why_not = one_line(f"torch.compile failed, {type(cause).__name__}: {line}"[:300])
+            except Exception as error:
+                failure = _failure(error)
+                if failure is None:
+                    raise
+                self.why_not = failure
             log.warning(f"PiD: not compiled: {self.why_not}")
         # none of what was given was changed
         return function(*given, **uncompiled)
@@ -105,22 +104,25 @@ def _call(function: Callable, *given):
     return function(*given)
 
 
-def _dynamo():
-    """PyTorch's compiler. Importing it takes as long as importing PyTorch: only who compiles waits for it."""
-    from torch import _dynamo
-
-    return _dynamo
+# The compiler's own modules take seconds to import: only who compiles asks for them. PyTorch 2.5 and 2.6 have other
+# names for the limit.
 
 
-# PyTorch 2.5 and 2.6 have other names for both.
-def _over_limit() -> type[Exception]:
-    exceptions = _dynamo().exc
-    return getattr(exceptions, "FailOnRecompileLimitHit", None) or exceptions.FailOnCacheLimitHit
+def _failure(error: Exception) -> str | None:
+    """In one line what kept the compiler from a graph; None for an error of what it ran."""
+    known = torch._dynamo.exc
+    names = ("FailOnRecompileLimitHit", "FailOnCacheLimitHit")
+    if isinstance(error, tuple(getattr(known, name) for name in names if hasattr(known, name))):
+        return f"{MOST_GRAPHS} graphs are there, and no more are made: restart for other sizes"
+    if not isinstance(error, known.TorchDynamoException):
+        return None
+    cause = getattr(error, "inner_exception", error)
+    line = next(iter(str(cause).strip().splitlines()), "")
+    return one_line(f"torch.compile failed, {type(cause).__name__}: {line}"[:300])
 
 
 def _limits() -> AbstractContextManager:
-    settings = _dynamo().config
-    limit, error = "recompile_limit", "fail_on_recompile_limit_hit"
+    settings, limit, error = torch._dynamo.config, "recompile_limit", "fail_on_recompile_limit_hit"
     if not hasattr(settings, limit):
         limit, error = "cache_size_limit", "fail_on_cache_limit_hit"
     return settings.patch({limit: MOST_GRAPHS} | ({error: True} if hasattr(settings, error) else {}))
