@@ -288,18 +288,18 @@ class PiDKitModel(BaseModel):
         """`memory_for`, by what may need it most."""
         dtype_bytes = comfy.model_management.dtype_size(self.get_dtype_inference())
         images, _, height, width = input_shape
-        kind = self._kind(comfy.model_management.get_torch_device())
+        kind = self._kind(comfy.model_management.get_torch_device(), images * height * width)
         call = peak_bytes(self.config, height, width, images, dtype_bytes, kind, kept)
         planned = self._planned
         call += planned.of_call * 4 * math.prod(input_shape)
         return Moments(call, planned.trunk, planned.held, planned.between)
 
-    def _kind(self, device: torch.device) -> str:
+    def _kind(self, device: torch.device, pixels: int) -> str:
         """What runs the network there, for the memory it needs."""
         patcher, compiled = self._planned.patcher or self.current_patcher, self.diffusion_model.compiled
         if patcher is not None and is_compiled_by_others(patcher):
             return COMPILED
-        return kind_of(device) if compiled is None or compiled.why_not else compiled.kind_of(device)
+        return kind_of(device) if compiled is None or compiled.why_not else compiled.kind_of(device, pixels)
 
     def state_dict_for_saving(self, *args, **kwargs) -> dict:
         """What ComfyUI's Save Model writes: with the configuration and caption, which else would be lost."""

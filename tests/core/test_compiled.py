@@ -215,6 +215,16 @@ def test_kernels_stay_operations_of_the_graph(backend, kernels):
     assert ours == (expected | {"pixel_begin", "pixel_end"} if kernels else set())
 
 
+def test_small_calls_are_fused_by_the_compiler_large_ones_by_the_kernels(monkeypatch):
+    """As measured: see FEW_PIXELS."""
+    card = torch.device("cuda")
+    monkeypatch.setattr(fused, "kind_of", lambda device: "kernels" if device.type == "cuda" else device.type)
+    kinds = [Compiled("blocks").kind_of(card, side**2) for side in (1024, 2048)]
+    assert kinds == ["compiled", "compiled kernels"]
+    assert [Compiled("blocks", kernels=on).kind_of(card, 1) for on in (True, False)] == kinds[::-1]
+    assert Compiled("blocks").kind_of(torch.device("cpu"), 2048**2) == "compiled"
+
+
 def test_what_a_compiled_call_needs_is_planned():
     """All tokens are in one chunk, so it is more; the kernels make fewer copies."""
     chunks = peak_bytes(SMALL, 2048, 2048, kind="cuda")
