@@ -25,5 +25,5 @@ def canvases(sampler, predictions: int, windowed: bool) -> Canvases:
     # ComfyUI holds sum, weights, counts and input of each prediction: of the frame, or of the window at work, which is
     # cut out of one canvas and put together on another
     each = 4 * predictions
-    between = own + predictions + 3
+    between = own + 2 * predictions
     return Canvases(own + predictions, 1 + each, between) if windowed else Canvases(own + each, 0, between)

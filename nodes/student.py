@@ -23,6 +23,7 @@ class StudentSampler(comfy.samplers.Sampler):
         self._noise: Tensor | None = noise
         self._noise_sampler = noise_sampler
 
+    @torch.no_grad()
     def sample(
         self,
         model_wrap,

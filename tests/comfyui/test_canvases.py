@@ -72,9 +72,10 @@ def planned(comfyui, monkeypatch):
     """planned(side, gigabytes) -> PiD Decode's plan for a v1.5 network in bfloat16, on a card with so much free."""
     model, memory = comfyui.model, comfyui.module("nodes.window_memory")
     handlers, student = comfyui.module("nodes.window_handler"), comfyui.module("nodes.student")
-    base = model.PiDKitModel(model.PiDModelConfig(model.PiDConfig(**asdict(V15))), None)
-    monkeypatch.setattr(model, "kind_of", lambda device: "kernels")
-    monkeypatch.setattr(base, "get_dtype_inference", lambda: torch.bfloat16)
+    config = model.PiDModelConfig(model.PiDConfig(**asdict(V15)))
+    config.set_inference_dtype(torch.bfloat16, None)
+    base = model.PiDKitModel(config, None)
+    monkeypatch.setattr(base, "_kind", lambda device: "kernels")
     weights = 2 * sum(p.numel() for p in base.diffusion_model.parameters())
     card = SimpleNamespace(model=base, load_device=torch.device("cuda"), model_size=lambda: weights, model_options={})
     monkeypatch.setattr(memory.management, "current_loaded_models", [])
