@@ -12,10 +12,13 @@ OTHERS = 4
 
 
 class Canvases(NamedTuple):
-    """in_call: beside a network call. of_call: as many more of the size the call has. between: while there is none."""
+    """in_call: beside a network call. of_call: as many more of the size the call has. in_trunk: beside the projector,
+    which runs before the first call. between: while there is neither.
+    """
 
     in_call: int
     of_call: int
+    in_trunk: int
     between: int
 
 
@@ -26,4 +29,6 @@ def canvases(sampler, predictions: int, windowed: bool) -> Canvases:
     # cut out of one canvas and put together on another
     each = 4 * predictions
     between = own + 2 * predictions
-    return Canvases(own + predictions, 1 + each, between) if windowed else Canvases(own + each, 0, between)
+    if windowed:
+        return Canvases(own + predictions, 1 + each, own, between)
+    return Canvases(own + each, 0, own + each, between)

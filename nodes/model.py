@@ -53,10 +53,8 @@ SMALL = 50_000_000
 
 
 class Planned(NamedTuple):
-    """Bytes a run needs beside its network calls.
-
-    trunk: the projector's peak before them. held: beside it and every call. of_call: canvases of the call's own size
-    beside it. between: while there is no call.
+    """Bytes of a run. trunk: at the projector's peak, before the network calls. held: beside every call; of_call:
+    canvases of the call's own size beside it. between: while there is no call.
     """
 
     trunk: int = 0
@@ -67,25 +65,26 @@ class Planned(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """The fullest moments of a run in bytes: a network call, the projector before them; held: beside both. Between them
-    what the sampler does with whole canvases.
+    """The fullest moments of a run in bytes: a network call, and beside it what is held; the projector before the
+    first; and between them what the sampler does with whole canvases.
     """
 
     call: float
-    trunk: float
     held: float
+    trunk: float
     between: float
 
     @property
     def needed(self) -> float:
-        return max(max(self.call, self.trunk) + self.held, self.between)
+        return max(self.call + self.held, self.trunk, self.between)
 
     def cause(self) -> str:
         """What needs it, in words."""
-        if self.between >= max(self.call, self.trunk) + self.held:
+        if self.between >= self.needed:
             return "for the whole canvases that the sampler works on between two calls of the network"
-        what, most = ("one window", self.call) if self.call >= self.trunk else ("the latent's projector", self.trunk)
-        return f"{most / 1e9:.2g} GB for {what} and {self.held / 1e9:.2g} GB for the picture as a whole"
+        if self.trunk >= self.needed:
+            return "for the latent's projector, before the first window"
+        return f"{self.call / 1e9:.2g} GB for one window and {self.held / 1e9:.2g} GB for the picture as a whole"
 
 
 class PiDModelConfig(comfy.supported_models_base.BASE):
@@ -292,7 +291,7 @@ class PiDKitModel(BaseModel):
         call = peak_bytes(self.config, height, width, images, dtype_bytes, kind, kept)
         planned = self._planned
         call += planned.of_call * 4 * math.prod(input_shape)
-        return Moments(call, planned.trunk, planned.held, planned.between)
+        return Moments(call, planned.held, planned.trunk, planned.between)
 
     def _kind(self, device: torch.device, pixels: int) -> str:
         """What runs the network there, for the memory it needs."""
@@ -385,7 +384,7 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
     counted = canvases(None, 1, windowed) if run is None else run.canvases(windowed)
     canvas = 4 * math.prod(noise_shape)
     held, between = (features + count * canvas for count in (counted.in_call, counted.between))
-    base._planned = Planned(trunk, held, counted.of_call, between, patcher)
+    base._planned = Planned(trunk + counted.in_trunk * canvas, held, counted.of_call, between, patcher)
     try:
         if not windowed:
             base.diffusion_model.kept = fitting_kept(patcher, noise_shape)

@@ -151,7 +151,8 @@ class WindowHandler(ContextHandlerABC):
         cause = ""
         if self._ours:
             shape = [images, 3, *error.size]
-            cause = f" ({min(patcher.model.moments(shape, kept) for kept in KEEPINGS).cause()})"
+            moments = (patcher.model.moments(shape, kept) for kept in KEEPINGS)
+            cause = f" ({min(moments, key=lambda each: each.needed).cause()})"
         fewer = "decode fewer pictures at once, " if images > 1 else ""
         wide = patcher.model.get_dtype_inference().itemsize > 2
         shorter = ", or set dtype to bfloat16 on the loader" if wide else ""

@@ -13,7 +13,7 @@ from .ops import GroupScale, condition_gate, group_norm_silu, is_as_built, token
 from .progress import OnPart
 
 # A larger canvas goes through the trunk in strips of rows, each of at most so many bytes of float32 values.
-STRIP_BYTES = 128 << 20
+STRIP_BYTES = 96 << 20
 
 
 def strips(rows: int, cols: int, width: int, batch: int) -> list[slice]:
@@ -62,6 +62,7 @@ class ResBlock(nn.Module):
                     h[:, :, rows] = part
                 else:
                     x[:, :, rows] += part
+                del part  # or it would be there beside the next
 
 
 class SigmaGate(nn.Module):
