@@ -19,7 +19,7 @@ from .packing import PACKED, fits
 # latent's features 39 and 41, the embeddings 43, the patch blocks' modulation 47, all that is packed 44.
 KEPT = {
     r"pixel_blocks\.": "single pixels, where the decode loses most",
-    r"patch_blocks\.\d+\.adaLN_modulation": "one row per step, read once per run: no time to win",
+    r"patch_blocks\.\d+\.adaLN_modulation": "one row per step, read once per run: it need not stay on the card",
     r"lq_proj\.|pit_lq_gate\.": "the latent's way in, which holds the picture to it; small",
     r"\w+_embedder\.": "the begin, on which every later layer builds; small",
     r"final_layer\.": "the end, where a rounding is a pixel's; small",
