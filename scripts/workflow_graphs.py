@@ -597,7 +597,7 @@ def pid_tune_per_image() -> Graph:
     tuner = graph.add("PiDKitSigmaTuner", 2, tuned, image=batch[0], model=model[0], width_=520, height_=600)
     image = graph.add(
         *("PiDKitDecode", 3, drawn),
-        **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "latent_noise": "scale", "height_": 520},
+        **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "latent_noise": "scale", "height_": 620},
     )
     saved = graph.add("SaveImage", 3, drawn, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
     pictures = [(node, "image", f"Picture {i}") for i, node in enumerate(images, 1)]
@@ -637,7 +637,7 @@ def pid_sigma_sweep() -> Graph:
     )
     decoded = graph.add(
         *("PiDKitDecode", 3, drawn),
-        **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "latent_noise": "scale", "height_": 520},
+        **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "latent_noise": "scale", "height_": 620},
     )
     saved = graph.add("SaveImage", 3, drawn, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
     graph.app = App(
