@@ -52,7 +52,10 @@ def convert(
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # of any new file; safetensors would let nobody else read it
         save_file(tensors, part, _metadata(checkpoint.config))
+        part.chmod(mode)
         part.replace(target)
     except SafetensorError as error:
         raise OSError(f"{target} could not be written: {error}") from None

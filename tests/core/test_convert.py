@@ -1,6 +1,7 @@
 """`convert`: one safetensors file that says what it is, with the same weights."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -48,6 +49,14 @@ def test_nvidias_pth_becomes_a_file_that_tells(nvidias, capsys):
     assert torch.equal(after.default_caption, before.default_caption)
     assert after.state_dict.keys() == before.state_dict.keys()
     assert all(torch.equal(v, before.state_dict[k]) and v.dtype == torch.bfloat16 for k, v in after.state_dict.items())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_others_may_read_what_is_written(nvidias, tmp_path):
+    """ComfyUI may run as another user than who converts."""
+    (tmp_path / "plain").touch()
+    assert main(["convert", str(nvidias), "-o", str(tmp_path / "out.safetensors")]) == 0
+    assert (tmp_path / "out.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_the_family_is_asked_for_where_nothing_tells_it(tmp_path, capsys):
