@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import comfy.sample
+import comfy.samplers
 import comfy.utils
 import latent_preview
 from comfy.model_patcher import ModelPatcher
@@ -42,7 +43,7 @@ from .progress import watching
 from .refused import ABSENT
 from .sampling import UndistilledSampling, sampler_seed
 from .show import show_on_node
-from .student import StudentSampler, nothing_like
+from .student import StudentSampler, nothing_like, wrapped_by_others
 from .text_encoder import clip_is_linked, linked_caption, needed_inputs
 from .window_handler import WindowSettings, add_windows
 
@@ -337,10 +338,15 @@ def sample(model, made: Conditioned, steps: int, seed: int, callback=None, row_n
     canvas = made.canvas["samples"]
     seed = sampler_seed(seed)
     noise = first_noise(model, tuple(canvas.shape), seed) if row_noise is None else row_noise.first
-    sampler = StudentSampler(noise, None if row_noise is None else row_noise.at_step)
+    if wrapped_by_others(model):
+        sampler = comfy.samplers.ksampler("lcm", {} if row_noise is None else {"noise_sampler": row_noise.at_step})
+        noise = noise.clone()
+    else:
+        sampler = StudentSampler(noise, None if row_noise is None else row_noise.at_step)
+        noise = nothing_like(canvas, model.load_device)
     return comfy.sample.sample_custom(
         model,
-        nothing_like(canvas, model.load_device),
+        noise,
         1.0,
         sampler,
         distilled_sigmas(steps),

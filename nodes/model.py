@@ -117,7 +117,7 @@ class PiDKitModel(BaseModel):
         self._latents: list[tuple[Tensor, Tensor]] = []  # as given, and as it goes through the run
         self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
         self._is_held = False
-        self._last_hooks = None
+        self._had_hooks = False
         self._planned = Planned()
 
     def extra_conds(self, **kwargs) -> dict:
@@ -185,9 +185,9 @@ class PiDKitModel(BaseModel):
         if net.compute_dtype != self.get_dtype_inference():
             net.compute_dtype = self.get_dtype_inference()
         hooks = None if self.current_patcher is None else self.current_patcher.current_hooks
-        if hooks is not None or self._last_hooks is not None:
+        if hooks is not None or self._had_hooks:
             weights_changed()  # a hook may do it between two calls, and its going does
-        self._last_hooks = hooks
+        self._had_hooks = hooks is not None
         levels = self._levels(t)
         options = transformer_options or {}
         context = c_crossattn.to(x.device)

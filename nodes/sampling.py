@@ -8,6 +8,7 @@ from functools import partial
 import comfy.model_sampling
 import comfy.samplers
 import torch
+from comfy.patcher_extension import WrappersMP, get_all_wrappers
 
 from ..pid_core import PiDConfig
 from ..pid_core.chunks import by_rows
@@ -22,7 +23,7 @@ from ..pid_core.schedule import (
 )
 from ..pid_core.sigma_table import sigma_table, tidy_sigmas
 from .run_checks import check_run
-from .student import nothing_like
+from .student import nothing_like, wrapped_by_others
 
 SEED = 3  # its place in outer_sample's arguments after the schedule
 NOMINAL = 2048  # pixels a side that the teacher's table is made for; `adapt` moves it to the canvas
@@ -137,20 +138,37 @@ def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
         args = (*args[:SEED], sampler_seed(args[SEED]), *args[SEED + 1 :])
     elif "seed" in kwargs:
         kwargs["seed"] = sampler_seed(kwargs["seed"])
-    if not torch.any(latent_image):  # its copy on the card would be as large as any other
-        latent_image = nothing_like(latent_image, executor.class_obj.model_patcher.load_device)
+    patcher = executor.class_obj.model_patcher
+    if not wrapped_by_others(patcher) and not torch.any(latent_image):  # its copy on the card would be as large as any
+        latent_image = nothing_like(latent_image, patcher.load_device)
     return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
 def predict_noise(executor, x, timestep, model_options=None, seed=None):
     """Wrapper around one prediction of a sampler: all its network calls are launched before one is waited for."""
     options, guider = model_options or {}, executor.class_obj
-    if _is_alone(executor, guider, options):
-        conds = [guider.conds.get("positive")]
-        return checked_together(
-            lambda: comfy.samplers.calc_cond_batch(guider.inner_model, conds, x, timestep, options)[0]
-        )
-    return checked_together(lambda: executor(x, timestep, options, seed))
+
+    def predict() -> torch.Tensor:
+        if not _is_alone(executor, guider, options):
+            return executor(x, timestep, options, seed)
+        return comfy.samplers.calc_cond_batch(guider.inner_model, [guider.conds.get("positive")], x, timestep, options)[
+            0
+        ]
+
+    return checked_together(predict) if _may_repeat(executor, guider, options) else predict()
+
+
+def _may_repeat(executor, guider, options: dict) -> bool:
+    """Whether a prediction may be made twice: not where something of other nodes runs in it that counts its calls."""
+    inside = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL)
+    brought = any(name.startswith("sampler_") for name in options) or "model_function_wrapper" in options
+    brought = brought or any(get_all_wrappers(kind, options, is_model_options=True) for kind in inside)
+    return _is_plain(executor, guider) and not brought
+
+
+def _is_plain(executor, guider) -> bool:
+    own = getattr(type(guider), "predict_noise", None) is comfy.samplers.CFGGuider.predict_noise
+    return own and executor.idx + 1 == len(executor.wrappers)
 
 
 def _is_alone(executor, guider, options: dict) -> bool:
@@ -158,7 +176,5 @@ def _is_alone(executor, guider, options: dict) -> bool:
 
     ComfyUI would reach the same by way of a negative prediction of zeros, in canvases of which each may be a gigabyte.
     """
-    plain = getattr(type(guider), "predict_noise", None) is comfy.samplers.CFGGuider.predict_noise
-    last = executor.idx + 1 == len(executor.wrappers)
     changed = options.get("disable_cfg1_optimization") or any(name.startswith("sampler_") for name in options)
-    return plain and last and math.isclose(guider.cfg, 1.0) and not changed
+    return _is_plain(executor, guider) and math.isclose(guider.cfg, 1.0) and not changed

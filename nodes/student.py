@@ -7,8 +7,12 @@ from collections.abc import Callable
 import comfy.samplers
 import torch
 from comfy.k_diffusion.sampling import default_noise_sampler
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from comfy.utils import model_trange
 from torch import Tensor
+
+OURS = "pidkit"  # how the names of this pack's wrappers begin
 
 
 class StudentSampler(comfy.samplers.Sampler):
@@ -37,7 +41,8 @@ class StudentSampler(comfy.samplers.Sampler):
     ) -> Tensor:
         sampling, seed = model_wrap.inner_model.model_sampling, extra_args.get("seed")
         levels, highest = sigmas.cpu().tolist(), self.max_denoise(model_wrap, sigmas)  # else every step would wait
-        x, self._noise = self._noise.to(noise.device, torch.float32), None
+        # a copy: on a CPU it would else be the kept noise, and nodes may write into x
+        x, self._noise = self._noise.to(noise.device, torch.float32, copy=True), None
         draw = self._noise_sampler or default_noise_sampler(nothing_like(x, x.device), seed=seed)  # it holds on to it
         x = sampling.noise_scaling(sigmas[0], x, latent_image, highest)
         each, steps = x.new_ones(x.shape[0]), len(levels) - 1
@@ -50,6 +55,13 @@ class StudentSampler(comfy.samplers.Sampler):
             if levels[step + 1] > 0:
                 x = sampling.noise_scaling(sigmas[step + 1], draw(sigmas[step], sigmas[step + 1]), x)
         return sampling.inverse_noise_scaling(sigmas[-1], x)
+
+
+def wrapped_by_others(patcher: ModelPatcher) -> bool:
+    """Whether other nodes wrap its sampling: they may change the noise that ComfyUI hands on, or write to it."""
+    places = patcher.wrappers, patcher.model_options.get("transformer_options", {}).get("wrappers", {})
+    kinds = WrappersMP.OUTER_SAMPLE, WrappersMP.SAMPLER_SAMPLE
+    return any(not str(key).startswith(OURS) for place in places for kind in kinds for key in place.get(kind, {}))
 
 
 def nothing_like(canvas: Tensor, device: torch.device) -> Tensor:

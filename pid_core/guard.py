@@ -43,12 +43,12 @@ def all_finite(values: Tensor) -> bool:
 class _Together:
     """Network calls, in their order. suspects: those of a first attempt that were not finite; None: this is the first.
 
-    sums: one number per call of the first attempt, on its device, which is finite only where the result is. facts: one
-    per `taken_for_granted`, which is finite where it is true.
+    sums: by a call's number, one number of the first attempt on its device that is finite only where the result is.
+    facts: one per `taken_for_granted`, which is finite where it is true.
     """
 
     suspects: frozenset[int] | None = None
-    sums: list[Tensor] = field(default_factory=list)
+    sums: dict[int, Tensor] = field(default_factory=dict)
     facts: list[Tensor] = field(default_factory=list)
     calls: int = 0
 
@@ -68,13 +68,13 @@ def checked_together(run: Callable[[], Result]) -> Result:
     """
     first = _Together()
     out = _within(first, run)
-    found = [*first.sums, *first.facts]
+    found = [*first.sums.values(), *first.facts]
     totals = torch.stack(found).cpu().tolist() if found else []
-    wrong = [i for i, total in enumerate(totals) if not math.isfinite(total)]
-    if not wrong:
+    if all(map(math.isfinite, totals)):
         return out
     del out
-    return _within(_Together(frozenset(i for i in wrong if i < len(first.sums))), run)
+    suspects = (number for number, total in zip(first.sums, totals, strict=False) if not math.isfinite(total))
+    return _within(_Together(frozenset(suspects)), run)
 
 
 def taken_for_granted(fact: Tensor) -> bool:
@@ -109,7 +109,7 @@ def finite_or_repeat(
     if together is None or together.suspects is None or number not in together.suspects:
         out = run()
         if together is not None and together.suspects is None:
-            together.sums.append(out.sum(dtype=torch.float32))
+            together.sums[number] = out.sum(dtype=torch.float32)
             return out
         if all_finite(out):
             return out

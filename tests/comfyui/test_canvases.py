@@ -75,7 +75,7 @@ def planned(comfyui, monkeypatch):
     config = model.PiDModelConfig(model.PiDConfig(**asdict(V15)))
     config.set_inference_dtype(torch.bfloat16, None)
     base = model.PiDKitModel(config, None)
-    monkeypatch.setattr(base, "_kind", lambda device: "kernels")
+    monkeypatch.setattr(base, "_kind", lambda device, pixels: "kernels")
     weights = 2 * sum(p.numel() for p in base.diffusion_model.parameters())
     card = SimpleNamespace(model=base, load_device=torch.device("cuda"), model_size=lambda: weights, model_options={})
     monkeypatch.setattr(memory.management, "current_loaded_models", [])

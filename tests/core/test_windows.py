@@ -233,10 +233,12 @@ def test_cheapest_plan_is_nine_windows_of_1728():
 
 
 def test_cuts_for_memory_what_fits_the_bounds():
-    whole = peak_bytes(V1, 2048, 2048)
-    assert choose(2048, 2048, budget=whole).count == 1
-    cut = choose(2048, 2048, budget=whole - 1)
-    assert cut.count > 1 and peak_bytes(V1, *cut.size) < whole
+    whole, least = (peak_bytes(V1, 2048, 2048, kept=kept) for kept in (KEEPINGS[0], KEEPINGS[-1]))
+    assert (choose(2048, 2048, budget=whole).count, choose(2048, 2048, budget=whole).kept) == (1, KEEPINGS[0])
+    less = choose(2048, 2048, budget=whole - 1)
+    assert less.kept != KEEPINGS[0] and peak_bytes(V1, *less.size, kept=less.kept) < whole
+    cut = choose(2048, 2048, budget=least - 1)
+    assert cut.count > 1 and peak_bytes(V1, *cut.size, kept=cut.kept) < least
     with pytest.raises(ValueError, match=r"1536 to 2304 px a side fits 0.50 GB: the smallest, 1536 x 1536, needs"):
         choose(2048, 2048, budget=5e8)
 

@@ -21,7 +21,7 @@ PICTURE = torch.rand(1, 16, 8, 3, generator=torch.Generator().manual_seed(2))
 WAYS = {
     "one frame": {"latent": LATENT[:1], "window_mode": "off"},
     "windows": {"latent": LATENT[:1], "window_mode": "manual", "window_size": 32, "window_overlap": 0},
-    "a batch, colours held": {"latent": LATENT, "colour_hold": "low_frequencies", "reference": PICTURE},
+    "a batch": {"latent": LATENT, "window_mode": "off", "colour_hold": "low_frequencies", "reference": PICTURE},
     "each with its sigma": {"latent": LATENT, "sigma_list": [0.1, 0.3], "window_mode": "off"},
 }
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"

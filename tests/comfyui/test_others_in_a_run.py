@@ -1,0 +1,98 @@
+"""What other nodes bring into a run meets what it would meet without this pack's shortcuts, and as often."""
+
+import importlib
+import inspect
+
+import pytest
+import torch
+from inside import SEED
+
+LATENT = torch.randn(1, 16, 3, 3, generator=torch.Generator().manual_seed(5))
+
+
+def decode(comfyui, patcher):
+    with torch.inference_mode():
+        return comfyui.nodes.PiDKitDecode.execute(
+            patcher, {"samples": LATENT}, degrade_sigma=0.0, steps=4, seed=SEED, window_mode="off"
+        ).args[0]
+
+
+def by_ksampler(comfyui, patcher):
+    pixels = comfyui.sample(patcher, *comfyui.conditioning(patcher, LATENT))
+    return ((pixels.movedim(1, -1) + 1) / 2).clamp(0, 1)
+
+
+def with_wrapper(patcher, kind, wrapper):
+    from comfy.patcher_extension import WrappersMP
+
+    patcher = patcher.clone()
+    patcher.add_wrapper_with_key(getattr(WrappersMP, kind), "others", wrapper)
+    return patcher
+
+
+def flipped(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
+    return executor(guider, sigmas, extra_args, callback, noise.flip(-1), *args, **kwargs)
+
+
+def halved(executor, noise, *args, **kwargs):
+    return executor(noise.mul_(0.5), *args, **kwargs)
+
+
+@pytest.mark.parametrize(("kind", "wrapper"), [("SAMPLER_SAMPLE", flipped), ("OUTER_SAMPLE", halved)])
+def test_noise_that_others_change_is_changed_in_pid_decode_too(comfyui, kind, wrapper):
+    plain, _ = comfyui.load()
+    before = decode(comfyui, plain)
+    patcher = with_wrapper(plain, kind, wrapper)
+    image = decode(comfyui, patcher)
+    torch.testing.assert_close(image, by_ksampler(comfyui, patcher), rtol=0, atol=1e-5)
+    assert (image - before).abs().max() > 0.1
+    assert torch.equal(decode(comfyui, plain), before)
+
+
+def test_comfyuis_context_windows_may_shuffle_the_noise(comfyui):
+    windows = importlib.import_module("comfy_extras.nodes_context_windows").ContextWindowsManualNode
+    options = {"context_length": 64, "context_overlap": 32, "context_schedule": "standard_static", "context_stride": 1}
+    options |= {"closed_loop": False, "fuse_method": "pyramid", "dim": 2, "freenoise": True}
+    options |= {"cond_retain_index_list": "", "split_conds_to_windows": False, "causal_window_fix": False}
+    taken = inspect.signature(windows.execute).parameters
+    model = windows.execute(model=comfyui.load()[0], **{k: v for k, v in options.items() if k in taken}).args[0]
+    torch.testing.assert_close(decode(comfyui, model), by_ksampler(comfyui, model), rtol=0, atol=1e-5)
+
+
+def test_a_patch_that_writes_into_x_spoils_no_later_decode(comfyui):
+    plain, _ = comfyui.load()
+
+    def writes(executor, x, *args, **kwargs):
+        return executor(x.mul_(0.9), *args, **kwargs)
+
+    patcher = with_wrapper(plain, "PREDICT_NOISE", writes)
+    before = decode(comfyui, plain)
+    assert not torch.equal(decode(comfyui, patcher), before)
+    assert torch.equal(decode(comfyui, plain), before)
+
+
+@pytest.mark.parametrize("sampler", ["dpm_2", "lcm"])  # dpm_2 calls between the schedule's levels
+def test_a_function_of_another_node_is_called_once_for_each_prediction(comfyui, sampler):
+    plain, _ = comfyui.load()
+    calls, predictions = [], []
+    patcher = plain.clone()
+    patcher.set_model_sampler_post_cfg_function(lambda args: calls.append(1) or args["denoised"])
+    patcher = with_wrapper(
+        patcher, "PREDICT_NOISE", lambda executor, *a, **k: predictions.append(1) or executor(*a, **k)
+    )
+    comfyui.sample(patcher, *comfyui.conditioning(patcher, LATENT), cfg=3.0, sampler=sampler)
+    assert len(calls) == len(predictions) > 3
+
+
+@pytest.mark.parametrize("who", ["negative", "a second positive"])
+@pytest.mark.parametrize("sampler", ["dpm_2", "dpmpp_sde"])
+def test_modulations_of_a_call_between_the_levels_are_not_kept_as_a_levels(comfyui, monkeypatch, sampler, who):
+    """A batch that is first seen in such a call, because a conditioning begins later."""
+    patcher, _ = comfyui.load()
+    positive, negative, canvas = comfyui.conditioning(patcher, LATENT, 0.2)
+    late = [[text, extras | {"start_percent": 0.05, "end_percent": 1.0}] for text, extras in negative]
+    made = (positive, late, canvas) if who == "negative" else (positive + late, negative, canvas)
+    cfg = 3.0 if who == "negative" else 1.0
+    out = comfyui.sample(patcher, *made, cfg=cfg, sampler=sampler)
+    monkeypatch.setattr(comfyui.model.PiDKitModel, "_level", lambda *_: None)
+    torch.testing.assert_close(out, comfyui.sample(patcher, *made, cfg=cfg, sampler=sampler), rtol=0, atol=1e-5)
