@@ -14,7 +14,7 @@ from ..pid_core.compiled import HOW, Compiled
 from . import progress
 
 OFF = "off"
-COMPILING = "compiling, the first run takes minutes"
+COMPILING = "compiling, which the first run of a size waits for"
 PARTLY_LOADED = "not compiled in this run: the model's weights do not all fit the device's memory"
 
 
@@ -25,7 +25,7 @@ def compile_input() -> io.Combo.Input:
         default=OFF,
         optional=True,
         advanced=True,
-        tooltip="torch.compile: faster steps for minutes of waiting. The first run of every size of picture or window, "
+        tooltip="torch.compile: can make steps faster, for a longer first run. The first run of every size of picture or window, "
         "and of every length of text, compiles first. blocks: each kind of block once, the shorter wait. whole: "
         "all of the network, which may wait many times as long. Windows run one at a time, and the weights must fit "
         "the memory. Needs a C++ compiler, on a GPU Triton. Leave it off for single pictures.",

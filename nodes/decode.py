@@ -209,10 +209,12 @@ class PiDKitDecode(io.ComfyNode):
         settings = WindowSettings(window_size, window_overlap)
         windowed = with_windows(model, settings, window_mode, node_id)
 
+        needy = []  # whether each run had too little memory for proper windows
         after: dict[str, None] = {}  # lines about what could not be done with a finished decode
 
         def draw(index: int | None, made: Conditioned, callback=None, noise: RowNoise | None = None) -> Tensor:
             pixels = sample(windowed, made, steps, seed, callback, noise)
+            needy.append(in_need(windowed))
             if wanted is not None:
                 held = hold_if_possible(pixels, row_of(wanted, index), colour_hold, fidelity)
                 after.update(dict.fromkeys(held))
@@ -261,7 +263,7 @@ class PiDKitDecode(io.ComfyNode):
                 if keep or not done.drawn or done.resumed or not each:
                     news.append(done.news)
         news += after
-        if in_need(windowed):
+        if any(needy):
             drawn_in_need(cls.hidden)
         repeated = getattr(model.model.diffusion_model, "repeated", [])
         if repeated:

@@ -222,10 +222,11 @@ def _keys(shared: Shared, jobs: Sequence[Job]) -> tuple[list[tuple], list[tuple]
     """What the images are kept by: each job's own key, and that of its image from a run that failed over another."""
     texts = shared.positive
     extras = None if texts is None else tuple(mark_of(extra) for _, extra in texts)
+    each_its_own = any(caption.shape[0] > 1 for caption, _ in texts or [])
     rows = {}  # hashing a caption takes as long as hashing a latent, and all images may have the same
     keys, unfinished = [], []
     for job in jobs:
-        row = job.row if texts and any(caption.shape[0] > 1 for caption, _ in texts) else 0
+        row = job.row if each_its_own else 0
         if row not in rows:
             rows[row] = tuple(digest(row_of(caption, row)) for caption, _ in texts or [])
         text = None if texts is None else (rows[row], extras)

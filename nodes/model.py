@@ -310,16 +310,15 @@ class PiDKitModel(BaseModel):
 
     def begin_run(self) -> None:
         if not self._is_held:
-            self.forget_lq()
+            self.forget_run()
             self.diffusion_model.repeated.clear()
-            self._modulations = None
             weights_changed()
 
     def end_run(self) -> None:
-        self.forget_lq()
+        self.forget_run()
         self.diffusion_model.kept = None
 
-    def forget_lq(self) -> None:
+    def forget_run(self) -> None:
         if not self._is_held:
             self._trunk, self._latents, self._modulations = [], [], None
 
@@ -332,7 +331,7 @@ class PiDKitModel(BaseModel):
             yield
         finally:
             self._is_held = False
-            self.forget_lq()
+            self.forget_run()
 
     def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
         """Cut the latent to a context window's part of the canvas."""
@@ -341,7 +340,8 @@ class PiDKitModel(BaseModel):
         cell = self.config.latent_cell
         cells = sorted({i // cell for i in window.index_list if i // cell < cond_value.cond.shape[window.dim]})
         index = torch.tensor(cells, device=cond_value.cond.device)
-        return cond_value._copy_with(cond_value.cond.index_select(window.dim, index).to(device))
+        # the projector runs once for each of them, and knows a latent by its tensor
+        return cond_value._copy_with(self._one_of(cond_value.cond.index_select(window.dim, index), device))
 
 
 def check_canvas(

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..pid_core import PiDConfig, PiDNetwork
 from ..pid_core.attention import attend
 from ..pid_core.modulation import Level
-from ..pid_core.ops import LENDERS, Weights, outputs
+from ..pid_core.ops import LENDERS, Weights, is_as_built, outputs
 from ..pid_core.progress import OnPart
 from .quantised import without_memory
 
@@ -151,8 +151,7 @@ def _by_weights_brought_once(layer, inputs: list[Tensor]) -> list[Tensor]:
     """As the layer itself does it, but for the bringing. Layers that do more (quantised ones) are called."""
     plain = type(layer).forward_comfy_cast_weights is comfy.ops.disable_weight_init.Linear.forward_comfy_cast_weights
     mixed = hasattr(layer, "factory_kwargs") and getattr(layer, "layout_type", None) is None
-    changed = "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks
-    if changed or not (plain or mixed):
+    if not is_as_built(layer) or not (plain or mixed):
         return [layer(x) for x in inputs]
     options = {"compute_dtype": inputs[0].dtype} if mixed else {}
     lent = comfy.ops.cast_bias_weight(layer, inputs[0], offloadable=True, **options)

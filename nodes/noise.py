@@ -8,7 +8,7 @@ import comfy.sample
 import torch
 from torch import Tensor
 
-LARGEST = 256 << 20  # bytes of noise that stay until the model's next run
+LARGEST_KEPT = 256 << 20  # bytes; larger noise is drawn again
 
 _last: WeakKeyDictionary[object, tuple[tuple, Tensor]] = WeakKeyDictionary()
 
@@ -17,13 +17,14 @@ def first_noise(model, shape: tuple[int, ...], seed: int) -> Tensor:
     """ComfyUI's first noise [B, 3, H, W] for a seed, on the CPU. Not to be written to.
 
     Drawing takes a seventh of a decode at 2048 x 2048 on a fast card, and a folder of pictures or a sweep is drawn
-    with one seed: the model's last noise is kept, until the model goes.
+    with one seed: the model's last noise is kept, until another seed or
+    size, or until the model goes.
     """
     key, (known, noise) = (shape, seed), _last.get(model.model, (None, None))
     if known != key:
         noise = comfy.sample.prepare_noise(torch.empty(shape, device="meta"), seed)
         _last.pop(model.model, None)
-        if noise.nbytes <= LARGEST:
+        if noise.nbytes <= LARGEST_KEPT:
             _last[model.model] = key, noise
     return noise
 

@@ -131,14 +131,14 @@ def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs
     Where the user put another model_sampling in (ModelSamplingSD3, ...), the schedule stays as it is.
     """
     check_run(executor.class_obj, sigmas)
-    sampling = executor.class_obj.model_patcher.get_model_object("model_sampling")
+    patcher = executor.class_obj.model_patcher
+    sampling = patcher.get_model_object("model_sampling")
     if isinstance(sampling, FlowSampling):
         sigmas = sampling.adapt(sigmas, *noise.shape[-2:])
     if len(args) > SEED:
         args = (*args[:SEED], sampler_seed(args[SEED]), *args[SEED + 1 :])
     elif "seed" in kwargs:
         kwargs["seed"] = sampler_seed(kwargs["seed"])
-    patcher = executor.class_obj.model_patcher
     if not wrapped_by_others(patcher) and not torch.any(latent_image):  # its copy on the card would be as large as any
         latent_image = nothing_like(latent_image, patcher.load_device)
     return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -151,9 +151,9 @@ def predict_noise(executor, x, timestep, model_options=None, seed=None):
     def predict() -> torch.Tensor:
         if not _is_alone(executor, guider, options):
             return executor(x, timestep, options, seed)
-        return comfy.samplers.calc_cond_batch(guider.inner_model, [guider.conds.get("positive")], x, timestep, options)[
-            0
-        ]
+        conds = [guider.conds.get("positive")]
+        (out,) = comfy.samplers.calc_cond_batch(guider.inner_model, conds, x, timestep, options)
+        return out
 
     return checked_together(predict) if _may_repeat(executor, guider, options) else predict()
 
@@ -161,9 +161,14 @@ def predict_noise(executor, x, timestep, model_options=None, seed=None):
 def _may_repeat(executor, guider, options: dict) -> bool:
     """Whether a prediction may be made twice: not where something of other nodes runs in it that counts its calls."""
     inside = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL)
-    brought = any(name.startswith("sampler_") for name in options) or "model_function_wrapper" in options
+    brought = _has_functions(options) or "model_function_wrapper" in options
     brought = brought or any(get_all_wrappers(kind, options, is_model_options=True) for kind in inside)
     return _is_plain(executor, guider) and not brought
+
+
+def _has_functions(options: dict) -> bool:
+    """Whether nodes put functions around the guidance."""
+    return any(name.startswith("sampler_") for name in options)
 
 
 def _is_plain(executor, guider) -> bool:
@@ -176,5 +181,5 @@ def _is_alone(executor, guider, options: dict) -> bool:
 
     ComfyUI would reach the same by way of a negative prediction of zeros, in canvases of which each may be a gigabyte.
     """
-    changed = options.get("disable_cfg1_optimization") or any(name.startswith("sampler_") for name in options)
+    changed = options.get("disable_cfg1_optimization") or _has_functions(options)
     return _is_plain(executor, guider) and math.isclose(guider.cfg, 1.0) and not changed

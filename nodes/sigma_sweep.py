@@ -124,15 +124,19 @@ class PiDKitSigmaSweep(io.ComfyNode):
         node_id = cls.hidden.unique_id if cls.hidden else None
         windowed = with_windows(model[0], settings, "auto", node_id)
 
+        needy = []  # whether each run had too little memory for proper windows
+
         def draw(index: int, made: Conditioned, callback) -> Tensor:
-            return image_of(sample(windowed, made, number, jobs[index].seed, callback))
+            pixels = sample(windowed, made, number, jobs[index].seed, callback)
+            needy.append(in_need(windowed))
+            return image_of(pixels)
 
         def named(index: int) -> str:
             return f"result {index + 1} of {len(jobs)} (sigma {jobs[index].sigma:g}, seed {jobs[index].seed})"
 
         with watching(node_id, f"{strongest.lq.family.name} latent, {describe_steps(number)}", title, *lines) as watch:
             done = decode_each(shared, jobs, draw, named=named, in_need=lambda: in_need(windowed), node_id=node_id)
-        if in_need(windowed):
+        if any(needy):
             drawn_in_need(cls.hidden)
         tiles = [
             {

@@ -37,6 +37,7 @@ from .pid_models import config_of, with_checks
 from .regional_caption import RegionalCaption
 from .show import send_text
 from .status import Status
+from .student import nothing_like
 from .window_memory import fitting_batch, fitting_kept, needed_memory, window_memory
 
 KEY = "pidkit_windows"
@@ -217,13 +218,15 @@ class WindowHandler(ContextHandlerABC):
     def _half_the_overlap(self, patcher: ModelPatcher, plan: WindowPlan, images: int) -> str:
         """What half of a plan's overlap would save, in words, where it is worth some."""
         half = plan.overlap // 2 // plan.align * plan.align
+        if not half:
+            return ""
         try:
             other = self.plan(patcher, images, plan.height, plan.width, half)
         except ValueError:
             return ""
         kind = patcher.load_device.type
         share = plan_price(other, self.config, kind) / plan_price(plan, self.config, kind)
-        return f" (with {half} about {share:.1f} of the time)" if half and share < 0.95 else ""
+        return f" (with {half} about {share:.1f} of the time)" if share < 0.95 else ""
 
     def should_use_context(self, model: BaseModel, conds: Conds, x_in: Tensor, timestep, model_options: dict) -> bool:
         return True
@@ -255,7 +258,7 @@ class WindowHandler(ContextHandlerABC):
             return [out[i] for i in asked]
 
         fused = dict(zip(asked, run.step(predict, self._region), strict=True)) if asked else {}
-        nothing = x_in.new_zeros(()).expand_as(x_in)
+        nothing = nothing_like(x_in, x_in.device)
         return [fused[i][..., : x_in.shape[-2], : x_in.shape[-1]] if i in fused else nothing for i in range(len(conds))]
 
     def _whole(self, size: Sequence[int]) -> tuple[int, int]:

@@ -63,7 +63,8 @@ class Compiled:
     def run(self, function: Callable[..., Tensor], *given, **uncompiled) -> Tensor:
         """function(*given, **uncompiled): a whole network call, compiled where it can be.
 
-        A graph of it all is given nothing of `uncompiled`.
+        given: the images [B, 3, H, W] first, then whatever else the call takes. A graph of it all is given nothing of
+        `uncompiled`. What `function` itself raises goes on.
         """
         key = tuple((t.shape, t.dtype) for t in given if isinstance(t, Tensor))
         if self._allowed and (self.why_not is None or key in self._seen):
@@ -110,13 +111,10 @@ def _call(function: Callable, *given):
     return function(*given)
 
 
-# The compiler's own modules take seconds to import: only who compiles asks for them. PyTorch 2.5 and 2.6 have other
-# names for the limit.
-
-
 def _failure(error: Exception) -> str | None:
     """In one line what kept the compiler from a graph; None for an error of what it ran."""
-    known = torch._dynamo.exc
+    known = torch._dynamo.exc  # not imported with this file: it takes as long as PyTorch itself
+    # PyTorch 2.5 and 2.6 have another name for it
     names = ("FailOnRecompileLimitHit", "FailOnCacheLimitHit")
     if isinstance(error, tuple(getattr(known, name) for name in names if hasattr(known, name))):
         return f"{MOST_GRAPHS} graphs are there, and no more are made: restart for other sizes"

@@ -73,7 +73,9 @@ def checked_together(run: Callable[[], Result]) -> Result:
     if all(map(math.isfinite, totals)):
         return out
     del out
-    suspects = (number for number, total in zip(first.sums, totals, strict=False) if not math.isfinite(total))
+    suspects = {number for number, total in zip(first.sums, totals, strict=False) if not math.isfinite(total)}
+    if first.calls > len(first.sums):  # a call raised (no memory for it), and the second run's calls will be others
+        suspects = set()
     return _within(_Together(frozenset(suspects)), run)
 
 

@@ -30,10 +30,14 @@ class Modulations:
     def at(self, timestep: float) -> Level:
         return Level(self, timestep)
 
-    def lines(self, depth: int, block: PatchBlock, timestep: float, condition: Callable[[float], Tensor]) -> Lines:
-        """The block's at this timestep. condition: the vector c [B, 1, D] that a call at a timestep modulates with."""
-        c = condition(timestep)
-        kept = self._kept.setdefault((depth, c.shape[0], c.dtype, c.device), {})
+    def lines(
+        self, depth: int, block: PatchBlock, timestep: float, place: tuple, condition: Callable[[float], Tensor]
+    ) -> Lines:
+        """The block's at this timestep. condition: the vector c [B, 1, D] that a call at a timestep modulates with.
+
+        place: what c's shape, dtype and device follow from.
+        """
+        kept = self._kept.setdefault((depth, *place), {})
         if timestep not in kept:
             missing = self._timesteps if timestep in self._timesteps else [timestep]
             cs = [condition(t) for t in missing]

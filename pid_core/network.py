@@ -197,17 +197,19 @@ class PiDNetwork(nn.Module):
 
     def _modulations(self, te: Tensor, timestep: Tensor, level: Level | None) -> Callable[[int], Lines]:
         """What gives each patch block's modulation."""
-        c = F.silu(te).to(self.compute_dtype)
+        dtype = self.compute_dtype
         # asked in this order, or a compiled graph would be guarded on the level
         if torch.compiler.is_compiling() or level is None:
+            c = F.silu(te).to(dtype)
             return lambda depth: self.patch_blocks[depth].modulation(c)
 
         @functools.cache
         def condition(value: float) -> Tensor:
             # also at the call's own level: what a caller takes for it may be another, and others take what is kept
-            return F.silu(self._embed_time(torch.full_like(timestep, value))).to(c.dtype)
+            return F.silu(self._embed_time(torch.full_like(timestep, value))).to(dtype)
 
-        return lambda depth: level.run.lines(depth, self.patch_blocks[depth], level.timestep, condition)
+        place = len(te), dtype, te.device
+        return lambda depth: level.run.lines(depth, self.patch_blocks[depth], level.timestep, place, condition)
 
     def encode_lq(self, lq_latent: Tensor, height: int, width: int, on_part: OnPart | None = None) -> Tensor:
         """Run the LQ projector's trunk once for an image of height x width pixels.

@@ -50,7 +50,7 @@ KEEPINGS = Kept(True, True), Kept(True, False), Kept(False, False)
 def pixel_kind(config: PiDConfig, kind: str) -> str:
     """What `fused.kind_of` said, for the pixel path: its kernels do not take every width."""
     fit = fit_registers(config.pixel_hidden_size, config.pixel_mlp_size)
-    return PLAIN.get(kind, kind) if not fit else kind
+    return kind if fit else PLAIN.get(kind, kind)
 
 
 def pixel_chunks(kind: str) -> int:

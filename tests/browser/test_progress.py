@@ -48,7 +48,9 @@ def test_time_left_is_on_the_node_while_it_runs(front_end, comfy, vue):
     front_end.wait(SHOWN, last.split(";")[0])
     front_end.wait_for_text(last.split(";")[0])
     if not vue:
-        front_end.wait("() => document.querySelector('.dom-widget .pidkit-words')")  # no word is broken
+        front_end.wait("() => document.querySelector('.dom-widget .pidkit-words')")
+        style = "() => getComputedStyle(document.querySelector('.dom-widget .pidkit-words')).wordBreak"
+        assert front_end.js(style) == "normal"  # no word is broken
     bar = front_end.js("() => window.bar")
     assert bar == sorted(bar) and len([value for value in bar if 0 < value < 0.25]) >= 1
     front_end.screenshot(f"progress_done_{'vue' if vue else 'classic'}")

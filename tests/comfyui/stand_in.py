@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 import comfy_env
 
 ASKED = ("_local_scalar_dense", "item", "equal", "is_nonzero")
+ASKED += ("nonzero", "masked_select", "repeat_interleave", "_unique2")  # whose size depends on values
 COPIES = ("_to_copy", "to", "copy_")
 PACK = tuple(str(comfy_env.ROOT / folder) for folder in ("nodes", "pid_core"))
 

@@ -11,12 +11,14 @@ import torch
 from tiny import save_tiny
 from torch._dynamo.utils import counters
 
+from pid_core.convert import convert
 from pid_core.cost import peak_bytes
 from pid_core.rgb import to_rgb_latent
 
 GRAPHS = {"blocks": 3, "whole": 1}  # of a size: a patch block, the last one, a pixel block
 NEAR = 1e-4  # float32, pixels from -1 to 1
-COMPILING = "compiling, the first run takes minutes"
+PACKABLE = {"hidden_size": 64, "mlp_size": 256, "pixel_attn_size": 32, "lq_width": 32, "caption_width": 32}
+COMPILING = "compiling, which the first run of a size waits for"
 
 
 class Counted:
@@ -95,14 +97,15 @@ def test_windows_run_one_at_a_time_and_share_their_graphs(comfyui, backend, load
 
 
 def test_an_attention_of_the_user_s_choice_makes_no_graph_per_step(comfyui, backend, load):
-    patcher, calls = load("blocks").clone(), []
-
     def override(func, *args, **kwargs):
-        return func(*args, **kwargs)
+        return 0.5 * func(*args, **kwargs)
 
-    patcher.model_options["transformer_options"]["optimized_attention_override"] = override
-    decode(comfyui, patcher)
-    assert len(backend.graphs) == GRAPHS["blocks"] and not calls
+    patcher, plain = load("blocks").clone(), load().clone()
+    for model in (patcher, plain):
+        model.model_options["transformer_options"]["optimized_attention_override"] = override
+    found, expected = decode(comfyui, patcher), decode(comfyui, plain)
+    assert (found - expected).abs().max() <= NEAR < (expected - decode(comfyui, load())).abs().max()
+    assert len(backend.graphs) == GRAPHS["blocks"]
 
 
 def test_weights_that_do_not_fit_are_not_compiled_and_the_node_says_so(comfyui, backend, load, texts, monkeypatch):
@@ -157,3 +160,19 @@ def test_what_torch_compile_model_runs_is_planned_as_it_runs(comfyui, load, monk
     kinds = [peak_bytes(config, 512, 512, dtype_bytes=4, kind=kind) for kind in ("kernels", "compiled")]
     assert kinds[0] < kinds[1]
     assert planned[1] - planned[0] == kinds[1] - kinds[0]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("how", GRAPHS)
+def test_a_quantised_file_compiles(comfyui, backend, how):
+    plain = save_tiny(
+        comfyui.folder / f"plain_{how}.safetensors", "flux", "v1.5", caption=3, dtype=torch.bfloat16, **PACKABLE
+    )
+    path, _ = convert(plain, comfyui.folder / f"fp8_{how}.safetensors", to="fp8")
+    latent = torch.randn(1, 16, 2, 2, generator=torch.Generator().manual_seed(1))
+    outs = []
+    for choice in ("off", how):
+        patcher = comfyui.model.load_model(str(path), compile=choice)
+        outs.append(comfyui.sample(patcher, *comfyui.conditioning(patcher, latent, 0.1)))
+    assert patcher.model.diffusion_model.compiled.why_not is None and len(backend.graphs) == GRAPHS[how]
+    assert (outs[0] - outs[1]).abs().max() <= NEAR

@@ -206,33 +206,82 @@ def test_room_for_a_batch_is_tried_again(comfyui, monkeypatch, decoding):
     assert torch.equal(decode(comfyui, patcher, **SIGMAS), expected)
 
 
-def test_images_drawn_in_need_are_not_taken_again(comfyui, decoding, monkeypatch):
+@pytest.fixture
+def short_of_memory(comfyui, monkeypatch):
+    """short_of_memory(limit): a model whose calls fail above limit[0] pixels a side, far below its training."""
+
+    def make(limit):
+        patcher, _ = comfyui.load(changes={"window_min": 64, "window_max": 128})
+        forward = patcher.model.diffusion_model.forward
+
+        def small(x, *args, **kwargs):
+            if max(x.shape[-2:]) > limit[0]:
+                raise torch.OutOfMemoryError(OOM)
+            return forward(x, *args, **kwargs)
+
+        monkeypatch.setattr(patcher.model.diffusion_model, "forward", small)
+        return patcher
+
+    return make
+
+
+def test_images_drawn_in_need_are_not_taken_again(comfyui, decoding, short_of_memory):
     """Windows far below what the checkpoint was trained on: with memory back, they are drawn anew."""
-    patcher, _ = comfyui.load(changes={"window_min": 64, "window_max": 128})
-    forward = patcher.model.diffusion_model.forward
     limit = [16]
-
-    def small(x, *args, **kwargs):
-        if max(x.shape[-2:]) > limit[0]:
-            raise torch.OutOfMemoryError(OOM)
-        return forward(x, *args, **kwargs)
-
-    monkeypatch.setattr(patcher.model.diffusion_model, "forward", small)
+    patcher = short_of_memory(limit)
     latent = torch.randn(2, 16, 3, 3)
     with pytest.raises(torch.OutOfMemoryError, match="tried windows of .* 32 x 32, smaller ones would spoil"):
         decode(comfyui, patcher, latent[:1], sigma_list=[0.1])
-    node = comfyui.nodes.PiDKitDecode
-    before = node.fingerprint_inputs(model=None)  # what tells ComfyUI whether to run the node again
     limit[0] = 32
     decode(comfyui, patcher, latent, sigma_list=[0.1, 0.2])
-    in_need = node.fingerprint_inputs(model=None)
-    assert in_need != before
     limit[0] = 1000
     decoding.images.clear()
     decode(comfyui, patcher, latent, sigma_list=[0.1, 0.2])
-    assert decoding.images == [1, 1] and node.fingerprint_inputs(model=None) == in_need
+    assert decoding.images == [1, 1]
     decode(comfyui, patcher, latent, sigma_list=[0.1, 0.2])
     assert decoding.images == [1, 1]
+
+
+@pytest.mark.parametrize("way", ["PiD Decode", "Sweep"])
+def test_a_node_that_drew_in_need_runs_again_although_nothing_changed(
+    comfyui, decoding, monkeypatch, short_of_memory, way
+):
+    """ComfyUI asks for the fingerprint; one image in need, the first, is enough."""
+    limit = [32]
+    patcher = short_of_memory(limit)
+    name = {"PiD Decode": "PiDKitDecode", "Sweep": "PiDKitSigmaSweep"}[way]
+
+    def at(place: str):
+        hidden = SimpleNamespace(unique_id=f"{way} {place}", dynprompt=None)
+        return type("Node", (node_of(comfyui, name),), {"hidden": hidden})
+
+    def run() -> int:
+        latent = torch.randn(1, 16, 3, 3, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            if way == "Sweep":
+                at("here").execute([patcher], [{"samples": latent}], [1], ["0.1, 0.2"], ["7"], [2])
+            else:
+                both = {"samples": torch.cat([latent, latent])}
+                at("here").execute(patcher, both, degrade_sigma=0.0, steps=2, seed=7, sigma_list=[0.1, 0.2])
+        return at("here").fingerprint_inputs(model=None)
+
+    for module in ("show", "progress", "window_handler"):
+        monkeypatch.setattr(comfyui.module(f"nodes.{module}"), "send_text", lambda *_: None)
+    decoding.fails = lambda images: limit.__setitem__(0, 32 if len(decoding.images) == 1 else 1000)
+    before = at("here").fingerprint_inputs(model=None)
+    assert run() == before + 1 and at("elsewhere").fingerprint_inputs(model=None) == before
+    assert run() == before + 1
+
+
+def test_a_batch_is_drawn_one_by_one_among_other_nodes_too(comfyui, decoding):
+    """With a wrapper of another node around the sampling it is ComfyUI's own sampler that draws."""
+    patcher = comfyui.load()[0].clone()
+    patcher.add_wrapper_with_key("outer_sample", "others", lambda executor, *args, **kwargs: executor(*args, **kwargs))
+    expected = decode(comfyui, patcher)
+    decoding.images.clear()
+    decoding.fails = lambda images: torch.OutOfMemoryError(OOM) if images > 1 else None
+    torch.testing.assert_close(decode(comfyui, patcher), expected, rtol=0, atol=1e-4)
+    assert decoding.images == [4, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("way", ["PiD Decode", "KSampler"])

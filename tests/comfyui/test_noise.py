@@ -60,7 +60,7 @@ def test_a_batch_drawn_one_by_one_draws_it_once(comfyui, drawn, monkeypatch):
     whole = decode(comfyui, comfyui.load()[0])
     drawn.clear()
     monkeypatch.setattr(module, "sample", sample)
-    monkeypatch.setattr(comfyui.module("nodes.noise"), "LARGEST", 0)
+    monkeypatch.setattr(comfyui.module("nodes.noise"), "LARGEST_KEPT", 0)
     torch.testing.assert_close(decode(comfyui, comfyui.load()[0]), whole, rtol=0, atol=1e-4)
     assert drawn == [(3, 3, 32, 64)]
 
@@ -73,7 +73,7 @@ def test_noise_goes_with_its_model_and_large_noise_at_once(comfyui, monkeypatch)
     del patcher
     gc.collect()
     assert kept() is None
-    monkeypatch.setattr(noise, "LARGEST", 100)
+    monkeypatch.setattr(noise, "LARGEST_KEPT", 100)
     patcher, _ = comfyui.load()
     kept = weakref.ref(noise.first_noise(patcher, (1, 3, 8, 8), 1))
     gc.collect()

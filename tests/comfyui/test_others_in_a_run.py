@@ -49,14 +49,29 @@ def test_noise_that_others_change_is_changed_in_pid_decode_too(comfyui, kind, wr
     assert torch.equal(decode(comfyui, plain), before)
 
 
-def test_comfyuis_context_windows_may_shuffle_the_noise(comfyui):
+def in_comfyuis_windows(patcher, freenoise=False):
     windows = importlib.import_module("comfy_extras.nodes_context_windows").ContextWindowsManualNode
     options = {"context_length": 64, "context_overlap": 32, "context_schedule": "standard_static", "context_stride": 1}
-    options |= {"closed_loop": False, "fuse_method": "pyramid", "dim": 2, "freenoise": True}
+    options |= {"closed_loop": False, "fuse_method": "pyramid", "dim": 2, "freenoise": freenoise}
     options |= {"cond_retain_index_list": "", "split_conds_to_windows": False, "causal_window_fix": False}
     taken = inspect.signature(windows.execute).parameters
-    model = windows.execute(model=comfyui.load()[0], **{k: v for k, v in options.items() if k in taken}).args[0]
+    return windows.execute(model=patcher, **{k: v for k, v in options.items() if k in taken}).args[0]
+
+
+def test_comfyuis_context_windows_may_shuffle_the_noise(comfyui):
+    model = in_comfyuis_windows(comfyui.load()[0], freenoise=True)
     torch.testing.assert_close(decode(comfyui, model), by_ksampler(comfyui, model), rtol=0, atol=1e-5)
+
+
+def test_the_projector_runs_once_for_each_of_comfyuis_windows(comfyui, monkeypatch):
+    patcher, _ = comfyui.load()
+    network, sizes = type(patcher.model.diffusion_model), []
+    encode = network.encode_lq
+    monkeypatch.setattr(
+        network, "encode_lq", lambda self, lq, *a: sizes.append(tuple(lq.shape)) or encode(self, lq, *a)
+    )
+    by_ksampler(comfyui, in_comfyuis_windows(patcher))
+    assert sizes == [(1, 16, 2, 3)] * 2  # not once more for each of the four steps
 
 
 def test_a_patch_that_writes_into_x_spoils_no_later_decode(comfyui):
@@ -71,17 +86,53 @@ def test_a_patch_that_writes_into_x_spoils_no_later_decode(comfyui):
     assert torch.equal(decode(comfyui, plain), before)
 
 
-@pytest.mark.parametrize("sampler", ["dpm_2", "lcm"])  # dpm_2 calls between the schedule's levels
-def test_a_function_of_another_node_is_called_once_for_each_prediction(comfyui, sampler):
+def wrapping(kind):
+    def bring(patcher, calls):
+        def counted(executor, *args, **kwargs):
+            calls.append(1)
+            return executor(*args, **kwargs)
+
+        return with_wrapper(patcher, kind, counted)
+
+    return bring
+
+
+def setting(name, function):
+    def bring(patcher, calls):
+        patcher = patcher.clone()
+        getattr(patcher, name)(lambda *args: calls.append(1) or function(*args))
+        return patcher
+
+    return bring
+
+
+BROUGHT = {
+    "post cfg": setting("set_model_sampler_post_cfg_function", lambda args: args["denoised"]),
+    "pre cfg": setting("set_model_sampler_pre_cfg_function", lambda args: args["conds_out"]),
+    "function": setting(
+        "set_model_unet_function_wrapper", lambda apply, args: apply(args["input"], args["timestep"], **args["c"])
+    ),
+    "APPLY_MODEL": wrapping("APPLY_MODEL"),
+    "CALC_COND_BATCH": wrapping("CALC_COND_BATCH"),
+    "PREDICT_NOISE": wrapping("PREDICT_NOISE"),
+}
+
+
+@pytest.mark.parametrize("what", BROUGHT)
+def test_what_others_bring_runs_once_for_each_prediction(comfyui, monkeypatch, what):
+    """dpm_2 calls between the schedule's levels: a prediction that nothing else runs in is made again there."""
     plain, _ = comfyui.load()
-    calls, predictions = [], []
-    patcher = plain.clone()
-    patcher.set_model_sampler_post_cfg_function(lambda args: calls.append(1) or args["denoised"])
-    patcher = with_wrapper(
-        patcher, "PREDICT_NOISE", lambda executor, *a, **k: predictions.append(1) or executor(*a, **k)
-    )
-    comfyui.sample(patcher, *comfyui.conditioning(patcher, LATENT), cfg=3.0, sampler=sampler)
-    assert len(calls) == len(predictions) > 3
+    made, guider = comfyui.conditioning(plain, LATENT), comfyui.samplers.CFGGuider
+    network, asked, calls = plain.model.diffusion_model, [], []
+    ask, forward = guider.outer_predict_noise, type(network).forward
+    monkeypatch.setattr(guider, "outer_predict_noise", lambda *a, **k: asked.append(1) or ask(*a, **k))
+    comfyui.sample(BROUGHT[what](plain, calls), *made, sampler="dpm_2")
+    assert len(calls) == len(asked) > 3
+    asked.clear()
+    monkeypatch.setattr(type(network), "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    calls.clear()
+    comfyui.sample(plain, *made, sampler="dpm_2")
+    assert len(calls) == len(asked) + 1
 
 
 @pytest.mark.parametrize("who", ["negative", "a second positive"])

@@ -24,10 +24,9 @@ def test_the_stand_in_sees_a_model_move_there(comfyui, card):
 
 
 @pytest.mark.parametrize("mode", ["off", "manual"])
-def test_a_step_of_pid_decode_waits_once_behind_all_that_it_launches(comfyui, card, monkeypatch, mode):
+def test_a_step_of_pid_decode_waits_once_behind_all_that_it_launches(comfyui, card, mode):
     patcher, _ = comfyui.load("flux", "v1.5", disable_dynamic=True)
     expected = decode(comfyui, patcher, 1, mode)
-    monkeypatch.setattr(comfyui.module("nodes.finishing"), "image_of", lambda pixels: pixels.movedim(1, -1))
     with Waits():
         card(patcher)
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -300,6 +301,16 @@ def test_the_plan_is_written_on_the_node(comfyui, monkeypatch):
         "overlap 20 rounded up to 32 px",
         "details: 3 across, 2 down, overlap at least 32 px, 6 at a time",
     ]
+
+
+def test_the_node_says_what_half_the_overlap_would_save(comfyui):
+    patcher, _ = comfyui.load()
+    handlers = comfyui.module("nodes.window_handler")
+    handler = handlers.WindowHandler(patcher, handlers.WindowSettings(128, 64, auto=False))
+    plan, half = handler.plan(patcher, 1, 320, 320), handler.plan(patcher, 1, 320, 320, 32)
+    line = handler.describe(patcher, plan, 1).details[0]
+    said = re.search(r"at least 64 px \(with 32 about (0\.\d) of the time\)", line)
+    assert half.count < plan.count and float(said[1]) == pytest.approx(half.count / plan.count, abs=0.06)
 
 
 def core_conditioning(comfyui, patcher, latent, text, family="flux", sigma=0.0):

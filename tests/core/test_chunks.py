@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sizes import SMALL
 
-from pid_core import PiDNetwork, pixels
+from pid_core import PiDNetwork, chunks, pixels
 from pid_core.attention import attend, attend_by_products
 from pid_core.chunks import SMALLEST_CHUNK, map_tokens, token_spans
+from pid_core.decode import decode
+from pid_core.schedule import x0_from_velocity
 from pid_core.windowed import WindowRun, predict_x0_by_windows
 from pid_core.windows import plan_windows
 
@@ -158,3 +160,25 @@ def test_one_compiled_graph_serves_every_window_and_step():
             assert torch.allclose(made, predict_x0_by_windows(net, *arguments, run=WindowRun(plan)), atol=2e-5)
     assert plan.count > 1 and len(graphs) == 1
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_some_rows_of_a_canvas_at_a_time_give_the_same_bits(monkeypatch, rows, dtype):
+    generator = torch.Generator().manual_seed(1)
+    x, velocity = torch.randn(2, 2, 3, 10, 4, generator=generator).to(dtype)
+    t = torch.tensor([0.3, 0.9]).view(2, 1, 1, 1)
+    with torch.no_grad():
+        whole = x0_from_velocity(x, t, velocity)
+        monkeypatch.setattr(chunks, "CANVAS_VALUES", rows * x.numel() // x.shape[-2])
+        found = x0_from_velocity(x, t, velocity)
+    assert torch.equal(found, whole) and found.dtype == torch.float32
+
+
+def test_a_decode_by_rows_of_its_canvas_gives_the_same_bits(net, monkeypatch):
+    config = net.config
+    latent = torch.randn(1, config.latent_channels, 3, 3, generator=torch.Generator().manual_seed(1))
+    caption = torch.randn(1, 5, config.caption_width, generator=torch.Generator().manual_seed(2))
+    whole = decode(net, latent, caption, seed=1)
+    monkeypatch.setattr(chunks, "CANVAS_VALUES", 3 * whole.numel() // whole.shape[-2])
+    assert torch.equal(decode(net, latent, caption, seed=1), whole)

@@ -155,9 +155,11 @@ def test_stopping_it_is_no_error(photo, tmp_path, monkeypatch, capsys):
 
 def test_ctrl_c_while_it_draws_ends_in_one_line(tmp_path):
     path = tmp_path / "photo.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (1000, 1500, 3), np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 900, 3), np.uint8)).save(path)
     command = [sys.executable, "-m", "pid_core", str(path), "-o", str(tmp_path / "out.png")]
-    done = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    # a shell's background jobs are deaf to Ctrl-C, and these tests may run in one
+    hearing = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    done = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, **hearing)
     seen = b""
     while b"/s" not in seen.rpartition(b"?FLOP/s")[2]:  # a rate: it draws
         seen += (part := os.read(done.stderr.fileno(), 1000))

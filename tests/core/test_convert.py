@@ -54,9 +54,12 @@ def test_nvidias_pth_becomes_a_file_that_tells(nvidias, capsys):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 def test_others_may_read_what_is_written(nvidias, tmp_path):
     """ComfyUI may run as another user than who converts."""
-    (tmp_path / "plain").touch()
-    assert main(["convert", str(nvidias), "-o", str(tmp_path / "out.safetensors")]) == 0
-    assert (tmp_path / "out.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    before = os.umask(0o022)
+    try:
+        assert main(["convert", str(nvidias), "-o", str(tmp_path / "out.safetensors")]) == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_the_family_is_asked_for_where_nothing_tells_it(tmp_path, capsys):

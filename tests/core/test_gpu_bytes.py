@@ -29,9 +29,8 @@ def test_bytes_and_kernels_of_a_step_at_2048(fused):
 def test_a_later_step_reads_no_modulation_matrix(fused):
     """28 of 9216 x 1536 and their biases: more than a quarter of the weights."""
     later = count_ours(V15, 2048, 2048, known=True)
-    # but for the level's own embedding, which each call works out once more
-    assert fused.bytes - later.bytes > 0.98 * 28 * 2 * 9216 * 1536 and fused.kernels - later.kernels >= 14
-    assert later.peak < 1.001 * fused.peak
+    assert fused.bytes - later.bytes > 28 * 2 * 9216 * 1536 and fused.kernels - later.kernels >= 28
+    assert later.peak <= fused.peak
 
 
 def test_peak_at_2048_is_known_before(fused):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny import save_tiny, tiny_state_dict
 
 from pid_core import attention, decode, load_network
-from pid_core.guard import NonFiniteError, all_finite
+from pid_core.guard import NonFiniteError, all_finite, checked_together, finite_or_repeat
 from pid_core.rgb import to_image
 from pid_core.windows import plan_windows
 
@@ -152,3 +152,44 @@ def test_all_finite(values):
 def test_nan_is_no_image():
     with pytest.raises(ValueError, match="NaN"):
         to_image(torch.full((1, 3, 2, 2), float("nan")))
+
+
+NAN = float("nan")
+
+
+def test_a_call_without_memory_blames_no_other_call():
+    """Calls checked together: where one raised and was made again smaller, the others have other numbers."""
+    net, full = network(), [True]
+
+    def call(name, values):
+        return finite_or_repeat(net, values, lambda: name)
+
+    def no_memory():
+        raise torch.OutOfMemoryError("full")
+
+    def nan_in_bfloat16():
+        return torch.full((2,), 1.0 if net.compute_dtype == torch.float32 else NAN)
+
+    def calls():
+        if full:
+            full.clear()
+            with pytest.raises(torch.OutOfMemoryError):
+                call("the large one", no_memory)
+        return [call("the first", nan_in_bfloat16), call("the second", lambda: torch.ones(2))]
+
+    first, second = checked_together(calls)
+    assert torch.equal(first, second)
+    assert net.repeated == ["the first in bfloat16 with attend"]
+
+
+def test_calls_that_end_in_an_error_leave_nothing_behind():
+    net = network()
+
+    def calls():
+        finite_or_repeat(net, lambda: torch.full((2,), NAN), lambda: "it")
+        raise KeyError("stop")
+
+    with pytest.raises(KeyError):
+        checked_together(calls)
+    with pytest.raises(NonFiniteError):  # looked at now
+        finite_or_repeat(net, lambda: torch.full((2,), NAN), lambda: "it")

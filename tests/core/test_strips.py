@@ -16,6 +16,7 @@ def in_strips(net, latent, size, monkeypatch, rows):
     cols = size[1] // net.config.patch_size
     monkeypatch.setattr(lq, "STRIP_BYTES", 4 * rows * cols * net.config.lq_width * latent.shape[0])
     monkeypatch.setattr("pid_core.chunks.SMALLEST_CHUNK", 0)
+    assert len(lq.strips(size[0] // net.config.patch_size, cols, net.config.lq_width, latent.shape[0])) > 1
     with torch.no_grad():
         return net.encode_lq(latent, *size)
 
