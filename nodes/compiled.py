@@ -25,10 +25,10 @@ def compile_input() -> io.Combo.Input:
         default=OFF,
         optional=True,
         advanced=True,
-        tooltip="torch.compile: can make steps faster, for a longer first run. The first run of every size of picture or window, "
-        "and of every length of text, compiles first. blocks: each kind of block once, the shorter wait. whole: "
-        "all of the network, which may wait many times as long. Windows run one at a time, and the weights must fit "
-        "the memory. Needs a C++ compiler, on a GPU Triton. Leave it off for single pictures.",
+        tooltip="torch.compile: can make steps faster, for a longer first run. The first run of every size of picture "
+        "or window, and of every length of text, compiles first. blocks: each kind of block once, the shorter wait. "
+        "whole: all of the network, which may wait many times as long. Windows run one at a time, and the weights must "
+        "fit the memory. Needs a C++ compiler, on a GPU Triton. Leave it off for single pictures.",
     )
 
 

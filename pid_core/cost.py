@@ -120,10 +120,10 @@ def peak_bytes(
     """Memory above the weights at the fullest moment of one network call on `batch` images of height x width pixels.
 
     dtype_bytes: size of the compute dtype; residual streams, norms and RoPE are float32. kind: what `fused.kind_of`
-    or `Compiled.kind_of` calls the device, which decides how large chunks are. kept: between the pixel blocks (None: what
-    `pixels.KEPT_BYTES` allows; a compiled call keeps all). It is the larger of two moments, each the sum of the tensors
-    alive then (b compute bytes, D hidden size, M MLP size, A pixel attention width, n = pixels per token * pixel
-    width):
+    or `Compiled.kind_of` calls the device, which decides how large chunks are. kept: between the pixel blocks (None:
+    what `pixels.KEPT_BYTES` allows; a compiled call keeps all). It is the larger of two moments, each the sum of the
+    tensors alive then (b compute bytes, D hidden size, M MLP size, A pixel attention width, n = pixels per token *
+    pixel width):
     joint attention: residual 4D, q, k, v and the result 4bD, or in a chunk of the MLP before it ends 8D + bD + 3bM;
     pixel attention: what modulates it bD, q, k, v and the result 4bA, the pixel stream 4n and its modulation 4bn (6bn
     for the kernels) where they are kept, and a chunk with its float32 copies. With it, always:

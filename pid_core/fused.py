@@ -1,8 +1,8 @@
 """Which device runs the Triton kernels, and their registration with PyTorch as `torch.ops.pidkit`.
 
 Kernels run on NVIDIA cards from compute capability 7.5 up where Triton is installed and a first trial gives the right
-values; elsewhere, under autograd and in compiled graphs unless compiled.py says otherwise, `ops.py` runs its plain definitions.
-PIDKIT_KERNELS=0 in the environment switches the kernels off.
+values; elsewhere, under autograd and in compiled graphs unless compiled.py says otherwise, `ops.py` runs its plain
+definitions. PIDKIT_KERNELS=0 in the environment switches the kernels off.
 """
 
 from __future__ import annotations
