@@ -27,9 +27,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pid_core import PiDConfig, PiDNetwork
-from pid_core.attention import attend
-from pid_core.chunks import chunk_bytes
-from pid_core.cost import forward_work
+from pid_core.model.attention import attend
+from pid_core.model.chunks import chunk_bytes
+from pid_core.model.cost import forward_work
 from pid_core.windowed import WindowRun, predict_x0_by_windows
 from pid_core.windows import WindowPlan, plan_windows
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pid_core import NANO_PATH, load_network
-from pid_core.compiled import HOW, Compiled
+from pid_core.model.compiled import HOW, Compiled
 
 from .compare_core import table
 

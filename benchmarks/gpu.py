@@ -27,10 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pid_core import PiDConfig, PiDNetwork, attention, fused, ops
-from pid_core.compiled import Compiled
-from pid_core.cost import forward_work
-from pid_core.positions import image_rope, sine_cosine
+from pid_core import PiDConfig, PiDNetwork
+from pid_core.model import attention, fused, ops
+from pid_core.model.compiled import Compiled
+from pid_core.model.cost import forward_work
+from pid_core.model.positions import image_rope, sine_cosine
 from pid_core.windowed import WindowRun, predict_x0_by_windows
 from pid_core.windows import plan_windows
 

@@ -26,8 +26,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pid_core import PiDConfig, PiDNetwork, fused, positions
-from pid_core.modulation import Modulations
+from pid_core import PiDConfig, PiDNetwork
+from pid_core.model import fused, positions
+from pid_core.model.modulation import Modulations
 
 from .synthetic import full_size_config
 

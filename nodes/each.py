@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..pid_core.fingerprint import digest
-from ..pid_core.guard import NonFiniteError
+from ..pid_core.model.guard import NonFiniteError
 from .conditioning import Conditioned, condition
 from .kept import kept_images
 from .latent_tags import TAGS, read_tag

@@ -16,7 +16,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pid_core.guard import all_finite
+from ..pid_core.model.guard import all_finite
 from ..pid_core.printable import printable
 from .prepare import Framed
 from .refused import ABSENT

@@ -21,15 +21,15 @@ from torch import Tensor
 
 from ..pid_core import PiDConfig, read_checkpoint
 from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
-from ..pid_core.cost import peak_bytes, trunk_bytes
-from ..pid_core.devices import without_float64
-from ..pid_core.fused import COMPILED, kind_of
-from ..pid_core.guard import PROJECTOR, finite_or_repeat, taken_for_granted
 from ..pid_core.latents import wrong_channels
 from ..pid_core.log import log
 from ..pid_core.mirror import extend
-from ..pid_core.modulation import Level, Modulations
-from ..pid_core.pixels import Kept
+from ..pid_core.model.cost import peak_bytes, trunk_bytes
+from ..pid_core.model.devices import without_float64
+from ..pid_core.model.fused import COMPILED, kind_of
+from ..pid_core.model.guard import PROJECTOR, finite_or_repeat, taken_for_granted
+from ..pid_core.model.modulation import Level, Modulations
+from ..pid_core.model.pixels import Kept
 from ..pid_core.printable import printable
 from ..pid_core.tensor_files import Stamp
 from ..pid_core.windowed import crop_features

@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pid_core.devices import without_float64
+from ..pid_core.model.devices import without_float64
 from ..pid_core.regions import Region
 
 LARGEST = 16384

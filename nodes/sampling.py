@@ -11,9 +11,9 @@ import torch
 from comfy.patcher_extension import WrappersMP, get_all_wrappers
 
 from ..pid_core import PiDConfig
-from ..pid_core.chunks import by_rows
-from ..pid_core.devices import to_device
-from ..pid_core.guard import checked_together
+from ..pid_core.model.chunks import by_rows
+from ..pid_core.model.devices import to_device
+from ..pid_core.model.guard import checked_together
 from ..pid_core.schedule import (
     PIXELDIT_SHIFT,
     TEACHER_START,

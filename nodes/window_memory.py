@@ -5,7 +5,7 @@ from __future__ import annotations
 import comfy.model_management as management
 from comfy.model_patcher import ModelPatcher
 
-from ..pid_core.pixels import KEEPINGS, Kept
+from ..pid_core.model.pixels import KEEPINGS, Kept
 from ..pid_core.windows import WindowPlan
 from .compiled import is_compiled
 

@@ -13,10 +13,10 @@ if sys.argv[:1] == ["-m"]:  # so it is while `python -m pid_core` looks for the 
 
 from .assets import NANO_PATH
 from .checkpoint import load_network, read_checkpoint
-from .config import PiDConfig
 from .decode import decode
 from .latents import LATENT_FAMILIES, LatentFamily, degrade, detect_family
-from .network import PiDNetwork
+from .model.config import PiDConfig
+from .model.network import PiDNetwork
 from .schedule import DISTILLED_SIGMAS, distilled_sigmas
 from .windows import WindowPlan, choose_plan, fuse_weights, plan_windows
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention
-from .config import PREFIXES, PiDConfig, strip_prefix
 from .hints import AUX_HEAD, family_hint, field_hints
 from .latents import get_family
-from .network import PiDNetwork
+from .model.attention import Attention
+from .model.config import PREFIXES, PiDConfig, strip_prefix
+from .model.network import PiDNetwork
 from .printable import printable, quoted
 from .quantised import Layers, formats_of, take_quantisation
 from .schedule import SCHEDULES

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from .checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, read_checkpoint
-from .config import PiDConfig
 from .latents import families_with
+from .model.config import PiDConfig
 from .packing import PACKED, pack
 from .packing_rule import packed_layers
 from .quantised import formats_of

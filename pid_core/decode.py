@@ -9,15 +9,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .chunks import by_rows
-from .config import PiDConfig
-from .cost import forward_flops, plan_flops, trunk_work
-from .devices import to_device
-from .guard import PROJECTOR, NonFiniteError, checked_together, finite_or_repeat
 from .latents import check_latent, sigma_per_image
 from .mirror import extend
-from .modulation import Modulations
-from .network import PiDNetwork
+from .model.chunks import by_rows
+from .model.config import PiDConfig
+from .model.cost import forward_flops, plan_flops, trunk_work
+from .model.devices import to_device
+from .model.guard import PROJECTOR, NonFiniteError, checked_together, finite_or_repeat
+from .model.modulation import Modulations
+from .model.network import PiDNetwork
 from .progress import OnPart, when_done
 from .schedule import distilled_sigmas
 from .windowed import WindowRun, predict_x0, predict_x0_by_windows

@@ -15,15 +15,15 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from .assets import NANO_PATH
-from .attention import chosen_kernels, fastest_sdpa
 from .checkpoint import load_network
 from .comfy_home import Home
-from .config import PiDConfig
-from .cost import peak_bytes
 from .decode import decode
 from .errors import one_line
-from .fused import kind_of, why_not
 from .inventory import find_models, workflow_needs
+from .model.attention import chosen_kernels, fastest_sdpa
+from .model.config import PiDConfig
+from .model.cost import peak_bytes
+from .model.fused import kind_of, why_not
 from .printable import printable
 from .windows import OVERLAP, choose_plan
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .devices import to_device
+from .model.devices import to_device
 from .printable import quoted
 
 # Per-channel statistics of the Wan 2.1 / Qwen-Image VAE.

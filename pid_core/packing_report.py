@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checkpoint import load_network
-from .config import PiDConfig
 from .decode import decode
 from .latent_files import read_latent
 from .latents import get_family
-from .network import PiDNetwork
+from .model.config import PiDConfig
+from .model.network import PiDNetwork
 from .packing import PACKED, pack, rounded_input, unpack
 from .packing_rule import linear_layers, packed_layers, why_kept
 from .picture_files import FORMATS, read_picture

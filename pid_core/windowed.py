@@ -9,9 +9,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .guard import NonFiniteError, finite_or_repeat
-from .modulation import Modulations
-from .network import PiDNetwork
+from .model.guard import NonFiniteError, finite_or_repeat
+from .model.modulation import Modulations
+from .model.network import PiDNetwork
 from .progress import OnPart
 from .schedule import x0_from_velocity
 from .windows import SMALLEST, Window, WindowPlan, fuse_profiles, profiles_on, shrink_plan

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from pid_core.network import PiDNetwork
-from pid_core.positions import timestep_features
+from pid_core.model.network import PiDNetwork
+from pid_core.model.positions import timestep_features
 from pid_core.schedule import DISTILLED_SIGMAS
 
 # Features by the noise they are for: (degrade_sigma they are fitted at, sigma at which their gate is half shut, count).

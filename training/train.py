@@ -29,9 +29,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pid_core.checkpoint import config_tensor
-from pid_core.config import PiDConfig
-from pid_core.network import PiDNetwork
-from pid_core.positions import sine_cosine
+from pid_core.model.config import PiDConfig
+from pid_core.model.network import PiDNetwork
+from pid_core.model.positions import sine_cosine
 from pid_core.schedule import DISTILLED_SIGMAS
 from training.linear_start import start_pixels, strengthen
 from training.optimisers import MuonAndAdamW

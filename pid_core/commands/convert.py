@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..checkpoint import read_checkpoint
 from ..convert import convert
-from ..devices import choose_device
 from ..latents import LATENT_FAMILIES
+from ..model.devices import choose_device
 from ..packing import PACKED
 from ..packing_report import measure, read_given
 from ..printable import printable

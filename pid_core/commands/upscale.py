@@ -12,15 +12,15 @@ import torch
 
 from ..assets import NANO_PATH
 from ..checkpoint import load_network
-from ..cost import peak_bytes, plan_flops, trunk_bytes, trunk_work
 from ..decode import decode
-from ..devices import choose_device
-from ..fused import kind_of
 from ..latents import degrade, sigma_per_image
 from ..memory import free_memory
-from ..network import PiDNetwork
+from ..model.cost import peak_bytes, plan_flops, trunk_bytes, trunk_work
+from ..model.devices import choose_device
+from ..model.fused import kind_of
+from ..model.network import PiDNetwork
+from ..model.pixels import Kept
 from ..picture_files import FORMATS, check_output, read_picture, write_picture
-from ..pixels import Kept
 from ..prepare import Framing, finish_image, plan_framing, prepare_image
 from ..rgb import to_image, to_rgb_latent
 from ..schedule import distilled_sigmas

@@ -19,7 +19,7 @@ CANVAS = 4 * 3 * SIDE**2
 def counted(comfyui, card, monkeypatch):
     """counted(sampler, cfg, windows) -> (beside a network call, at most), in canvases; the network makes only zeros."""
     monkeypatch.setattr(comfyui.module("nodes.window_memory"), "FILLING_PIXELS", 0)  # one window at a time
-    monkeypatch.setattr(comfyui.module("pid_core.chunks"), "CANVAS_VALUES", CANVAS // 128)
+    monkeypatch.setattr(comfyui.module("pid_core.model.chunks"), "CANVAS_VALUES", CANVAS // 128)
     network = type(comfyui.load()[0].model.diffusion_model)
     features = lambda self, lq, h, w, *_: torch.zeros(1, 1, 1, device=DEVICE).expand(1, h * w // 256, 16)  # noqa: E731
     monkeypatch.setattr(network, "encode_lq", features)

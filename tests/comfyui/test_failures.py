@@ -101,7 +101,7 @@ def test_a_batch_goes_on_where_it_failed(comfyui, decoding):
     patcher, _ = comfyui.load()
     expected = decode(comfyui, patcher)
     decoding.images.clear()
-    nan = comfyui.module("pid_core.guard").NonFiniteError
+    nan = comfyui.module("pid_core.model.guard").NonFiniteError
     decoding.fails = lambda images: nan("gave NaN") if images > 1 or len(decoding.images) == 4 else None
     with pytest.raises(ValueError, match="image 3 of 4: gave NaN. The 2 finished images are kept"):
         decode(comfyui, patcher)

@@ -117,7 +117,7 @@ def test_what_is_missing_is_named(comfyui):
 
 
 def test_huge_but_finite_values_are_no_nan(comfyui):
-    finite = comfyui.module("pid_core.guard").all_finite
+    finite = comfyui.module("pid_core.model.guard").all_finite
     assert finite(torch.full((3,), 3e38)) and finite(torch.tensor([3e38, 3e38, -3e38, -3e38]))
     assert not finite(torch.tensor([3e38, 3e38, float("inf")])) and not finite(torch.tensor([float("nan"), 3e38]))
 

@@ -12,7 +12,7 @@ import torch
 def lend(comfyui):
     """lend(layer, dtype): what a kernel would get."""
     comfyui.load()
-    ops = importlib.import_module(f"{comfyui.pack}.pid_core.ops")
+    ops = importlib.import_module(f"{comfyui.pack}.pid_core.model.ops")
 
     def call(layer, dtype=torch.float32):
         return ops.weights(layer, torch.device("cpu"), dtype)
@@ -36,7 +36,7 @@ def test_cast_and_patched(lend, kind):
 def test_a_graph_holds_how_they_are_asked_for(comfyui):
     """Weights that were lent once would be those of the run that compiled it."""
     comfyui.load()
-    ops = importlib.import_module(f"{comfyui.pack}.pid_core.ops")
+    ops = importlib.import_module(f"{comfyui.pack}.pid_core.model.ops")
     layer = importlib.import_module("comfy.ops").manual_cast.Linear(3, 2, dtype=torch.bfloat16)
     layer.weight.data.fill_(2)
     layer.bias.data.fill_(1)
@@ -82,7 +82,7 @@ def test_a_run_and_a_hook_ask_again(comfyui):
 def test_a_hook_on_one_conditioning_does_not_reach_the_other(comfyui, monkeypatch):
     """What is lent in every call is what the layer itself has then."""
     hooks = importlib.import_module("comfy.hooks")
-    ops = importlib.import_module(f"{comfyui.pack}.pid_core.ops")
+    ops = importlib.import_module(f"{comfyui.pack}.pid_core.model.ops")
     patcher, _ = comfyui.load()
     network = patcher.model.diffusion_model
     layer = network.patch_blocks[0].norm_x1

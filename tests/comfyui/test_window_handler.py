@@ -12,7 +12,7 @@ from inside import SEED, lq_of
 
 from pid_core import decode
 from pid_core.comfy_noise import comfy_noise, comfy_step_noise
-from pid_core.pixels import KEEPINGS
+from pid_core.model.pixels import KEEPINGS
 from pid_core.schedule import x0_from_velocity
 from pid_core.windowed import crop
 from pid_core.windows import fuse_weights, plan_windows

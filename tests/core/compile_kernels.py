@@ -24,7 +24,7 @@ from triton.compiler import ASTSource
 from triton.runtime import JITFunction
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from pid_core import kernels
+from pid_core.model import kernels
 
 NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 Launch = tuple[JITFunction, list, dict]

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sizes import SMALL
 
-from pid_core import PiDNetwork, chunks, pixels
-from pid_core.attention import attend, attend_by_products
-from pid_core.chunks import SMALLEST_CHUNK, map_tokens, token_spans
+from pid_core import PiDNetwork
 from pid_core.decode import decode
+from pid_core.model import chunks, pixels
+from pid_core.model.attention import attend, attend_by_products
+from pid_core.model.chunks import SMALLEST_CHUNK, map_tokens, token_spans
 from pid_core.schedule import x0_from_velocity
 from pid_core.windowed import WindowRun, predict_x0_by_windows
 from pid_core.windows import plan_windows
@@ -68,7 +69,7 @@ def test_any_chunk_size_gives_the_same_image(net, chunk_bytes, kept_bytes, batch
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         net.chunk_bytes = 1 << 40
         patch.setattr(pixels, "KEPT_BYTES", 1 << 40)
-        patch.setattr("pid_core.chunks.SMALLEST_CHUNK", 1 << 40)
+        patch.setattr("pid_core.model.chunks.SMALLEST_CHUNK", 1 << 40)
         whole = net(**given_inputs)
         net.chunk_bytes = chunk_bytes
         patch.setattr(pixels, "KEPT_BYTES", kept_bytes)
@@ -124,7 +125,7 @@ def test_attention_by_products(batch, heads, queries, more, head_dim, scale, see
 
     q, k, v = draw(queries) * scale, draw(queries + more), draw(queries + more)
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pid_core.attention.SCORE_BYTES", 1)
+        patch.setattr("pid_core.model.attention.SCORE_BYTES", 1)
         out = attend_by_products(q, k, v)
     exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
     scores = (q.double() @ k.double().mT / head_dim**0.5).abs().amax()

@@ -13,10 +13,11 @@ from sizes import SMALL
 from test_chunks import seeded
 from torch._dynamo.utils import counters
 
-from pid_core import PiDNetwork, compiled, fused, positions
-from pid_core.attention import attend, sdpa
-from pid_core.compiled import Compiled
-from pid_core.cost import peak_bytes
+from pid_core import PiDNetwork
+from pid_core.model import compiled, fused, positions
+from pid_core.model.attention import attend, sdpa
+from pid_core.model.compiled import Compiled
+from pid_core.model.cost import peak_bytes
 from pid_core.windowed import WindowRun, predict_x0_by_windows
 from pid_core.windows import plan_windows
 
@@ -111,7 +112,7 @@ def test_a_size_is_compiled_once_for_all_windows_steps_and_sigmas(net, backend, 
 def test_attention_is_chosen_when_it_runs(net, backend, monkeypatch):
     """A graph that held the choice would hold what is right on tensors without values."""
     asked = []
-    monkeypatch.setattr("pid_core.attention.sdpa", lambda q, k, v: asked.append(q.shape) or sdpa(q, k, v))
+    monkeypatch.setattr("pid_core.model.attention.sdpa", lambda q, k, v: asked.append(q.shape) or sdpa(q, k, v))
     with compiling(net, "blocks", backend=backend):
         call(net, attention=attend)
     assert len(asked) == CONFIG.patch_depth + CONFIG.pixel_depth

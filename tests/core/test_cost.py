@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from pid_core import PiDNetwork
-from pid_core.chunks import chunk_bytes
-from pid_core.cost import forward_flops, forward_work, peak_bytes, plan_flops, trunk_bytes
-from pid_core.pixels import KEEPINGS, pixel_chunks
+from pid_core.model.chunks import chunk_bytes
+from pid_core.model.cost import forward_flops, forward_work, peak_bytes, plan_flops, trunk_bytes
+from pid_core.model.pixels import KEEPINGS, pixel_chunks
 from pid_core.windows import plan_windows
 
 # Few blocks, because building them takes the time.

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
-from pid_core import attention, fused
-from pid_core.network import PiDNetwork
+from pid_core.model import attention, fused
+from pid_core.model.network import PiDNetwork
 
 FLASH, CUDNN = attention.CANDIDATES
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pid_core import fused, ops
-from pid_core.positions import image_rope, sine_cosine
+from pid_core.model import fused, ops
+from pid_core.model.positions import image_rope, sine_cosine
 
 pytest.importorskip("triton", reason="NOT TESTED: the Triton kernels, for Triton is missing")
-from pid_core import kernels
+from pid_core.model import kernels
 
 BATCH = 2
 

@@ -29,7 +29,7 @@ def compiled(tmp_path_factory):
 
 
 def test_every_kernel_compiles_for_every_architecture(compiled):
-    from pid_core import fused
+    from pid_core.model import fused
 
     launched = {(found["kernel"], found["capability"]) for found in compiled}
     names = {f"_{name}" for name in fused.WRITTEN} - {"_condition_gate"}  # one kernel serves both gates

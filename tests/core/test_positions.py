@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pid_core import positions
-from pid_core.positions import image_rope, rotate, sine_cosine, text_rope, timestep_features
+from pid_core.model import positions
+from pid_core.model.positions import image_rope, rotate, sine_cosine, text_rope, timestep_features
 
 TABLES = (image_rope, text_rope, sine_cosine)
 

@@ -38,7 +38,7 @@ def loaded(root):
 
 def test_every_module_imports_with_torch_einops_and_safetensors_alone(loaded):
     names, modules = loaded
-    assert {"pid_core.network", "pid_core.checkpoint", "pid_core.decode", "pid_core.__main__"} <= set(names)
+    assert {"pid_core.model.network", "pid_core.checkpoint", "pid_core.decode", "pid_core.__main__"} <= set(names)
     assert {"torch", "einops", "safetensors"} <= set(modules)
 
 
@@ -50,6 +50,6 @@ def test_no_module_of_comfyui_is_imported(loaded):
 
 def test_the_compiler_is_not_imported_before_something_is_compiled(root):
     """It takes as long to import as PyTorch itself, and doctor or fetch would wait for it."""
-    code = "import sys, pid_core.__main__, pid_core.compiled; print('torch._dynamo' in sys.modules)"
+    code = "import sys, pid_core.__main__, pid_core.model.compiled; print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

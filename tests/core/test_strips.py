@@ -6,8 +6,9 @@ from sizes import NANO, SMALL, V1, V15
 from test_cost import LiveBytes
 from tiny import tiny_state_dict
 
-from pid_core import PiDNetwork, load_network, lq
-from pid_core.cost import trunk_bytes
+from pid_core import PiDNetwork, load_network
+from pid_core.model import lq
+from pid_core.model.cost import trunk_bytes
 
 CELLS = 10, 7  # of the latent
 
@@ -15,7 +16,7 @@ CELLS = 10, 7  # of the latent
 def in_strips(net, latent, size, monkeypatch, rows):
     cols = size[1] // net.config.patch_size
     monkeypatch.setattr(lq, "STRIP_BYTES", 4 * rows * cols * net.config.lq_width * latent.shape[0])
-    monkeypatch.setattr("pid_core.chunks.SMALLEST_CHUNK", 0)
+    monkeypatch.setattr("pid_core.model.chunks.SMALLEST_CHUNK", 0)
     assert len(lq.strips(size[0] // net.config.patch_size, cols, net.config.lq_width, latent.shape[0])) > 1
     with torch.no_grad():
         return net.encode_lq(latent, *size)

@@ -9,8 +9,8 @@ from goldens import FOLDER
 from safetensors.torch import load_file
 
 from pid_core import degrade, distilled_sigmas
-from pid_core.lq import SigmaGate
-from pid_core.positions import image_rope, rotate, sine_cosine, text_rope, timestep_features
+from pid_core.model.lq import SigmaGate
+from pid_core.model.positions import image_rope, rotate, sine_cosine, text_rope, timestep_features
 
 UNITS = load_file(FOLDER / "units.safetensors")
 IMAGE_ROPES = sorted({k.rpartition(".")[0] for k in UNITS if k.startswith("rope2d_")})

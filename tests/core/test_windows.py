@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sizes import FLUX2, NANO, SMALL, V1, V15
 
 from pid_core import windows
-from pid_core.cost import ATTENTION_PRICE, forward_work, peak_bytes
-from pid_core.pixels import KEEPINGS
+from pid_core.model.cost import ATTENTION_PRICE, forward_work, peak_bytes
+from pid_core.model.pixels import KEEPINGS
 from pid_core.windows import (
     FUSE_METHODS,
     NoPlanError,
@@ -369,5 +369,5 @@ def test_few_candidates_are_looked_at(monkeypatch, config, width, height):
 
 def test_counting_large_chunks_builds_no_list(monkeypatch):
     """It was what made planning slow: memory was read off a list with an entry per chunk."""
-    monkeypatch.setattr("pid_core.chunks.token_spans", None)
+    monkeypatch.setattr("pid_core.model.chunks.token_spans", None)
     assert peak_bytes(V1, 16384, 16384, kind="cpu") > 1e9

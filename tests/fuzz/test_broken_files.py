@@ -16,9 +16,9 @@ from pid_core import PiDConfig, PiDNetwork, decode, load_network, read_checkpoin
 from pid_core.captions import Caption, caption_bytes, read_caption, read_caption_about
 from pid_core.checkpoint import examine_checkpoint
 from pid_core.fingerprint import fingerprint
-from pid_core.guard import NonFiniteError
 from pid_core.intact import damage
 from pid_core.latent_files import SavedLatent, latent_bytes, read_latent
+from pid_core.model.guard import NonFiniteError
 
 SMALLEST = PiDConfig(
     patch_size=4,

@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor
 
+from ..errors import one_line
+from ..log import log
 from . import fused
-from .errors import one_line
 from .fused import COMPILED, COMPILED_KERNELS
-from .log import log
 
 HOW = ("blocks", "whole")
 # PyTorch stops compiling a function after 8 graphs without an error. A size takes three: the patch block, the last

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..progress import OnPart
 from .attention import Attention, attend, sdpa
 from .blocks import PatchBlock, make_norm
 from .chunks import chunk_bytes, map_tokens, token_spans
@@ -26,7 +27,6 @@ from .modulation import Level, Lines
 from .ops import pixel_embed, pixel_out, rms_norm
 from .pixels import Kept, PixelBlock, pixel_chunks, pixel_kind, refine_pixels, what_is_kept
 from .positions import Rotation, image_rope, sine_cosine, text_rope, timestep_features
-from .progress import OnPart
 
 
 class Projection(nn.Module):

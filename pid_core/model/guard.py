@@ -15,8 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from .errors import prints_bare
-from .log import log
+from ..errors import prints_bare
+from ..log import log
 
 Result = TypeVar("Result")
 PROJECTOR = "the latent's projector"  # its name in messages

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from .errors import one_line
+from ..errors import one_line
 
 # Kinds beside those of `kind_of`: a call in a compiled graph, with the plain definitions or the kernels in it.
 COMPILED, COMPILED_KERNELS = "compiled", "compiled kernels"

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..progress import OnPart
 from .attention import Attention
 from .blocks import make_norm
 from .config import PiDConfig
 from .fused import COMPILED, COMPILED_KERNELS, fit_registers
 from .ops import Joint, kept_modulation, pixel_begin, pixel_end
 from .positions import Rotation
-from .progress import OnPart
 
 # What may be kept of the pixel stream and the modulation between two passes where nobody planned for the memory there
 # is. Enough for 2304 x 2304 pixels of the released sizes in bfloat16.

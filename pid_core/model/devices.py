@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .printable import printable
+from ..printable import printable
 
 # Apple's GPUs, Intel's Arc and DirectML have no float64 and raise when a tensor of it reaches them. A device that is
 # not known to have it is taken for one of those.

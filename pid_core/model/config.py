@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from .entries import read_object
-from .latents import families_with, get_family
-from .printable import printable, quoted
-from .schedule import DISTILLED_SIGMAS, SCHEDULES
+from ..entries import read_object
+from ..latents import families_with, get_family
+from ..printable import printable, quoted
+from ..schedule import DISTILLED_SIGMAS, SCHEDULES
 
 PREFIXES = ("net.", "core.", "model.diffusion_model.", "diffusion_model.")  # of tensor names, by who wrote the file
 

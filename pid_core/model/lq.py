@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..progress import OnPart
 from .chunks import token_spans
 from .config import PiDConfig
 from .ops import GroupScale, condition_gate, group_norm_silu, is_as_built, token_gate
-from .progress import OnPart
 
 # A larger canvas goes through the trunk in strips of rows, each of at most so many bytes of float32 values.
 STRIP_BYTES = 96 << 20
