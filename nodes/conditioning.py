@@ -9,7 +9,7 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
-from ..pid_core.conditioning import LATENT_NOISE, LQ, TRAINED_SIGMA, Decoder, prepare_lq
+from ..pid_core.latents.lq_input import LATENT_NOISE, LQ, TRAINED_SIGMA, Decoder, prepare_lq
 from ..pid_core.log import log
 from .early_stop import image_latent
 from .frame_advice import frame_advice

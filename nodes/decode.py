@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..pid_core import distilled_sigmas
 from ..pid_core.colour import check_hold
+from ..pid_core.latents.rgb import from_rgb_latent, to_pixels
 from ..pid_core.log import log
 from ..pid_core.model.guard import NonFiniteError
 from ..pid_core.prepare import check_decoded
 from ..pid_core.printable import printable
-from ..pid_core.rgb import from_rgb_latent, to_pixels
 from ..pid_core.windowed import is_out_of_memory
 from ..pid_core.windows import OVERLAP, TooLittleMemoryError
 from .colour_hold import colour_hold_input, fidelity_input

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pid_core.early_stop import GENERATORS, CarriedNoise, stop_early, undo_sampler_scaling
+from ..pid_core.latents.early_stop import GENERATORS, CarriedNoise, stop_early, undo_sampler_scaling
 from .latent_tags import NOISE, tagged
 from .show import show_on_node
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from comfy.cli_args import args
 from comfy_api.latest import io
 
-from ..pid_core.conditioning import LATENT_NOISE, SAME_SIGMA
-from ..pid_core.early_stop import CarriedNoise
-from ..pid_core.latent_files import SavedLatent, latent_bytes, read_latent
-from ..pid_core.latents import families_with
+from ..pid_core.latents.early_stop import CarriedNoise
+from ..pid_core.latents.families import families_with
+from ..pid_core.latents.files import SavedLatent, latent_bytes, read_latent
+from ..pid_core.latents.lq_input import LATENT_NOISE, SAME_SIGMA
 from .conditioning import FORMATS
 from .early_stop import image_latent
 from .files import file_stamp, listed_files, resolve_file, save_new

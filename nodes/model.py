@@ -21,9 +21,9 @@ from torch import Tensor
 
 from ..pid_core import PiDConfig, read_checkpoint
 from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
-from ..pid_core.latents import wrong_channels
+from ..pid_core.latents.families import wrong_channels
+from ..pid_core.latents.mirror import extend
 from ..pid_core.log import log
-from ..pid_core.mirror import extend
 from ..pid_core.model.cost import peak_bytes, trunk_bytes
 from ..pid_core.model.devices import without_float64
 from ..pid_core.model.fused import COMPILED, kind_of

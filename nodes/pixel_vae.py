@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pid_core.rgb import to_image, to_pixels
+from ..pid_core.latents.rgb import to_image, to_pixels
 
 
 class PixelVAE(comfy.sd.VAE):

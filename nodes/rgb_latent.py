@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..pid_core.rgb import BLOCK, ODD_SIZES, to_rgb_latent
+from ..pid_core.latents.rgb import BLOCK, ODD_SIZES, to_rgb_latent
 from .picture_size import with_size
 from .show import show_on_node
 

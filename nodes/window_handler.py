@@ -13,8 +13,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ..pid_core.latents.mirror import extend
 from ..pid_core.log import log
-from ..pid_core.mirror import extend
 from ..pid_core.model.cost import forward_flops, plan_flops, plan_price
 from ..pid_core.model.pixels import KEEPINGS
 from ..pid_core.regions import region_of

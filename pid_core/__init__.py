@@ -14,7 +14,7 @@ if sys.argv[:1] == ["-m"]:  # so it is while `python -m pid_core` looks for the 
 from .assets import NANO_PATH
 from .checkpoint import load_network, read_checkpoint
 from .decode import decode
-from .latents import LATENT_FAMILIES, LatentFamily, degrade, detect_family
+from .latents.families import LATENT_FAMILIES, LatentFamily, degrade, detect_family
 from .model.config import PiDConfig
 from .model.network import PiDNetwork
 from .schedule import DISTILLED_SIGMAS, distilled_sigmas

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .hints import AUX_HEAD, family_hint, field_hints
-from .latents import get_family
+from .latents.families import get_family
 from .model.attention import Attention
 from .model.config import PREFIXES, PiDConfig, strip_prefix
 from .model.network import PiDNetwork

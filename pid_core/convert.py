@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from .checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, read_checkpoint
-from .latents import families_with
+from .latents.families import families_with
 from .model.config import PiDConfig
 from .packing import PACKED, pack
 from .packing_rule import packed_layers

@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .latents import check_latent, sigma_per_image
-from .mirror import extend
+from .latents.families import check_latent, sigma_per_image
+from .latents.mirror import extend
 from .model.chunks import by_rows
 from .model.config import PiDConfig
 from .model.cost import forward_flops, plan_flops, trunk_work

@@ -17,8 +17,8 @@ from lighthouse import lighthouse
 
 sys.path.insert(0, str(ROOT))
 from pid_core import NANO_PATH, decode, load_network
-from pid_core.conditioning import prepare_lq
-from pid_core.rgb import to_image, to_rgb_latent
+from pid_core.latents.lq_input import prepare_lq
+from pid_core.latents.rgb import to_image, to_rgb_latent
 
 FOLDER = ROOT / "example_workflows"
 SIDE, LARGEST = 512, 60_000  # pixels, bytes of a file

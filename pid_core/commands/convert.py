@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..checkpoint import read_checkpoint
 from ..convert import convert
-from ..latents import LATENT_FAMILIES
+from ..latents.families import LATENT_FAMILIES
 from ..model.devices import choose_device
 from ..packing import PACKED
 from ..packing_report import measure, read_given

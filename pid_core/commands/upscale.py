@@ -13,7 +13,8 @@ import torch
 from ..assets import NANO_PATH
 from ..checkpoint import load_network
 from ..decode import decode
-from ..latents import degrade, sigma_per_image
+from ..latents.families import degrade, sigma_per_image
+from ..latents.rgb import to_image, to_rgb_latent
 from ..memory import free_memory
 from ..model.cost import peak_bytes, plan_flops, trunk_bytes, trunk_work
 from ..model.devices import choose_device
@@ -22,7 +23,6 @@ from ..model.network import PiDNetwork
 from ..model.pixels import Kept
 from ..picture_files import FORMATS, check_output, read_picture, write_picture
 from ..prepare import Framing, finish_image, plan_framing, prepare_image
-from ..rgb import to_image, to_rgb_latent
 from ..schedule import distilled_sigmas
 from ..version import pack_version
 from ..windows import OVERLAP, NoPlanError, WindowPlan, plan_for_memory

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from ..entries import read_object
-from ..latents import families_with, get_family
+from ..latents.families import families_with, get_family
 from ..printable import printable, quoted
 from ..schedule import DISTILLED_SIGMAS, SCHEDULES
 

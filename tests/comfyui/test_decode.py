@@ -11,7 +11,7 @@ from tiny import save_tiny
 from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES, decode, degrade, load_network
 from pid_core.comfy_noise import comfy_noise, comfy_step_noise
-from pid_core.rgb import to_image, to_rgb_latent
+from pid_core.latents.rgb import to_image, to_rgb_latent
 
 SEED = 5
 CASES = {

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
 from comfy_server import PromptError
-from pid_core.latent_files import SavedLatent, read_latent, write_latent
+from pid_core.latents.files import SavedLatent, read_latent, write_latent
 
 
 def samples(channels=16, seed=3):

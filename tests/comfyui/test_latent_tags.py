@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pid_core.early_stop import CarriedNoise
+from pid_core.latents.early_stop import CarriedNoise
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tiny import save_tiny, tiny_state_dict
 
 from comfy_server import PromptError
 from pid_core.captions import Caption, write_caption
-from pid_core.latent_files import SavedLatent, write_latent
+from pid_core.latents.files import SavedLatent, write_latent
 
 LATIN = os.fsdecode(b"caf\xe9")
 HALF = "\ud800"

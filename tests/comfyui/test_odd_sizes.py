@@ -11,7 +11,7 @@ from tiny import save_tiny
 
 from pid_core import decode, load_network
 from pid_core.comfy_noise import comfy_noise, comfy_step_noise
-from pid_core.rgb import to_rgb_latent
+from pid_core.latents.rgb import to_rgb_latent
 
 SIZES = [(53, 37), (1, 1), (1, 2), (3, 301), (64, 33)]  # height, width
 
@@ -116,7 +116,7 @@ def test_a_changed_latent_keeps_its_padding_and_says_so(comfyui, caplog):
 
 
 def test_a_saved_latent_keeps_the_size(comfyui, tmp_path):
-    files = importlib.import_module("pid_core.latent_files")
+    files = importlib.import_module("pid_core.latents.files")
     size = importlib.import_module(f"{comfyui.pack}.nodes.picture_size")
     latent = rgb_latent(comfyui, picture(21, 17))
     known, _ = size.picture_size(latent)

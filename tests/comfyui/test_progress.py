@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pid_core.rgb import to_rgb_latent
+from pid_core.latents.rgb import to_rgb_latent
 
 LATENT = torch.randn(1, 16, 2, 3, generator=torch.Generator().manual_seed(4))
 

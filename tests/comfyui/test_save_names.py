@@ -6,7 +6,7 @@ from graphs import link, put_latent
 
 from comfy_server import PromptError
 from pid_core.captions import Caption, read_caption, write_caption
-from pid_core.latent_files import SavedLatent, write_latent
+from pid_core.latents.files import SavedLatent, write_latent
 
 
 def saver(comfy, node: str, prefix) -> dict:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pid_core import LATENT_FAMILIES, degrade
-from pid_core.conditioning import Decoder, prepare_lq
+from pid_core.latents.lq_input import Decoder, prepare_lq
 
 FLUX = Decoder(16, 32, "flux")
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pid_core import decode, distilled_sigmas, load_network, plan_windows
-from pid_core.mirror import extend
+from pid_core.latents.mirror import extend
 
 NETS = ("flux_v1", "flux2_v1", "sdxl_v1", "flux_v1pt5", "flux2_v1pt5")
 

@@ -9,7 +9,7 @@ from narrow_device import DEVICE, NarrowDevice, attend_plainly
 
 from pid_core import decode, load_network
 from pid_core.colour import hold_colour_
-from pid_core.latents import degrade
+from pid_core.latents.families import degrade
 from pid_core.model.devices import widest_float
 from pid_core.model.network import PiDNetwork
 from pid_core.schedule import x0_from_velocity

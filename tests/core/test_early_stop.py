@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pid_core import LATENT_FAMILIES, degrade
-from pid_core.conditioning import Decoder, prepare_lq
-from pid_core.early_stop import GENERATORS, CarriedNoise, recommended_step, stop_early, undo_sampler_scaling
+from pid_core.latents.early_stop import GENERATORS, CarriedNoise, recommended_step, stop_early, undo_sampler_scaling
+from pid_core.latents.lq_input import Decoder, prepare_lq
 
 FLOW = torch.linspace(1, 0, 29)
 KARRAS = torch.tensor([14.6, 6.0, 2.5, 0.9, 0.35, 0.1, 0.0])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pid_core.latent_files import SavedLatent, read_latent, write_latent
-from pid_core.latents import LATENT_FAMILIES
+from pid_core.latents.families import LATENT_FAMILIES
+from pid_core.latents.files import SavedLatent, read_latent, write_latent
 
 
 def latent(channels=16, dtype=torch.float32):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pid_core import LATENT_FAMILIES, degrade, detect_family
-from pid_core.latents import check_latent, get_family, sigma_per_image
+from pid_core.latents.families import check_latent, get_family, sigma_per_image
 
 ROWS = sorted({row.name for row in LATENT_FAMILIES.values()})
 ALIASES = {

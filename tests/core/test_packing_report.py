@@ -7,7 +7,7 @@ from test_packing import CONFIG, source  # noqa: F401
 
 from pid_core import NANO_PATH, PiDNetwork, load_network, packing_report
 from pid_core.__main__ import main
-from pid_core.latent_files import SavedLatent, write_latent
+from pid_core.latents.files import SavedLatent, write_latent
 from pid_core.packing import pack, unpack
 from pid_core.packing_report import measure, read_given
 from pid_core.packing_rule import packed_layers

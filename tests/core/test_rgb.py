@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pid_core.rgb import from_rgb_latent, to_image, to_pixels, to_rgb_latent
+from pid_core.latents.rgb import from_rgb_latent, to_image, to_pixels, to_rgb_latent
 
 
 @pytest.mark.parametrize("levels", [255, 65535])
@@ -21,7 +21,7 @@ def test_random_values_come_back():
 def test_parts_of_an_image_are_the_whole(monkeypatch):
     pixels = 3 * torch.randn(2, 3, 7, 5, generator=torch.Generator().manual_seed(0))
     whole = to_image(pixels)
-    monkeypatch.setattr("pid_core.rgb.CHUNK", 20)  # two rows
+    monkeypatch.setattr("pid_core.latents.rgb.CHUNK", 20)  # two rows
     assert torch.equal(to_image(pixels), whole)
 
 

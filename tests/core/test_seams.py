@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.seams import border_ratios, borders, decode_both, psnr
 from pid_core import NANO_PATH, distilled_sigmas, load_network
-from pid_core.rgb import to_image, to_rgb_latent
+from pid_core.latents.rgb import to_image, to_rgb_latent
 from pid_core.windowed import WindowRun, crop, predict_x0
 from pid_core.windows import plan_windows
 

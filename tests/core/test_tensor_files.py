@@ -18,7 +18,7 @@ from pid_core import checkpoint, load_network, read_checkpoint
 from pid_core.captions import Caption, read_caption, write_caption
 from pid_core.checkpoint import examine_checkpoint
 from pid_core.fingerprint import fingerprint
-from pid_core.latent_files import SavedLatent, read_latent, write_latent
+from pid_core.latents.files import SavedLatent, read_latent, write_latent
 from pid_core.tensor_files import LARGEST_HEADER, MOST_TENSORS, Stamp, read_tensors
 
 READERS = {"a.safetensors": read_checkpoint, "a.latent": read_latent, "b.safetensors": read_caption}

@@ -17,7 +17,7 @@ from pid_core.captions import Caption, caption_bytes, read_caption, read_caption
 from pid_core.checkpoint import examine_checkpoint
 from pid_core.fingerprint import fingerprint
 from pid_core.intact import damage
-from pid_core.latent_files import SavedLatent, latent_bytes, read_latent
+from pid_core.latents.files import SavedLatent, latent_bytes, read_latent
 from pid_core.model.guard import NonFiniteError
 
 SMALLEST = PiDConfig(

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..model.guard import NonFiniteError, all_finite
 from .mirror import extend
-from .model.guard import NonFiniteError, all_finite
 
 BLOCK = 2
 ODD_SIZES = ("pad", "crop", "error")

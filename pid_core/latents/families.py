@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .model.devices import to_device
-from .printable import quoted
+from ..model.devices import to_device
+from ..printable import quoted
 
 # Per-channel statistics of the Wan 2.1 / Qwen-Image VAE.
 _QWEN_MEAN = (

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .latents import LatentFamily, check_latent, get_family
+from .families import LatentFamily, check_latent, get_family
 
 
 class Generator(NamedTuple):

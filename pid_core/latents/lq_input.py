@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .early_stop import CarriedNoise
-from .latents import (
+from .families import (
     BLANK,
     LatentFamily,
     check_latent,
