@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.measures import band_power, flat_detail, lattice, mean_gradient, phase_spread, psnr
 from benchmarks.photos import load_held, load_photos
 from pid_core import decode, degrade, load_network
-from pid_core.windows import plan_windows
+from pid_core.windows.plan import plan_windows
 
 SCALE = 4
 NOISE = 0.4

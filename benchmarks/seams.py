@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.photos import load_photos
 from pid_core import NANO_PATH, PiDNetwork, decode, load_network
 from pid_core.latents.rgb import to_image, to_rgb_latent
-from pid_core.windows import FUSE_METHODS, WindowPlan, plan_windows
+from pid_core.windows.plan import FUSE_METHODS, WindowPlan, plan_windows
 
 STRONGER = 16
 

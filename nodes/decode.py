@@ -19,8 +19,8 @@ from ..pid_core.log import log
 from ..pid_core.model.guard import NonFiniteError
 from ..pid_core.prepare import check_decoded
 from ..pid_core.printable import printable
-from ..pid_core.windowed import is_out_of_memory
-from ..pid_core.windows import OVERLAP, TooLittleMemoryError
+from ..pid_core.windows.plan import OVERLAP, TooLittleMemoryError
+from ..pid_core.windows.run import is_out_of_memory
 from .colour_hold import colour_hold_input, fidelity_input
 from .conditioning import (
     Conditioned,

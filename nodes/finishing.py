@@ -8,7 +8,7 @@ from torch import Tensor
 from ..pid_core.colour import hold_colour_
 from ..pid_core.latents.rgb import to_image
 from ..pid_core.prepare import Framing, finish_image
-from ..pid_core.windowed import is_out_of_memory
+from ..pid_core.windows.run import is_out_of_memory
 from .each import row_of
 from .spare import with_less
 

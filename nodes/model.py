@@ -32,7 +32,7 @@ from ..pid_core.model.modulation import Level, Modulations
 from ..pid_core.model.pixels import Kept
 from ..pid_core.printable import printable
 from ..pid_core.tensor_files import Stamp
-from ..pid_core.windowed import crop_features
+from ..pid_core.windows.run import crop_features
 from .canvases import canvases
 from .compiled import OFF, around_call, compile_network, is_compiled_by_others
 from .latent_windows import CONDLatent, Latents

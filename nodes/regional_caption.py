@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pid_core.model.devices import without_float64
-from ..pid_core.regions import Region
+from ..pid_core.windows.regions import Region
 
 LARGEST = 16384
 Regions = io.Custom("PIDKIT_REGIONS")  # a list of RegionalCaption

@@ -17,9 +17,7 @@ from ..pid_core.latents.mirror import extend
 from ..pid_core.log import log
 from ..pid_core.model.cost import forward_flops, plan_flops, plan_price
 from ..pid_core.model.pixels import KEEPINGS
-from ..pid_core.regions import region_of
-from ..pid_core.windowed import WindowRun, crop
-from ..pid_core.windows import (
+from ..pid_core.windows.plan import (
     OVERLAP,
     SMALLEST,
     NoPlanError,
@@ -29,6 +27,8 @@ from ..pid_core.windows import (
     plan_for_memory,
     plan_windows,
 )
+from ..pid_core.windows.regions import region_of
+from ..pid_core.windows.run import WindowRun, crop
 from . import progress
 from .latent_windows import CONDLatent
 from .model import PiDKitModel, check_canvas

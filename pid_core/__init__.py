@@ -18,7 +18,7 @@ from .latents.families import LATENT_FAMILIES, LatentFamily, degrade, detect_fam
 from .model.config import PiDConfig
 from .model.network import PiDNetwork
 from .schedule import DISTILLED_SIGMAS, distilled_sigmas
-from .windows import WindowPlan, choose_plan, fuse_weights, plan_windows
+from .windows.plan import WindowPlan, choose_plan, fuse_weights, plan_windows
 
 __all__ = [
     "DISTILLED_SIGMAS",

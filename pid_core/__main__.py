@@ -10,7 +10,7 @@ import sys
 from .commands import COMMANDS
 from .hub import COMMAND
 from .printable import printable
-from .windowed import is_out_of_memory
+from .windows.run import is_out_of_memory
 
 _ABOUT = "PiD from the command line, without ComfyUI. IMAGE -o OUT.png alone is short for the command upscale."
 LONGEST_ERROR = 2000  # characters

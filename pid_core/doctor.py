@@ -25,7 +25,7 @@ from .model.config import PiDConfig
 from .model.cost import peak_bytes
 from .model.fused import kind_of, why_not
 from .printable import printable
-from .windows import OVERLAP, choose_plan
+from .windows.plan import OVERLAP, choose_plan
 
 CANVAS = 4096
 # The released v1.5 network for 16-channel latents: the plan is worked out for it.

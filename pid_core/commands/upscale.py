@@ -25,7 +25,7 @@ from ..picture_files import FORMATS, check_output, read_picture, write_picture
 from ..prepare import Framing, finish_image, plan_framing, prepare_image
 from ..schedule import distilled_sigmas
 from ..version import pack_version
-from ..windows import OVERLAP, NoPlanError, WindowPlan, plan_for_memory
+from ..windows.plan import OVERLAP, NoPlanError, WindowPlan, plan_for_memory
 from .bar import progress_bar
 
 SEEDS = 2**64

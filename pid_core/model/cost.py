@@ -11,7 +11,7 @@ from .lq import strips
 from .pixels import KEEPINGS, Kept, kept_bytes, pixel_chunks, pixel_kind, what_is_kept
 
 if TYPE_CHECKING:
-    from ..windows import WindowPlan
+    from ..windows.plan import WindowPlan
 
 # What one FLOP of attention costs in FLOPs of a linear layer. CPU: 517 GFLOP/s in a bfloat16 linear layer against 181
 # in SDPA, measured on two cores. CUDA: 684 TFLOP/s in a step's linear layers against 425 in its attention, measured on

@@ -90,7 +90,7 @@ def test_windows_run_one_at_a_time_and_share_their_graphs(comfyui, backend, load
     found = decode(comfyui, patcher, side=20, **windows)
     assert (found - decode(comfyui, plain, side=20, **windows)).abs().max() <= NEAR
     assert len(backend.graphs) == GRAPHS["blocks"]
-    memory, plan = comfyui.module("nodes.window_memory"), comfyui.module("pid_core.windows").plan_windows
+    memory, plan = comfyui.module("nodes.window_memory"), comfyui.module("pid_core.windows.plan").plan_windows
     nine = plan(80, 80, 32, 8, align=8)
     assert memory.fitting_batch(plain, nine, 1) == nine.count == 9
     assert memory.fitting_batch(patcher, nine, 1) == 1

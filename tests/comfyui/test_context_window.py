@@ -12,7 +12,7 @@ from tiny import save_tiny
 from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES, decode, load_network
 from pid_core.comfy_noise import comfy_noise, comfy_step_noise
-from pid_core.windows import plan_windows
+from pid_core.windows.plan import plan_windows
 
 SEED = 5
 # family, version, latent, window size and overlap in pixels

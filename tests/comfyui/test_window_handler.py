@@ -14,8 +14,8 @@ from pid_core import decode
 from pid_core.comfy_noise import comfy_noise, comfy_step_noise
 from pid_core.model.pixels import KEEPINGS
 from pid_core.schedule import x0_from_velocity
-from pid_core.windowed import crop
-from pid_core.windows import fuse_weights, plan_windows
+from pid_core.windows.plan import fuse_weights, plan_windows
+from pid_core.windows.run import crop
 
 PIXELS = (96, 128)  # 3 x 4 latent cells of 32
 PLAN = plan_windows(*PIXELS, 64, 32, align=32)

@@ -15,8 +15,8 @@ from pid_core.model import chunks, pixels
 from pid_core.model.attention import attend, attend_by_products
 from pid_core.model.chunks import SMALLEST_CHUNK, map_tokens, token_spans
 from pid_core.schedule import x0_from_velocity
-from pid_core.windowed import WindowRun, predict_x0_by_windows
-from pid_core.windows import plan_windows
+from pid_core.windows.plan import plan_windows
+from pid_core.windows.run import WindowRun, predict_x0_by_windows
 
 SIDE, TOKENS = 48, 36  # of the images here, patches of 8
 

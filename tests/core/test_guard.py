@@ -10,7 +10,7 @@ from pid_core import decode, load_network
 from pid_core.latents.rgb import to_image
 from pid_core.model import attention
 from pid_core.model.guard import NonFiniteError, all_finite, checked_together, finite_or_repeat
-from pid_core.windows import plan_windows
+from pid_core.windows.plan import plan_windows
 
 BF16 = torch.bfloat16
 

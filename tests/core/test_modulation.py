@@ -8,7 +8,7 @@ from goldens import draw, spec, weights
 
 from pid_core import decode, load_network
 from pid_core.model.modulation import Modulations
-from pid_core.windows import plan_windows
+from pid_core.windows.plan import plan_windows
 
 SIZE = (96, 128)  # pixels; 3 x 4 latent cells of 32
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pid_core.regions import Region, covered_share, region_of
-from pid_core.windows import Window
+from pid_core.windows.plan import Window
+from pid_core.windows.regions import Region, covered_share, region_of
 
 WINDOW = Window(top=100, left=200, height=50, width=40)
 

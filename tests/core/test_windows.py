@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sizes import FLUX2, NANO, SMALL, V1, V15
 
-from pid_core import windows
 from pid_core.model.cost import ATTENTION_PRICE, forward_work, peak_bytes
 from pid_core.model.pixels import KEEPINGS
-from pid_core.windows import (
+from pid_core.windows import plan as planning
+from pid_core.windows.plan import (
     FUSE_METHODS,
     NoPlanError,
     Window,
@@ -350,8 +350,8 @@ def test_the_plan_is_that_of_an_exhaustive_search(config, rows, cols, overlap, b
 def test_few_candidates_are_looked_at(monkeypatch, config, width, height):
     """Counted and not timed. An exhaustive search of 16384 x 16384 looks at more than 600 000 with pid_nano."""
     looked, peaks = [], []
-    work = windows.forward_work
-    monkeypatch.setattr(windows, "forward_work", lambda *a, **k: looked.append(a) or work(*a, **k))
+    work = planning.forward_work
+    monkeypatch.setattr(planning, "forward_work", lambda *a, **k: looked.append(a) or work(*a, **k))
 
     def peak(height, width, kept):
         peaks.append((height, width))

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import prints_bare
-from .model.config import PiDConfig
-from .model.cost import ATTENTION_PRICE, forward_work, peak_bytes
-from .model.devices import to_device, widest_float
-from .model.fused import kind_of
-from .model.pixels import KEEPINGS, Kept
+from ..errors import prints_bare
+from ..model.config import PiDConfig
+from ..model.cost import ATTENTION_PRICE, forward_work, peak_bytes
+from ..model.devices import to_device, widest_float
+from ..model.fused import kind_of
+from ..model.pixels import KEEPINGS, Kept
 
 FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
 OVERLAP = 512  # least overlap of windows in pixels where nobody asks for another

@@ -9,12 +9,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .model.guard import NonFiniteError, finite_or_repeat
-from .model.modulation import Modulations
-from .model.network import PiDNetwork
-from .progress import OnPart
-from .schedule import x0_from_velocity
-from .windows import SMALLEST, Window, WindowPlan, fuse_profiles, profiles_on, shrink_plan
+from ..model.guard import NonFiniteError, finite_or_repeat
+from ..model.modulation import Modulations
+from ..model.network import PiDNetwork
+from ..progress import OnPart
+from ..schedule import x0_from_velocity
+from .plan import SMALLEST, Window, WindowPlan, fuse_profiles, profiles_on, shrink_plan
 
 OnWindows = Callable[[int, int], None]  # windows done, windows in all
 LONGEST = 200  # characters of what a device said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .windows import Window
+from .plan import Window
 
 LEAST_SHARE = 0.5  # of a window's area, for a rectangle to claim it
 
