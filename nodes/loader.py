@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..pid_core import NANO_PATH
 from ..pid_core.assets import BUNDLED
 from ..pid_core.printable import printable
-from ..pid_core.schedule import SCHEDULES
+from ..pid_core.sampling.schedule import SCHEDULES
 from ..pid_core.tensor_files import Stamp
 from .compiled import OFF, compile_input
 from .model import PiDKitModel, load_model

@@ -14,14 +14,8 @@ from ..pid_core import PiDConfig
 from ..pid_core.model.chunks import by_rows
 from ..pid_core.model.devices import to_device
 from ..pid_core.model.guard import checked_together
-from ..pid_core.schedule import (
-    PIXELDIT_SHIFT,
-    TEACHER_START,
-    flow_shift,
-    shift_sigmas,
-    x0_from_velocity,
-)
-from ..pid_core.sigma_table import sigma_table, tidy_sigmas
+from ..pid_core.sampling.schedule import PIXELDIT_SHIFT, TEACHER_START, flow_shift, shift_sigmas, x0_from_velocity
+from ..pid_core.sampling.sigma_table import sigma_table, tidy_sigmas
 from .run_checks import check_run
 from .student import nothing_like, wrapped_by_others
 
@@ -69,7 +63,7 @@ class FlowSampling(torch.nn.Module, comfy.model_sampling.CONST):
 
 
 class PiDSampling(FlowSampling):
-    """The distilled student's levels (pid_core/sigma_table.py)."""
+    """The distilled student's levels (pid_core/sampling/sigma_table.py)."""
 
     def __init__(self):
         super().__init__(sigma_table())

@@ -4,7 +4,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..pid_core import distilled_sigmas
-from ..pid_core.schedule import DISTILLED_SIGMAS, undistilled_sigmas
+from ..pid_core.sampling.schedule import DISTILLED_SIGMAS, undistilled_sigmas
 from .pid_models import steps_for
 from .refused import ABSENT
 from .sampling import PixelDiTSampling, UndistilledSampling

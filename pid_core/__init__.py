@@ -13,11 +13,11 @@ if sys.argv[:1] == ["-m"]:  # so it is while `python -m pid_core` looks for the 
 
 from .assets import NANO_PATH
 from .checkpoint import load_network, read_checkpoint
-from .decode import decode
 from .latents.families import LATENT_FAMILIES, LatentFamily, degrade, detect_family
 from .model.config import PiDConfig
 from .model.network import PiDNetwork
-from .schedule import DISTILLED_SIGMAS, distilled_sigmas
+from .sampling.decode import decode
+from .sampling.schedule import DISTILLED_SIGMAS, distilled_sigmas
 from .windows.plan import WindowPlan, choose_plan, fuse_weights, plan_windows
 
 __all__ = [

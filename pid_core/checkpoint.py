@@ -22,7 +22,7 @@ from .model.config import PREFIXES, PiDConfig, strip_prefix
 from .model.network import PiDNetwork
 from .printable import printable, quoted
 from .quantised import Layers, formats_of, take_quantisation
-from .schedule import SCHEDULES
+from .sampling.schedule import SCHEDULES
 from .tensor_files import SMALL, check_plain, find_not_finite, read_outline, read_tensors
 
 # Training-only tensors: PiD's auxiliary head, and what PixelDiT's own files hold besides.

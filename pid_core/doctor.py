@@ -17,7 +17,6 @@ import torch
 from .assets import NANO_PATH
 from .checkpoint import load_network
 from .comfy_home import Home
-from .decode import decode
 from .errors import one_line
 from .inventory import find_models, workflow_needs
 from .model.attention import chosen_kernels, fastest_sdpa
@@ -25,6 +24,7 @@ from .model.config import PiDConfig
 from .model.cost import peak_bytes
 from .model.fused import kind_of, why_not
 from .printable import printable
+from .sampling.decode import decode
 from .windows.plan import OVERLAP, choose_plan
 
 CANVAS = 4096

@@ -65,7 +65,7 @@ def through_the_core(graph: dict) -> Image.Image:
     """The same picture by `pid_core` alone: the graph's settings, ComfyUI's noise."""
     sys.path.insert(0, str(ROOT))
     from pid_core import NANO_PATH, decode, degrade, load_network
-    from pid_core.comfy_noise import comfy_noise, comfy_step_noise
+    from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 
     sampler, conditioning = node(graph, "KSampler"), node(graph, "PiDKitConditioning")
     seed, steps, sigma = sampler["seed"], sampler["steps"], conditioning.get("degrade_sigma", 0.0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pid_core.model.network import PiDNetwork
 from pid_core.model.positions import timestep_features
-from pid_core.schedule import DISTILLED_SIGMAS
+from pid_core.sampling.schedule import DISTILLED_SIGMAS
 
 # Features by the noise they are for: (degrade_sigma they are fitted at, sigma at which their gate is half shut, count).
 # Each group adds what the noisier ones leave out, so the sum is right at 0 and falls back with sigma.

@@ -32,7 +32,7 @@ from pid_core.checkpoint import config_tensor
 from pid_core.model.config import PiDConfig
 from pid_core.model.network import PiDNetwork
 from pid_core.model.positions import sine_cosine
-from pid_core.schedule import DISTILLED_SIGMAS
+from pid_core.sampling.schedule import DISTILLED_SIGMAS
 from training.linear_start import start_pixels, strengthen
 from training.optimisers import MuonAndAdamW
 

@@ -13,7 +13,7 @@ from ..model.devices import choose_device
 from ..packing import PACKED
 from ..packing_report import measure, read_given
 from ..printable import printable
-from ..schedule import SCHEDULES
+from ..sampling.schedule import SCHEDULES
 
 ABOUT = "`convert FILE [-o OUT]`: a PiD checkpoint (NVIDIA's .pth, ...) as safetensors that says what it is."
 

@@ -12,7 +12,6 @@ import torch
 
 from ..assets import NANO_PATH
 from ..checkpoint import load_network
-from ..decode import decode
 from ..latents.families import degrade, sigma_per_image
 from ..latents.rgb import to_image, to_rgb_latent
 from ..memory import free_memory
@@ -23,7 +22,8 @@ from ..model.network import PiDNetwork
 from ..model.pixels import Kept
 from ..picture_files import FORMATS, check_output, read_picture, write_picture
 from ..prepare import Framing, finish_image, plan_framing, prepare_image
-from ..schedule import distilled_sigmas
+from ..sampling.decode import decode
+from ..sampling.schedule import distilled_sigmas
 from ..version import pack_version
 from ..windows.plan import OVERLAP, NoPlanError, WindowPlan, plan_for_memory
 from .bar import progress_bar

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from ..entries import read_object
 from ..latents.families import families_with, get_family
 from ..printable import printable, quoted
-from ..schedule import DISTILLED_SIGMAS, SCHEDULES
+from ..sampling.schedule import DISTILLED_SIGMAS, SCHEDULES
 
 PREFIXES = ("net.", "core.", "model.diffusion_model.", "diffusion_model.")  # of tensor names, by who wrote the file
 

@@ -13,7 +13,7 @@ from ..model.guard import NonFiniteError, finite_or_repeat
 from ..model.modulation import Modulations
 from ..model.network import PiDNetwork
 from ..progress import OnPart
-from ..schedule import x0_from_velocity
+from ..sampling.schedule import x0_from_velocity
 from .plan import SMALLEST, Window, WindowPlan, fuse_profiles, profiles_on, shrink_plan
 
 OnWindows = Callable[[int, int], None]  # windows done, windows in all

@@ -18,7 +18,7 @@ from tiny_gemma import SIZES
 
 import comfy_env
 from pid_core import decode, load_network
-from pid_core.comfy_noise import comfy_noise, comfy_step_noise
+from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 
 PACK = "pidkit_pack"
 SEED = 7

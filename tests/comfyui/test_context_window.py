@@ -11,7 +11,7 @@ from tiny import save_tiny
 
 from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES, decode, load_network
-from pid_core.comfy_noise import comfy_noise, comfy_step_noise
+from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 from pid_core.windows.plan import plan_windows
 
 SEED = 5

@@ -1,4 +1,4 @@
-"""Our nodes in the real ComfyUI give what pid_core.decode gives on the same noise."""
+"""Our nodes in the real ComfyUI give what pid_core.sampling.decode gives on the same noise."""
 
 import urllib.request
 
@@ -10,8 +10,8 @@ from tiny import save_tiny
 
 from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES, decode, degrade, load_network
-from pid_core.comfy_noise import comfy_noise, comfy_step_noise
 from pid_core.latents.rgb import to_image, to_rgb_latent
+from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 
 SEED = 5
 CASES = {

@@ -1,4 +1,4 @@
-"""PiD Decode draws what the separate nodes draw, and what pid_core.decode draws."""
+"""PiD Decode draws what the separate nodes draw, and what pid_core.sampling.decode draws."""
 
 import importlib
 import sys
@@ -14,9 +14,9 @@ from tiny import save_tiny
 from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES
 from pid_core import decode as core_decode
-from pid_core.comfy_noise import comfy_noise, comfy_step_noise
 from pid_core.latents.lq_input import prepare_lq
 from pid_core.latents.rgb import to_image
+from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 
 FAMILIES = {"flux": (16, 2, 3), "flux2": (128, 1, 2), "sdxl": (4, 3, 2), "rgb": (12, 5, 4)}
 

@@ -10,7 +10,7 @@ from inside import SEED, by_core, lq_of
 from tiny import SIZES, save_tiny, tiny_state_dict
 
 from pid_core import DISTILLED_SIGMAS, decode, distilled_sigmas
-from pid_core.comfy_noise import comfy_noise, comfy_step_noise
+from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 
 
 def test_simple_schedules_are_the_reference(comfyui):
@@ -23,7 +23,7 @@ def test_simple_schedules_are_the_reference(comfyui):
 
 def test_every_scheduler_and_step_count_falls(comfyui):
     sampling = comfyui.load()[0].get_model_object("model_sampling")
-    tidy = importlib.import_module("pid_core.sigma_table").tidy_sigmas
+    tidy = importlib.import_module("pid_core.sampling.sigma_table").tidy_sigmas
     for name in comfyui.samplers.SCHEDULER_NAMES:
         for steps in range(1, 51):
             sigmas = comfyui.samplers.calculate_sigmas(sampling, name, steps)

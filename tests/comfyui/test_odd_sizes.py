@@ -10,8 +10,8 @@ from inside import SEED
 from tiny import save_tiny
 
 from pid_core import decode, load_network
-from pid_core.comfy_noise import comfy_noise, comfy_step_noise
 from pid_core.latents.rgb import to_rgb_latent
+from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 
 SIZES = [(53, 37), (1, 1), (1, 2), (3, 301), (64, 33)]  # height, width
 

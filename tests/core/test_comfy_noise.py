@@ -2,7 +2,7 @@
 
 import torch
 
-from pid_core.comfy_noise import comfy_noise, comfy_step_noise
+from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 
 SHAPE = (2, 3, 5, 7)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pid_core import DISTILLED_SIGMAS, distilled_sigmas
-from pid_core.sigma_table import SIZE, sigma_table, tidy_sigmas
+from pid_core.sampling.sigma_table import SIZE, sigma_table, tidy_sigmas
 
 
 def simple(steps: int) -> torch.Tensor:

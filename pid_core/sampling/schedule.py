@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from .model.chunks import by_rows
-from .model.devices import widest_float
+from ..model.chunks import by_rows
+from ..model.devices import widest_float
 
 SCHEDULES = ("distilled", "undistilled")
 

@@ -1,0 +1,1 @@
+"""From noise to pixels: noise levels, predictions, the loop of `decode`. No files, no pictures."""
