@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pid_core import PiDConfig
-from pid_core.convert import convert
-from pid_core.packing import PACKED
+from pid_core.checkpoints.convert import convert
+from pid_core.checkpoints.packing import PACKED
 
 from .in_comfyui import comfyui, write_files
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pid_core import LATENT_FAMILIES, PiDConfig, PiDNetwork
-from pid_core.checkpoint import CAPTION_KEY
+from pid_core.checkpoints.reading import CAPTION_KEY
 
 FAMILIES = {"v1": ("flux", "flux2", "sd3", "sdxl", "qwenimage"), "v1.5": ("flux", "flux2", "qwenimage")}
 V15 = {"rope_reference": 2048, "lq_padding": "replicate", "lq_width": 1024, "gate": "token", "pit_injection": True}

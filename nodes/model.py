@@ -20,7 +20,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ..pid_core import PiDConfig, read_checkpoint
-from ..pid_core.checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
+from ..pid_core.checkpoints.reading import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
 from ..pid_core.latents.families import wrong_channels
 from ..pid_core.latents.mirror import extend
 from ..pid_core.log import log

@@ -12,7 +12,7 @@ if sys.argv[:1] == ["-m"]:  # so it is while `python -m pid_core` looks for the 
             )
 
 from .assets import NANO_PATH
-from .checkpoint import load_network, read_checkpoint
+from .checkpoints.reading import load_network, read_checkpoint
 from .latents.families import LATENT_FAMILIES, LatentFamily, degrade, detect_family
 from .model.config import PiDConfig
 from .model.network import PiDNetwork

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from .assets import NANO_PATH
-from .checkpoint import load_network
+from .checkpoints.reading import load_network
 from .comfy_home import Home
 from .errors import one_line
 from .inventory import find_models, workflow_needs

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .assets import BUNDLED
-from .checkpoint import examine_checkpoint
+from .checkpoints.reading import examine_checkpoint
 from .comfy_home import Home, model_files
 from .example_pictures import example_pictures
 from .hub import COMMAND, get_file, known_file, local_name

@@ -8,7 +8,7 @@ from comfy_env import ROOT
 
 sys.path.insert(0, str(ROOT))
 from pid_core.assets import NANO_PATH
-from pid_core.checkpoint import read_checkpoint
+from pid_core.checkpoints.reading import read_checkpoint
 from pid_core.hub import get_file
 
 HUB = "https://huggingface.co"

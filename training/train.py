@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pid_core.checkpoint import config_tensor
+from pid_core.checkpoints.reading import config_tensor
 from pid_core.model.config import PiDConfig
 from pid_core.model.network import PiDNetwork
 from pid_core.model.positions import sine_cosine

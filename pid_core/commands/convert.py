@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..checkpoint import read_checkpoint
-from ..convert import convert
+from ..checkpoints.convert import convert
+from ..checkpoints.packing import PACKED
+from ..checkpoints.packing_report import measure, read_given
+from ..checkpoints.reading import read_checkpoint
 from ..latents.families import LATENT_FAMILIES
 from ..model.devices import choose_device
-from ..packing import PACKED
-from ..packing_report import measure, read_given
 from ..printable import printable
 from ..sampling.schedule import SCHEDULES
 

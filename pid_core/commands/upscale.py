@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..assets import NANO_PATH
-from ..checkpoint import load_network
+from ..checkpoints.reading import load_network
 from ..latents.families import degrade, sigma_per_image
 from ..latents.rgb import to_image, to_rgb_latent
 from ..memory import free_memory

@@ -11,7 +11,7 @@ import torch
 from tiny import save_tiny
 from torch._dynamo.utils import counters
 
-from pid_core.convert import convert
+from pid_core.checkpoints.convert import convert
 from pid_core.latents.rgb import to_rgb_latent
 from pid_core.model.cost import peak_bytes
 

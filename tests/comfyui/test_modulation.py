@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import save_tiny
 
-from pid_core.convert import convert
+from pid_core.checkpoints.convert import convert
 
 ADALN = ("adaLN_modulation_img.0", "adaLN_modulation_txt.0")
 NAME = "diffusion_model.patch_blocks.1.adaLN_modulation_img.0.weight"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
 from pid_core import read_checkpoint
-from pid_core.checkpoint import CONFIG_KEY, config_tensor
+from pid_core.checkpoints.reading import CONFIG_KEY, config_tensor
 
 
 def save_model(comfy, path, name: str) -> str:

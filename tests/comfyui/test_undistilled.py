@@ -11,8 +11,8 @@ import torch
 from inside import SEED, lq_of
 from tiny import save_tiny, tiny_config, tiny_state_dict
 
-from pid_core.checkpoint import config_tensor
-from pid_core.hints import AUX_HEAD
+from pid_core.checkpoints.hints import AUX_HEAD
+from pid_core.checkpoints.reading import config_tensor
 from pid_core.sampling.comfy_noise import comfy_noise
 from pid_core.sampling.schedule import flow_shift, undistilled_sigmas
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pid_core import PiDConfig, PiDNetwork, decode, load_network, read_checkpoint
-from pid_core.checkpoint import config_tensor
+from pid_core.checkpoints.reading import config_tensor
 
 PREFIXES = ["", "net.", "core.", "model.diffusion_model.", "diffusion_model."]
 AUX = "lq_proj.lq_aux_rgb_head."

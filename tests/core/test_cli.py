@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from pid_core import NANO_PATH
 from pid_core.__main__ import main
-from pid_core.checkpoint import read_checkpoint
+from pid_core.checkpoints.reading import read_checkpoint
 from pid_core.commands import COMMANDS
 from pid_core.latents.rgb import from_rgb_latent
 from pid_core.model.cost import forward_flops, plan_flops

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from pid_core import read_checkpoint
 from pid_core.__main__ import main
-from pid_core.convert import default_target
-from pid_core.quantised import CONF
+from pid_core.checkpoints.convert import default_target
+from pid_core.checkpoints.quantised import CONF
 
 EXPERIMENT = "PiD_v1pt5_res2kto4k_sr4x_official_flux_undistilled"
 

@@ -8,7 +8,7 @@ import torch
 from benchmarks.gpu_bytes import count_ours
 from benchmarks.synthetic import full_size_config
 from pid_core.assets import NANO_PATH
-from pid_core.checkpoint import load_network
+from pid_core.checkpoints.reading import load_network
 from pid_core.model.cost import forward_flops, peak_bytes
 
 pytest.importorskip("triton", reason="NOT TESTED: what the Triton kernels move, for Triton is missing")

@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from pid_core import PiDConfig, PiDNetwork, read_checkpoint
 from pid_core.__main__ import main
-from pid_core.convert import convert, default_target
-from pid_core.packing import PACKED, fits, pack, rounded_input, unpack
-from pid_core.packing_rule import linear_layers, packed_layers, why_kept
-from pid_core.quantised import CONF, FORMATS
+from pid_core.checkpoints.convert import convert, default_target
+from pid_core.checkpoints.packing import PACKED, fits, pack, rounded_input, unpack
+from pid_core.checkpoints.packing_rule import linear_layers, packed_layers, why_kept
+from pid_core.checkpoints.quantised import CONF, FORMATS
 
 # every side a multiple of what the formats want; mlp_size is int8's rotation
 SIZES = {"hidden_size": 64, "num_heads": 2, "patch_depth": 2, "mlp_size": 256, "caption_width": 32}
@@ -106,7 +106,7 @@ def test_nothing_is_left_where_the_disk_is_full(source, monkeypatch, capsys):
         path.write_bytes(b"half a file")
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("pid_core.convert.save_file", full)
+    monkeypatch.setattr("pid_core.checkpoints.convert.save_file", full)
     assert main(["convert", str(source), "--to", "fp8"]) == 1
     assert "No space left" in capsys.readouterr().err
     assert [p.name for p in source.parent.iterdir()] == [source.name]

@@ -5,12 +5,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_packing import CONFIG, source  # noqa: F401
 
-from pid_core import NANO_PATH, PiDNetwork, load_network, packing_report
+from pid_core import NANO_PATH, PiDNetwork, load_network
 from pid_core.__main__ import main
+from pid_core.checkpoints import packing_report
+from pid_core.checkpoints.packing import pack, unpack
+from pid_core.checkpoints.packing_report import measure, read_given
+from pid_core.checkpoints.packing_rule import packed_layers
 from pid_core.latents.files import SavedLatent, write_latent
-from pid_core.packing import pack, unpack
-from pid_core.packing_report import measure, read_given
-from pid_core.packing_rule import packed_layers
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,10 @@ from goldens import spec, weights
 from safetensors.torch import save_file
 from test_checkpoint import split
 
-from pid_core import checkpoint, load_network, read_checkpoint
+from pid_core import load_network, read_checkpoint
 from pid_core.captions import Caption, read_caption, write_caption
-from pid_core.checkpoint import examine_checkpoint
+from pid_core.checkpoints import reading
+from pid_core.checkpoints.reading import examine_checkpoint
 from pid_core.fingerprint import fingerprint
 from pid_core.latents.files import SavedLatent, read_latent, write_latent
 from pid_core.tensor_files import LARGEST_HEADER, MOST_TENSORS, Stamp, read_tensors
@@ -105,7 +106,7 @@ def test_headers_that_are_too_large(tmp_path, name):
 @pytest.mark.parametrize("prefix", ["patch_blocks.{}.x", "pixel_blocks.{}.x", "lq_proj.latent_proj.{}.x"])
 def test_block_names_are_bounded_before_blocks_are_built(state, monkeypatch, prefix):
     built = []
-    monkeypatch.setattr(checkpoint, "PiDNetwork", lambda *_, **__: built.append(1))
+    monkeypatch.setattr(reading, "PiDNetwork", lambda *_, **__: built.append(1))
     names = {prefix.format(i): torch.zeros(1) for i in range(4000)}
     assert "more than 128 is no PiD's" in line(read_checkpoint, state | names)
     assert not built

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from .latents.families import families_with
+from ..latents.families import families_with
 
 AUX_HEAD = "lq_proj.lq_aux_rgb_head."  # training only; a distilled student's file has it no more
 # Words in released file and folder names, lower case and without separators, that stand for a 16-channel family.

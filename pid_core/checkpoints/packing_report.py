@@ -18,17 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import load_network
-from .latents.families import get_family
-from .latents.files import read_latent
-from .latents.rgb import to_rgb_latent
-from .model.config import PiDConfig
-from .model.network import PiDNetwork
+from ..latents.families import get_family
+from ..latents.files import read_latent
+from ..latents.rgb import to_rgb_latent
+from ..model.config import PiDConfig
+from ..model.network import PiDNetwork
+from ..picture_files import FORMATS, read_picture
+from ..printable import printable
+from ..sampling.decode import decode
 from .packing import PACKED, pack, rounded_input, unpack
 from .packing_rule import linear_layers, packed_layers, why_kept
-from .picture_files import FORMATS, read_picture
-from .printable import printable
-from .sampling.decode import decode
+from .reading import load_network
 
 STEPS = 4
 SIDE, SMALL_SIDE = 256, 512  # pixels decoded: a CPU's minutes for a released network, and its seconds for a small one

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .entries import read_object
-from .printable import printable, quoted
-from .tensor_files import SMALL
+from ..entries import read_object
+from ..printable import printable, quoted
+from ..tensor_files import SMALL
 
 FORMATS = ("float8_e4m3fn", "float8_e5m2", "mxfp8", "int8_tensorwise")  # those that keep a weight's shape
 CONF, METADATA, OLD_MARK = "comfy_quant", "_quantization_metadata", "scaled_fp8"

@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..latents.families import get_family
+from ..model.attention import Attention
+from ..model.config import PREFIXES, PiDConfig, strip_prefix
+from ..model.network import PiDNetwork
+from ..printable import printable, quoted
+from ..sampling.schedule import SCHEDULES
+from ..tensor_files import SMALL, check_plain, find_not_finite, read_outline, read_tensors
 from .hints import AUX_HEAD, family_hint, field_hints
-from .latents.families import get_family
-from .model.attention import Attention
-from .model.config import PREFIXES, PiDConfig, strip_prefix
-from .model.network import PiDNetwork
-from .printable import printable, quoted
 from .quantised import Layers, formats_of, take_quantisation
-from .sampling.schedule import SCHEDULES
-from .tensor_files import SMALL, check_plain, find_not_finite, read_outline, read_tensors
 
 # Training-only tensors: PiD's auxiliary head, and what PixelDiT's own files hold besides.
 _LEFT_OVER = (AUX_HEAD, "pos_embed", "_repa_projector.")

@@ -7,8 +7,8 @@ import re
 import torch
 from torch import nn
 
-from .model.config import PiDConfig
-from .model.network import PiDNetwork
+from ..model.config import PiDConfig
+from ..model.network import PiDNetwork
 from .packing import PACKED, fits
 
 # What a layer is called -> why it is kept. The first that matches counts; every other Linear whose sides fit is packed:

@@ -9,12 +9,12 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from .checkpoint import CAPTION_KEY, CONFIG_KEY, Checkpoint, read_checkpoint
-from .latents.families import families_with
-from .model.config import PiDConfig
+from ..latents.families import families_with
+from ..model.config import PiDConfig
 from .packing import PACKED, pack
 from .packing_rule import packed_layers
 from .quantised import formats_of
+from .reading import CAPTION_KEY, CONFIG_KEY, Checkpoint, read_checkpoint
 
 _GENERIC_STEM = "model_ema_bf16"  # NVIDIA's files all have this name, in folders that tell them apart
 
