@@ -12,7 +12,7 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ..pid_core.fingerprint import digest
+from ..pid_core.captions.fingerprint import digest
 from ..pid_core.model.guard import NonFiniteError
 from .conditioning import Conditioned, condition
 from .kept import kept_images

@@ -14,7 +14,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..pid_core.fingerprint import digest
+from ..pid_core.captions.fingerprint import digest
 from ..pid_core.log import log
 from ..pid_core.printable import printable
 

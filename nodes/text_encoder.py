@@ -8,9 +8,9 @@ from pathlib import Path
 
 import folder_paths
 
-from ..pid_core.caption_cache import CaptionCache
-from ..pid_core.captions import CAPTION_LENGTH, Caption, caption_tokens, check_states
-from ..pid_core.fingerprint import fingerprint
+from ..pid_core.captions.cache import CaptionCache
+from ..pid_core.captions.fingerprint import fingerprint
+from ..pid_core.captions.text import CAPTION_LENGTH, Caption, caption_tokens, check_states
 from ..pid_core.hub import get_file
 from ..pid_core.log import log
 from .obtain import local_choice

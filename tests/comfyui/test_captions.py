@@ -10,8 +10,8 @@ from tiny import save_tiny
 from tiny_gemma import reference_caption, reference_ids, save_encoder
 
 from comfy_server import PromptError
-from pid_core.caption_cache import CaptionCache
-from pid_core.captions import Caption, read_caption, write_caption
+from pid_core.captions.cache import CaptionCache
+from pid_core.captions.text import Caption, read_caption, write_caption
 
 TEXTS = [
     "a red fox in the snow",

@@ -8,7 +8,7 @@ from graphs import decode_graph, link, pid_decode_graph, put_latent
 from tiny import save_tiny, tiny_state_dict
 
 from comfy_server import PromptError
-from pid_core.captions import Caption, write_caption
+from pid_core.captions.text import Caption, write_caption
 from pid_core.latents.files import SavedLatent, write_latent
 
 LATIN = os.fsdecode(b"caf\xe9")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pid_core.captions import TEMPLATE
+from pid_core.captions.text import TEMPLATE
 
 SIZES = {
     "vocab_size": 600,

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from pid_core.caption_cache import CaptionCache
-from pid_core.captions import TEMPLATE, Caption, caption_tokens, read_caption, write_caption
-from pid_core.fingerprint import fingerprint
+from pid_core.captions.cache import CaptionCache
+from pid_core.captions.fingerprint import fingerprint
+from pid_core.captions.text import TEMPLATE, Caption, caption_tokens, read_caption, write_caption
 
 BOS = 2
 

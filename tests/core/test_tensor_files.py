@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from test_checkpoint import split
 
 from pid_core import load_network, read_checkpoint
-from pid_core.captions import Caption, read_caption, write_caption
+from pid_core.captions.fingerprint import fingerprint
+from pid_core.captions.text import Caption, read_caption, write_caption
 from pid_core.checkpoints import reading
 from pid_core.checkpoints.reading import examine_checkpoint
-from pid_core.fingerprint import fingerprint
 from pid_core.latents.files import SavedLatent, read_latent, write_latent
 from pid_core.tensor_files import LARGEST_HEADER, MOST_TENSORS, Stamp, read_tensors
 

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from .files import replace_file
-from .printable import printable, quoted
-from .tensor_files import read_metadata, read_tensors
+from ..files import replace_file
+from ..printable import printable, quoted
+from ..tensor_files import read_metadata, read_tensors
 
 CAPTION_LENGTH = 300  # tokens that reach PiD
 PAD = 0

@@ -8,8 +8,8 @@ import os
 import re
 from pathlib import Path
 
-from .captions import Caption, check_states, read_caption, read_caption_about, write_caption
-from .log import log
+from ..log import log
+from .text import Caption, check_states, read_caption, read_caption_about, write_caption
 
 _OURS = re.compile(r"[0-9a-f]{40}\.safetensors(\.[0-9a-f]{8}\.part)?")
 

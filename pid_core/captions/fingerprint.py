@@ -10,8 +10,8 @@ from stat import S_ISREG
 
 from torch import Tensor
 
-from .printable import printable
-from .tensor_files import LARGEST_HEADER, MOST_TENSORS
+from ..printable import printable
+from ..tensor_files import LARGEST_HEADER, MOST_TENSORS
 
 SAMPLE = 4096
 BLOCKS = 256
