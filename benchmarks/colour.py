@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pid_core import NANO_PATH, decode, load_network
-from pid_core.colour import COLOUR_HOLDS, hold_colour_
+from pid_core.images.colour import COLOUR_HOLDS, hold_colour_
 
 BLOCK = 32  # px: a cast is what changes the mean of blocks of this size
 WINDOW = 9  # px: detail is what differs from the mean of its surroundings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pid_core.colour import COLOUR_HOLDS, hold_colour_
+from ..pid_core.images.colour import COLOUR_HOLDS, hold_colour_
 
 
 def colour_hold_input(default: str, **options) -> io.Combo.Input:

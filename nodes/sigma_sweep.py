@@ -7,7 +7,7 @@ import itertools
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pid_core.tuning import parse_sigmas
+from ..pid_core.images.per_picture import parse_sigmas
 from .conditioning import Conditioned, SigmaList, describe, latent_format_input, latent_noise_input
 from .contact_sheet import contact_sheet
 from .decode import check_student, in_need, sample, windows_key, with_windows

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..pid_core.estimate import Quality, estimate_quality, suggest_sigma
-from ..pid_core.strengths import STRENGTHS
-from ..pid_core.tuning import match_values, parse_ids, parse_sigmas, picture_id
+from ..pid_core.images.per_picture import match_values, parse_ids, parse_sigmas, picture_id
+from ..pid_core.images.quality import Quality, estimate_quality, suggest_sigma
+from ..pid_core.images.strengths import STRENGTHS
 from .conditioning import SigmaList
 from .pictures import save_picture
 from .pid_models import config_of

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..images.files import FORMATS, read_picture
 from ..latents.families import get_family
 from ..latents.files import read_latent
 from ..latents.rgb import to_rgb_latent
 from ..model.config import PiDConfig
 from ..model.network import PiDNetwork
-from ..picture_files import FORMATS, read_picture
 from ..printable import printable
 from ..sampling.decode import decode
 from .packing import PACKED, pack, rounded_input, unpack

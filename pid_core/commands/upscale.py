@@ -12,6 +12,8 @@ import torch
 
 from ..assets import NANO_PATH
 from ..checkpoints.reading import load_network
+from ..images.files import FORMATS, check_output, read_picture, write_picture
+from ..images.framing import Framing, finish_image, plan_framing, prepare_image
 from ..latents.families import degrade, sigma_per_image
 from ..latents.rgb import to_image, to_rgb_latent
 from ..memory import free_memory
@@ -20,8 +22,6 @@ from ..model.devices import choose_device
 from ..model.fused import kind_of
 from ..model.network import PiDNetwork
 from ..model.pixels import Kept
-from ..picture_files import FORMATS, check_output, read_picture, write_picture
-from ..prepare import Framing, finish_image, plan_framing, prepare_image
 from ..sampling.decode import decode
 from ..sampling.schedule import distilled_sigmas
 from ..version import pack_version

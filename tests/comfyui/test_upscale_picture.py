@@ -12,9 +12,9 @@ from tiny import save_tiny, save_vae
 from tiny_gemma import save_encoder
 
 from comfy_server import PromptError
-from pid_core.colour import hold_colour_
+from pid_core.images.colour import hold_colour_
+from pid_core.images.framing import finish_image, plan_framing, prepare_image
 from pid_core.latents.rgb import to_rgb_latent
-from pid_core.prepare import finish_image, plan_framing, prepare_image
 
 
 def picture(height: int = 21, width: int = 34) -> np.ndarray:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pid_core import NANO_PATH, load_network
-from pid_core.estimate import SHARP, Quality, _gaussian, estimate_quality
-from pid_core.estimate import suggest_sigma as suggest
+from pid_core.images.quality import SHARP, Quality, _gaussian, estimate_quality
+from pid_core.images.quality import suggest_sigma as suggest
 
 
 def suggest_sigma(quality, invents=True):

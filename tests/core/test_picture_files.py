@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from pid_core.picture_files import FORMATS, check_output, read_picture, write_picture
+from pid_core.images.files import FORMATS, check_output, read_picture, write_picture
 
 RAMP = np.linspace(10, 240, 8 * 6 * 3).round().astype(np.uint8).reshape(6, 8, 3)
 ALPHA = np.linspace(0, 255, 8 * 6).round().astype(np.uint8).reshape(6, 8)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pid_core.images.framing import MAX_SIDE, Framing, Size, finish_image, plan_framing, prepare_image
 from pid_core.latents.families import get_family
-from pid_core.prepare import MAX_SIDE, Framing, Size, finish_image, plan_framing, prepare_image
 
 FAMILIES = st.sampled_from(["flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb", "siglip"])
 SIDES = st.integers(1, 6000)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pid_core.tuning import match_values, parse_ids, parse_numbers, parse_sigmas, picture_id
+from pid_core.images.per_picture import match_values, parse_ids, parse_numbers, parse_sigmas, picture_id
 
 IDS = st.lists(st.sampled_from([f"{n:016x}" for n in range(12)]), min_size=1, max_size=12, unique=True)
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import prints_bare
-from .printable import printable
+from ..errors import prints_bare
+from ..printable import printable
 
 if TYPE_CHECKING:  # Pillow is needed for pictures only, not to import the core
     from PIL import Image, ImageCms

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .latents.families import get_family
-from .latents.mirror import mirrored
-from .latents.rgb import to_image, to_pixels
+from ..latents.families import get_family
+from ..latents.mirror import mirrored
+from ..latents.rgb import to_image, to_pixels
 
 TARGETS = {"2K": 2048, "4K": 4096}  # side of a square of the output's area
 FITS = ("pad", "crop")

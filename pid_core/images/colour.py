@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .model.devices import to_device
-from .model.guard import all_finite
+from ..model.devices import to_device
+from ..model.guard import all_finite
 
 COLOUR_HOLDS = ("none", "mean_deviation", "low_frequencies")
 

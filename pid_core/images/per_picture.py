@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .printable import quoted
+from ..printable import quoted
 
 ID_LENGTH = 16
 

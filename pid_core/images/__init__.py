@@ -1,0 +1,1 @@
+"""Pictures before and after a decode: files, framing, colour, quality. No network here."""
