@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pid_core.hub import FILES, get_file
+from ..pid_core.hub.catalogue import FILES, get_file
 from .obtain import generation, licence_input, not_accepted, obtain
 from .refused import refused
 

@@ -11,7 +11,7 @@ import folder_paths
 from ..pid_core.captions.cache import CaptionCache
 from ..pid_core.captions.fingerprint import fingerprint
 from ..pid_core.captions.text import CAPTION_LENGTH, Caption, caption_tokens, check_states
-from ..pid_core.hub import get_file
+from ..pid_core.hub.catalogue import get_file
 from ..pid_core.log import log
 from .obtain import local_choice
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from ..pid_core.hub import HubFile
+from ..pid_core.hub.catalogue import HubFile
+from ..pid_core.hub.model_sets import BUNDLED_SET, MODEL_SETS, get_set
 from ..pid_core.images.colour import COLOUR_HOLDS
 from ..pid_core.images.framing import TARGETS
 from ..pid_core.images.strengths import STRENGTHS
-from ..pid_core.model_sets import BUNDLED_SET, MODEL_SETS, get_set
 from .colour_hold import fidelity_input
 from .loader import BUNDLED
 from .obtain import generation, licence_input, local_choice, not_accepted, obtain

@@ -7,10 +7,10 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 from torch import Tensor
 
+from ..pid_core.hub.model_sets import ModelSet, get_set
 from ..pid_core.images.framing import Framing, plan_framing
 from ..pid_core.images.quality import estimate_quality, suggest_sigma
 from ..pid_core.images.strengths import STRENGTHS
-from ..pid_core.model_sets import ModelSet, get_set
 from .pid_models import config_of
 from .show import show_on_node
 

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from .commands import COMMANDS
-from .hub import COMMAND
+from .hub.catalogue import COMMAND
 from .printable import printable
 from .windows.run import is_out_of_memory
 

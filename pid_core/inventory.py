@@ -12,7 +12,7 @@ from .assets import BUNDLED
 from .checkpoints.reading import examine_checkpoint
 from .comfy_home import Home, model_files
 from .example_pictures import example_pictures
-from .hub import COMMAND, get_file, known_file, local_name
+from .hub.catalogue import COMMAND, get_file, known_file, local_name
 from .printable import printable
 from .tensor_files import SAFETENSORS, read_shapes
 

@@ -9,7 +9,7 @@ from comfy_env import ROOT
 sys.path.insert(0, str(ROOT))
 from pid_core.assets import NANO_PATH
 from pid_core.checkpoints.reading import read_checkpoint
-from pid_core.hub import get_file
+from pid_core.hub.catalogue import get_file
 
 HUB = "https://huggingface.co"
 # Folder, repository, path in it: files of the generators, which PiD Download does not know.

@@ -10,7 +10,7 @@ from tiny_gemma import reference_caption, save_encoder
 
 from comfy_server import PromptError
 from pid_core.captions.text import read_caption
-from pid_core.hub import FILES, get_file
+from pid_core.hub.catalogue import FILES, get_file
 
 PID = get_file("pid_sdxl_1024_to_4096_4step_bf16.safetensors")
 GEMMA = get_file("gemma_2_2b_it_elm_fp8_scaled.safetensors")

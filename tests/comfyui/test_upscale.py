@@ -13,8 +13,8 @@ from tiny import save_tiny, save_vae
 from tiny_gemma import save_encoder
 
 from comfy_server import PromptError
-from pid_core.hub import get_file
-from pid_core.model_sets import MODEL_SETS, TEXT_ENCODERS
+from pid_core.hub.catalogue import get_file
+from pid_core.hub.model_sets import MODEL_SETS, TEXT_ENCODERS
 
 SET = "FLUX v1.5"
 FILES = {

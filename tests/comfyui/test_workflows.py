@@ -19,7 +19,7 @@ from comfy_server import PromptError
 from make_workflows import FOLDER
 from pid_core import NANO_PATH
 from pid_core.checkpoints.reading import read_checkpoint
-from pid_core.hub import get_file
+from pid_core.hub.catalogue import get_file
 from workflow_graphs import GEMMA
 from workflow_models import GENERATORS, model_entry
 

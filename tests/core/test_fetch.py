@@ -15,9 +15,9 @@ from hub_server import HubServer
 
 from pid_core.__main__ import main
 from pid_core.comfy_home import folder_for_new
-from pid_core.fetch import FetchError, fetch
-from pid_core.hub import FILES, HubFile, get_file, known_file, local_name
-from pid_core.licences import LICENCES, LicenceError, accepted, check_licences
+from pid_core.hub.catalogue import FILES, HubFile, get_file, known_file, local_name
+from pid_core.hub.download import FetchError, fetch
+from pid_core.hub.licences import LICENCES, LicenceError, accepted, check_licences
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ KEY = (FILE.repo, FILE.path)
 def hub(monkeypatch):
     for name in ("HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pid_core.fetch.PAUSE", 0)
+    monkeypatch.setattr("pid_core.hub.download.PAUSE", 0)
     with HubServer() as server:
         server.files[KEY] = CONTENT
         yield server
@@ -174,7 +174,7 @@ def test_no_network(hub, tmp_path):
 
 def test_no_room_on_the_disk_is_found_first(hub, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("pid_core.fetch.shutil.disk_usage", lambda _: usage(10**9, 10**9, 100_000))
+    monkeypatch.setattr("pid_core.hub.download.shutil.disk_usage", lambda _: usage(10**9, 10**9, 100_000))
     with pytest.raises(FetchError, match="needs 0.5 MB and the disk of the models folder has 0.1 MB free"):
         fetch(FILE, tmp_path, endpoint=hub.endpoint)
     assert hub.for_bytes() == []
@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_keeps_what_came(hub, tmp_path, monkeypatch):
     def full(self, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pid_core.fetch._Transfer._write", full)
+    monkeypatch.setattr("pid_core.hub.download._Transfer._write", full)
     with pytest.raises(FetchError, match="the disk is full"):
         fetch(FILE, tmp_path, endpoint=hub.endpoint)
 

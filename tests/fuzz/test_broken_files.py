@@ -16,7 +16,7 @@ from pid_core import PiDConfig, PiDNetwork, decode, load_network, read_checkpoin
 from pid_core.captions.fingerprint import fingerprint
 from pid_core.captions.text import Caption, caption_bytes, read_caption, read_caption_about
 from pid_core.checkpoints.reading import examine_checkpoint
-from pid_core.intact import damage
+from pid_core.hub.intact import damage
 from pid_core.latents.files import SavedLatent, latent_bytes, read_latent
 from pid_core.model.guard import NonFiniteError
 

@@ -11,7 +11,7 @@ _known = {}
 @PromptServer.instance.routes.get("/pidkit_tests/any_files")
 async def any_files(request):
     """?on=yes forgets, ?on=no knows them again."""
-    (hub,) = (module for name, module in sys.modules.items() if name.endswith(".pid_core.hub"))
+    (hub,) = (module for name, module in sys.modules.items() if name.endswith(".pid_core.hub.catalogue"))
     for file in hub.FILES:
         size, sha256 = _known.setdefault(file.name, (file.size, file.sha256))
         if request.query["on"] == "yes":

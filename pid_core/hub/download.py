@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from .errors import prints_bare
-from .hub import NVIDIA, HubFile
+from ..errors import prints_bare
+from ..log import log
+from ..printable import printable
+from .catalogue import NVIDIA, HubFile
 from .intact import BEGINNING, damage, wrong_beginning
-from .log import log
-from .printable import printable
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 TRIES = 3  # without a byte arriving

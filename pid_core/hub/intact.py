@@ -6,7 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 
-from .printable import printable
+from ..printable import printable
 
 SAFETENSORS, PICKLES = (".safetensors", ".sft"), (".pth", ".pt")
 BEGINNING = 16  # bytes that `wrong_beginning` wants

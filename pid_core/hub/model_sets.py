@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .hub import HubFile, get_file
-from .printable import quoted
+from ..printable import quoted
+from .catalogue import HubFile, get_file
 
 # The same weights in two precisions; the first is what PiD was trained with.
 TEXT_ENCODERS = ("gemma_2_2b_it_elm_bf16.safetensors", "gemma_2_2b_it_elm_fp8_scaled.safetensors")

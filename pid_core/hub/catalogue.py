@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from .printable import LONGEST, quoted
+from ..printable import LONGEST, quoted
 
 # by path, so that it works in a Python that ignores the working folder too, such as the portable build's
 COMMAND = "python custom_nodes/ComfyUI-PiDKit"

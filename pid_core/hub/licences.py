@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .errors import prints_bare
-from .files import replace_file
-from .hub import HubFile
+from ..errors import prints_bare
+from ..files import replace_file
+from .catalogue import HubFile
 
 
 @dataclass(frozen=True)
