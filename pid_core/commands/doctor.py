@@ -6,8 +6,8 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from ..comfy_home import add_home_arguments, find_comfyui, find_home
-from ..doctor import examine
+from ..machine.comfy_home import add_home_arguments, find_comfyui, find_home
+from ..machine.report import examine
 
 ABOUT = "`doctor`: is this machine ready for PiD, and what is missing; exit code 0 when the bundled model decodes."
 

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..comfy_home import add_home_arguments, find_comfyui, find_home, model_files
 from ..hub.catalogue import FILES, HubFile, get_file, local_name
 from ..hub.download import fetch, set_aside_if_damaged
 from ..hub.licences import LICENCES, check_licences
+from ..machine.comfy_home import add_home_arguments, find_comfyui, find_home, model_files
 
 RECORD = Path("__pidkit") / "licences.json"  # in ComfyUI's user folder, where the nodes keep it too
 

@@ -16,7 +16,7 @@ from ..images.files import FORMATS, check_output, read_picture, write_picture
 from ..images.framing import Framing, finish_image, plan_framing, prepare_image
 from ..latents.families import degrade, sigma_per_image
 from ..latents.rgb import to_image, to_rgb_latent
-from ..memory import free_memory
+from ..machine.memory import free_memory
 from ..model.cost import peak_bytes, plan_flops, trunk_bytes, trunk_work
 from ..model.devices import choose_device
 from ..model.fused import kind_of

@@ -37,7 +37,7 @@ NOT_NODES = (
     "commands",
     "__main__.py",
     "comfy_home.py",
-    "doctor.py",
+    "report.py",
     "decode.py",
     "convert.py",
 )

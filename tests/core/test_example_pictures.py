@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pid_core.example_pictures import FOLDER, example_pictures, put_example_picture
+from pid_core.machine.example_pictures import FOLDER, example_pictures, put_example_picture
 
 NAME = "pidkit_photo.png"
 

@@ -14,18 +14,18 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from .assets import NANO_PATH
-from .checkpoints.reading import load_network
+from ..assets import NANO_PATH
+from ..checkpoints.reading import load_network
+from ..errors import one_line
+from ..model.attention import chosen_kernels, fastest_sdpa
+from ..model.config import PiDConfig
+from ..model.cost import peak_bytes
+from ..model.fused import kind_of, why_not
+from ..printable import printable
+from ..sampling.decode import decode
+from ..windows.plan import OVERLAP, choose_plan
 from .comfy_home import Home
-from .errors import one_line
 from .inventory import find_models, workflow_needs
-from .model.attention import chosen_kernels, fastest_sdpa
-from .model.config import PiDConfig
-from .model.cost import peak_bytes
-from .model.fused import kind_of, why_not
-from .printable import printable
-from .sampling.decode import decode
-from .windows.plan import OVERLAP, choose_plan
 
 CANVAS = 4096
 # The released v1.5 network for 16-channel latents: the plan is worked out for it.
@@ -68,7 +68,7 @@ def versions(comfyui: Path | None) -> dict[str, str | None]:
     """Version of everything that matters; None for what is not installed in this Python, or not found."""
     packages = ("torch", "einops", "safetensors", "huggingface_hub", "transformers", "sentencepiece")
     found = {name: _package(name) for name in packages}
-    pack = Path(__file__).parent.parent / "pyproject.toml"
+    pack = Path(__file__).parents[2] / "pyproject.toml"
     return {
         "pidkit": _in_file(pack, r'^version = "([^"]+)"'),
         "python": platform.python_version(),

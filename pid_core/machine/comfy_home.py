@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .printable import printable
+from ..printable import printable
 
 # ComfyUI's own folders under models/, by the name its loaders list them under.
 FOLDERS = {
@@ -75,7 +75,7 @@ def find_comfyui(given: str | Path | None = None) -> Path | None:
         if not _is_comfyui(folder):
             raise FileNotFoundError(f"no ComfyUI there (neither main.py nor models and custom_nodes): {folder}")
         return folder
-    pack = Path(__file__).parent.parent
+    pack = Path(__file__).parents[2]
     # PWD keeps the way through a link in custom_nodes, which __file__ may have lost
     for here in (pack.absolute(), Path(os.environ.get("PWD", ".")).absolute()):
         for folder in (here, *here.parents):

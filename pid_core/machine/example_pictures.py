@@ -7,7 +7,7 @@ import shutil
 import uuid
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / "example_workflows"
+FOLDER = Path(__file__).parents[2] / "example_workflows"
 
 
 def example_pictures() -> set[str]:

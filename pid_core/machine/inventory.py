@@ -8,15 +8,15 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .assets import BUNDLED
-from .checkpoints.reading import examine_checkpoint
+from ..assets import BUNDLED
+from ..checkpoints.reading import examine_checkpoint
+from ..hub.catalogue import COMMAND, get_file, known_file, local_name
+from ..printable import printable
+from ..tensor_files import SAFETENSORS, read_shapes
 from .comfy_home import Home, model_files
 from .example_pictures import example_pictures
-from .hub.catalogue import COMMAND, get_file, known_file, local_name
-from .printable import printable
-from .tensor_files import SAFETENSORS, read_shapes
 
-WORKFLOWS = Path(__file__).parent.parent / "example_workflows" / "api"
+WORKFLOWS = Path(__file__).parents[2] / "example_workflows" / "api"
 # The inputs in which loaders take a file's name, by how they begin.
 _FOLDER_OF_INPUT = {
     "model_name": "diffusion_models",
