@@ -30,8 +30,9 @@ from pid_core import PiDConfig, PiDNetwork
 from pid_core.model.attention import attend
 from pid_core.model.chunks import chunk_bytes
 from pid_core.model.cost import forward_work
+from pid_core.sampling.predict import predict_x0_by_windows
 from pid_core.windows.plan import WindowPlan, plan_windows
-from pid_core.windows.run import WindowRun, predict_x0_by_windows
+from pid_core.windows.run import WindowRun
 
 from .synthetic import file_tensors, full_size_config
 

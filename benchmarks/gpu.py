@@ -32,8 +32,9 @@ from pid_core.model import attention, fused, ops
 from pid_core.model.compiled import Compiled
 from pid_core.model.cost import forward_work
 from pid_core.model.positions import image_rope, sine_cosine
+from pid_core.sampling.predict import predict_x0_by_windows
 from pid_core.windows.plan import plan_windows
-from pid_core.windows.run import WindowRun, predict_x0_by_windows
+from pid_core.windows.run import WindowRun
 
 from .bits import report_bits
 from .compare_core import Core, Inputs, T, in_core_layout, our_network, table

@@ -20,7 +20,8 @@ from ..model.modulation import Modulations
 from ..model.network import PiDNetwork
 from ..progress import OnPart, when_done
 from ..windows.plan import SMALLEST, WindowPlan
-from ..windows.run import WindowRun, predict_x0, predict_x0_by_windows
+from ..windows.run import WindowRun
+from .predict import predict_x0, predict_x0_by_windows
 from .schedule import distilled_sigmas
 
 Callback = Callable[[int, int, Tensor], None]  # steps done, steps in all, x0 [B, 3, H, W] so far

@@ -7,9 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from ..model.chunks import by_rows
-from ..model.devices import widest_float
-
 SCHEDULES = ("distilled", "undistilled")
 
 # The student was trained at exactly these times; they are no shifted uniform grid.
@@ -66,15 +63,3 @@ def undistilled_sigmas(steps: int, shift: float) -> Tensor:
         raise ValueError(f"an undistilled checkpoint needs at least 1 step, got {steps} (25 is usual)")
     even = torch.linspace(TEACHER_START, 0, steps + 1, dtype=torch.float64)
     return shift_sigmas(even, shift).float()
-
-
-def x0_from_velocity(x: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
-    """The clean image that a velocity points to, x0 = x - t * velocity, float32.
-
-    x and velocity [B, 3, H, W]; t, the noise level in [0, 1], is one number or [B, 1, 1, 1].
-    Source: the reference's student sampler, which works this out in float64. On a device without it float32 serves,
-    within 2e-7 * (|x| + 2 * |t * velocity|) of that.
-    """
-    wide = widest_float(x.device)
-    t = t.to(wide)
-    return by_rows(lambda image, v: image.to(wide) - t * v.to(wide), x, velocity)

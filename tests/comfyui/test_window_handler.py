@@ -13,7 +13,7 @@ from inside import SEED, lq_of
 from pid_core import decode
 from pid_core.model.pixels import KEEPINGS
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
-from pid_core.sampling.schedule import x0_from_velocity
+from pid_core.sampling.predict import x0_from_velocity
 from pid_core.windows.plan import fuse_weights, plan_windows
 from pid_core.windows.run import crop
 

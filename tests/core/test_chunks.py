@@ -14,9 +14,9 @@ from pid_core.model import chunks, pixels
 from pid_core.model.attention import attend, attend_by_products
 from pid_core.model.chunks import SMALLEST_CHUNK, map_tokens, token_spans
 from pid_core.sampling.decode import decode
-from pid_core.sampling.schedule import x0_from_velocity
+from pid_core.sampling.predict import predict_x0_by_windows, x0_from_velocity
 from pid_core.windows.plan import plan_windows
-from pid_core.windows.run import WindowRun, predict_x0_by_windows
+from pid_core.windows.run import WindowRun
 
 SIDE, TOKENS = 48, 36  # of the images here, patches of 8
 

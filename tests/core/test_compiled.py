@@ -18,8 +18,9 @@ from pid_core.model import compiled, fused, positions
 from pid_core.model.attention import attend, sdpa
 from pid_core.model.compiled import Compiled
 from pid_core.model.cost import peak_bytes
+from pid_core.sampling.predict import predict_x0_by_windows
 from pid_core.windows.plan import plan_windows
-from pid_core.windows.run import WindowRun, predict_x0_by_windows
+from pid_core.windows.run import WindowRun
 
 CONFIG = dataclasses.replace(SMALL, hidden_size=32, num_heads=2, mlp_size=40, pixel_depth=2, lq_width=16)
 GRAPHS = {"blocks": 3, "whole": 1}  # of a size: a patch block, the last one, a pixel block

@@ -12,7 +12,7 @@ from pid_core.images.colour import hold_colour_
 from pid_core.latents.families import degrade
 from pid_core.model.devices import widest_float
 from pid_core.model.network import PiDNetwork
-from pid_core.sampling.schedule import x0_from_velocity
+from pid_core.sampling.predict import x0_from_velocity
 from pid_core.windows.plan import FUSE_METHODS, fuse_weights, plan_windows
 
 SIZE = (96, 128)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pid_core import DISTILLED_SIGMAS, distilled_sigmas
-from pid_core.sampling.schedule import flow_shift, shift_sigmas, undistilled_sigmas, x0_from_velocity
+from pid_core.sampling.predict import x0_from_velocity
+from pid_core.sampling.schedule import flow_shift, shift_sigmas, undistilled_sigmas
 
 
 def test_literals():

@@ -11,8 +11,9 @@ from PIL import Image
 from benchmarks.seams import border_ratios, borders, decode_both, psnr
 from pid_core import NANO_PATH, distilled_sigmas, load_network
 from pid_core.latents.rgb import to_image, to_rgb_latent
+from pid_core.sampling.predict import predict_x0
 from pid_core.windows.plan import plan_windows
-from pid_core.windows.run import WindowRun, crop, predict_x0
+from pid_core.windows.run import WindowRun, crop
 
 PHOTOS = Path(__file__).parent / "photos"
 SIDE = (288, 384)
