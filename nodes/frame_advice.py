@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..pid_core.model.cost import forward_flops, plan_flops
-from ..pid_core.windows.plan import OVERLAP, NoPlanError, plan_for_memory
+from ..pid_core.model.cost import forward_flops
+from ..pid_core.windows.plan import OVERLAP, NoPlanError, plan_flops, plan_for_memory
 from .pid_models import config_of
 from .status import gigabytes
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..pid_core.latents.mirror import extend
 from ..pid_core.log import log
-from ..pid_core.model.cost import forward_flops, plan_flops, plan_price
+from ..pid_core.model.cost import forward_flops
 from ..pid_core.model.pixels import KEEPINGS
 from ..pid_core.windows.plan import (
     OVERLAP,
@@ -24,7 +24,9 @@ from ..pid_core.windows.plan import (
     TooLittleMemoryError,
     Window,
     WindowPlan,
+    plan_flops,
     plan_for_memory,
+    plan_price,
     plan_windows,
 )
 from ..pid_core.windows.regions import region_of

@@ -17,7 +17,7 @@ from ..images.framing import Framing, finish_image, plan_framing, prepare_image
 from ..latents.families import degrade, sigma_per_image
 from ..latents.rgb import to_image, to_rgb_latent
 from ..machine.memory import free_memory
-from ..model.cost import peak_bytes, plan_flops, trunk_bytes, trunk_work
+from ..model.cost import peak_bytes, trunk_bytes, trunk_work
 from ..model.devices import choose_device
 from ..model.fused import kind_of
 from ..model.network import PiDNetwork
@@ -25,7 +25,7 @@ from ..model.pixels import Kept
 from ..sampling.decode import decode
 from ..sampling.schedule import distilled_sigmas
 from ..version import pack_version
-from ..windows.plan import OVERLAP, NoPlanError, WindowPlan, plan_for_memory
+from ..windows.plan import OVERLAP, NoPlanError, WindowPlan, plan_flops, plan_for_memory
 from .bar import progress_bar
 
 SEEDS = 2**64

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .chunks import chunk_bytes, span_tokens
 from .config import PiDConfig
 from .fused import COMPILED, COMPILED_KERNELS
 from .lq import strips
 from .pixels import KEEPINGS, Kept, kept_bytes, pixel_chunks, pixel_kind, what_is_kept
-
-if TYPE_CHECKING:
-    from ..windows.plan import WindowPlan
 
 # What one FLOP of attention costs in FLOPs of a linear layer. CPU: 517 GFLOP/s in a bfloat16 linear layer against 181
 # in SDPA, measured on two cores. CUDA: 684 TFLOP/s in a step's linear layers against 425 in its attention, measured on
@@ -96,16 +93,6 @@ def forward_flops(
 ) -> int:
     """FLOP of one network call on one image of height x width pixels; see `forward_work`."""
     return sum(forward_work(config, height, width, caption_tokens, kept))
-
-
-def plan_flops(plan: WindowPlan, config: PiDConfig, caption_tokens: int | None = None) -> int:
-    """FLOP of one step of one image by this plan."""
-    return plan.count * forward_flops(config, *plan.size, caption_tokens, plan.kept or KEEPINGS[0])
-
-
-def plan_price(plan: WindowPlan, config: PiDConfig, device_type: str) -> float:
-    """`priced` work of one step of one image by this plan: what its time on a device is about proportional to."""
-    return plan.count * priced(forward_work(config, *plan.size, kept=plan.kept or KEEPINGS[0]), device_type)
 
 
 def peak_bytes(

@@ -13,13 +13,13 @@ from ..latents.families import check_latent, sigma_per_image
 from ..latents.mirror import extend
 from ..model.chunks import by_rows
 from ..model.config import PiDConfig
-from ..model.cost import forward_flops, plan_flops, trunk_work
+from ..model.cost import forward_flops, trunk_work
 from ..model.devices import to_device
 from ..model.guard import PROJECTOR, NonFiniteError, checked_together, finite_or_repeat
 from ..model.modulation import Modulations
 from ..model.network import PiDNetwork
 from ..progress import OnPart, when_done
-from ..windows.plan import SMALLEST, WindowPlan
+from ..windows.plan import SMALLEST, WindowPlan, plan_flops
 from ..windows.run import WindowRun
 from .predict import predict_x0, predict_x0_by_windows
 from .schedule import distilled_sigmas

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import prints_bare
 from ..model.config import PiDConfig
-from ..model.cost import ATTENTION_PRICE, forward_work, peak_bytes
+from ..model.cost import ATTENTION_PRICE, forward_flops, forward_work, peak_bytes, priced
 from ..model.devices import to_device, widest_float
 from ..model.fused import kind_of
 from ..model.pixels import KEEPINGS, Kept
@@ -417,3 +417,13 @@ def _check_overlap(overlap: int, align: int) -> int:
     if overlap < 0:
         raise ValueError(f"overlap {overlap} is negative; 0 or more pixels are needed")
     return -(-overlap // align)
+
+
+def plan_flops(plan: WindowPlan, config: PiDConfig, caption_tokens: int | None = None) -> int:
+    """FLOP of one step of one image by this plan."""
+    return plan.count * forward_flops(config, *plan.size, caption_tokens, plan.kept or KEEPINGS[0])
+
+
+def plan_price(plan: WindowPlan, config: PiDConfig, device_type: str) -> float:
+    """`priced` work of one step of one image by this plan: what its time on a device is about proportional to."""
+    return plan.count * priced(forward_work(config, *plan.size, kept=plan.kept or KEEPINGS[0]), device_type)

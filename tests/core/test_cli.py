@@ -19,8 +19,9 @@ from pid_core.__main__ import main
 from pid_core.checkpoints.reading import read_checkpoint
 from pid_core.commands import COMMANDS
 from pid_core.latents.rgb import from_rgb_latent
-from pid_core.model.cost import forward_flops, plan_flops
+from pid_core.model.cost import forward_flops
 from pid_core.version import pack_version
+from pid_core.windows.plan import plan_flops
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pid_core import PiDNetwork
 from pid_core.model.chunks import chunk_bytes
-from pid_core.model.cost import forward_flops, forward_work, peak_bytes, plan_flops, trunk_bytes
+from pid_core.model.cost import forward_flops, forward_work, peak_bytes, trunk_bytes
 from pid_core.model.pixels import KEEPINGS, pixel_chunks
-from pid_core.windows.plan import plan_windows
+from pid_core.windows.plan import plan_flops, plan_windows
 
 # Few blocks, because building them takes the time.
 SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL), ("v1", "v1.5", "small")
