@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from ..latents.families import get_family
 from ..model.attention import Attention
-from ..model.config import PREFIXES, PiDConfig, strip_prefix
+from ..model.config import PiDConfig
 from ..model.network import PiDNetwork
 from ..printable import printable, quoted
 from ..sampling.schedule import SCHEDULES
 from ..tensor_files import SMALL, check_plain, find_not_finite, read_outline, read_tensors
+from .detect import PREFIXES, strip_prefix
 from .hints import AUX_HEAD, family_hint, field_hints
 from .quantised import Layers, formats_of, take_quantisation
 

@@ -1,4 +1,4 @@
-"""PiDConfig: every size of the network in one place, read from a checkpoint's tensor names and shapes."""
+"""PiDConfig: every size of the network in one place."""
 
 from __future__ import annotations
 
@@ -6,53 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from ..entries import read_object
-from ..latents.families import families_with, get_family
-from ..printable import printable, quoted
-from ..sampling.schedule import DISTILLED_SIGMAS, SCHEDULES
-
-PREFIXES = ("net.", "core.", "model.diffusion_model.", "diffusion_model.")  # of tensor names, by who wrote the file
-
-# Names that NVIDIA's own configuration uses for the same things, so that either can stand in a file's metadata.
-_REFERENCE_NAMES = {
-    "num_groups": "num_heads",
-    "pixel_attn_hidden_size": "pixel_attn_size",
-    "pixel_num_groups": "pixel_num_heads",
-    "txt_embed_dim": "caption_width",
-    "txt_max_length": "caption_length",
-    "use_text_rope": "text_rope",
-    "rope_ref_h": "rope_reference",
-    "lq_latent_channels": "latent_channels",
-    "lq_hidden_dim": "lq_width",
-    "lq_num_res_blocks": "lq_res_blocks",
-    "lq_latent_unpatchify_factor": "latent_unpack",
-    "lq_conv_padding_mode": "lq_padding",
-    "lq_gate_type": "gate",
-    "latent_spatial_down_factor": "latent_down",
-    "pit_lq_inject": "pit_injection",
-    "prediction_type": "prediction",
-}
-_REFERENCE_GATES = {"sigma_aware_per_token_per_dim": "channel", "sigma_aware_per_token": "token"}
-# Training options and repeats in NVIDIA's configuration that change nothing at inference.
-_IGNORED = {
-    *(
-        "repa_encoder_index",
-        "lq_inject_mode",
-        "lq_in_channels",
-        "lq_aux_rgb_head",
-        "zero_init_lq",
-        "rope_ref_w",
-    ),
-    *("num_text_blocks", "default_caption"),
-}
-_CHOICES = {
-    "rope_mode": ("ntk_aware", "original"),
-    "lq_padding": ("zeros", "replicate"),
-    "gate": ("channel", "token"),
-    "prediction": ("velocity", "x0"),
-    "schedule": SCHEDULES,
-}
-
+from ..printable import printable
 
 LARGEST = 1_000_000  # of any size that has no bound of its own here
 _MOST = {
@@ -64,6 +18,7 @@ _MOST = {
     "latent_down": 64,
     "latent_unpack": 16,
     "sr_scale": 64,
+    "steps": 4,
     "rope_theta": 1e9,
     "text_rope_theta": 1e9,
 }
@@ -138,8 +93,6 @@ class PiDConfig:
         for name, unit in (("pixel_hidden_size", 4), ("lq_width", 4), ("time_features", 2)):
             if getattr(self, name) % unit:
                 raise ValueError(f"the network's {name} is {getattr(self, name)}, a multiple of {unit} is needed")
-        if self.steps >= len(DISTILLED_SIGMAS):
-            raise ValueError(f"the network's steps is {self.steps}, there are {len(DISTILLED_SIGMAS) - 1}")
         if self.window_min > self.window_max:
             raise ValueError(
                 f"the network's window_min {self.window_min} is larger than its window_max {self.window_max}"
@@ -207,196 +160,7 @@ class PiDConfig:
     def from_state_dict(
         cls, state_dict: Mapping, metadata: Mapping[str, str] | None = None, guesses: Mapping | None = None
     ) -> PiDConfig:
-        """Read every size from tensor names (of NVIDIA's layout, bare or with a file's prefix) and shapes.
+        """`checkpoints.detect.read_config`, which says what it reads and raises."""
+        from ..checkpoints.detect import read_config  # the one look upwards: the method's name is public
 
-        What shapes cannot tell (RoPE reference, padding, family of a 16-channel latent, prediction, ...) follows the
-        released network of that layout, unless `metadata["pid_config"]` (JSON, field names of this class or of
-        NVIDIA's configuration) says otherwise. `guesses` are fields to fall back on where neither tells. Without any
-        lq_proj tensor it is PixelDiT. Raises ValueError when a tensor is missing or has a shape that no PiD network
-        has, or when the metadata contradicts the shapes.
-        """
-        sizes = dict(guesses or {}) | _sizes_from_shapes(strip_prefix(state_dict))
-        told = _read_metadata(metadata)
-        for name in _SHAPE_FIELDS & told.keys():
-            if told[name] != sizes[name]:
-                raise ValueError(
-                    f"the metadata entry pid_config says {name} = {printable(told[name])}, the tensors say "
-                    f"{sizes[name]}"
-                )
-        if not sizes["latent_channels"]:
-            if told.get("latent_channels", 0):
-                raise ValueError(
-                    f"the metadata entry pid_config says latent_channels = {told['latent_channels']}, but there is no "
-                    "tensor of a latent branch (lq_proj)"
-                )
-            return cls(**(sizes | told))
-        inputs = sizes["latent_channels"] // sizes["latent_unpack"] ** 2
-        if "latent_unpack" in told:
-            told.setdefault("latent_channels", inputs * told["latent_unpack"] ** 2)
-        elif "latent_channels" in told:
-            told["latent_unpack"] = math.isqrt(max(told["latent_channels"] // inputs, 1))
-        points = math.ceil(sizes["patch_depth"] / sizes["lq_interval"])
-        sizes |= told
-        channels, unpack = sizes["latent_channels"], sizes["latent_unpack"]
-        if unpack < 1 or channels != inputs * unpack**2:
-            raise ValueError(
-                f"the metadata entry pid_config gives {channels} latent channels, un-packed {unpack} x {unpack}; "
-                f"the tensors take {inputs} after un-packing"
-            )
-        result = cls(**(_family_sizes(channels, told.get("family")) | sizes))
-        if result.lq_outputs != points:
-            raise ValueError(
-                f"the metadata entry pid_config says lq_interval = {result.lq_interval}, which gives "
-                f"{result.lq_outputs} injection points; the tensors hold {points}"
-            )
-        return result
-
-
-def strip_prefix(state_dict: Mapping) -> dict:
-    """A copy without the prefix that most names share; other names stay as they are, for the loader to report.
-
-    Raises ValueError when a tensor is there twice, with and without the prefix.
-    """
-    counts = {p: sum(k.startswith(p) for k in state_dict) for p in PREFIXES}
-    prefix = max(counts, key=counts.__getitem__)
-    if 2 * counts[prefix] <= len(state_dict):
-        return dict(state_dict)
-    bare = {k.removeprefix(prefix): v for k, v in state_dict.items()}
-    if len(bare) < len(state_dict):
-        twice = next(k for k in bare if k in state_dict and prefix + k in state_dict)
-        raise ValueError(f"it holds the tensor {twice} twice, with and without the prefix {prefix}")
-    return bare
-
-
-def _family_sizes(channels: int, family: str | None) -> dict:
-    """What the latent family decides; every row with the same channels has the same scales."""
-    rows = families_with(channels)
-    if family is not None:
-        row = get_family(family)
-        if row not in rows:
-            raise ValueError(
-                f"the metadata entry pid_config says family {family} ({row.channels} channels), the network takes "
-                f"latents of {channels}"
-            )
-        rows = [row]
-    if not rows:
-        return {}
-    sizes = {"latent_down": rows[0].down, "sr_scale": rows[0].sr_scale}
-    return sizes | {"family": rows[0].name} if len(rows) == 1 else sizes
-
-
-# Fields that the shapes decide for good; metadata may repeat but not change them.
-_SHAPE_FIELDS = {
-    *("in_channels", "patch_size", "hidden_size", "num_heads", "patch_depth", "mlp_size", "time_features"),
-    *("pixel_hidden_size", "pixel_attn_size", "pixel_num_heads", "pixel_depth", "pixel_mlp_size"),
-    *("caption_width", "caption_length", "lq_width", "lq_res_blocks", "gate", "pit_injection"),
-}
-
-
-def _sizes_from_shapes(state_dict: Mapping) -> dict:
-    def shape(name: str, rank: int = 2) -> tuple[int, ...]:
-        if name not in state_dict:
-            raise ValueError(f"the checkpoint has no tensor {name}: not a PiD network")
-        sizes = tuple(state_dict[name].shape)
-        if len(sizes) != rank or 0 in sizes:
-            raise ValueError(f"the tensor {name} has shape {list(sizes)}, {rank} sizes above 0 are needed")
-        return sizes
-
-    def heads(width: int, norm: str) -> int:
-        (head_dim,) = shape(norm, 1)
-        if width % head_dim:
-            raise ValueError(f"the tensor {norm} has shape [{head_dim}], which does not divide the width {width}")
-        return width // head_dim
-
-    def count(prefix: str, start: int = 0) -> int:
-        numbers = {k[len(prefix) :].split(".")[0] for k in state_dict if k.startswith(prefix)}
-        return len([n for n in numbers if n.isdecimal() and len(n) < 9 and int(n) >= start])
-
-    hidden, patch_inputs = shape("s_embedder.proj.weight")
-    pixel_hidden, in_channels = shape("pixel_embedder.proj.weight")
-    pixel_attn = shape("pixel_blocks.0.compress_to_attn.weight")[0]
-    patch_depth = count("patch_blocks.")
-    sizes = {
-        "in_channels": in_channels,
-        "patch_size": math.isqrt(patch_inputs // in_channels),
-        "hidden_size": hidden,
-        "num_heads": heads(hidden, "patch_blocks.0.attn.q_norm_x.weight"),
-        "patch_depth": patch_depth,
-        "mlp_size": shape("patch_blocks.0.mlp_x.w1.weight")[0],
-        "time_features": shape("t_embedder.mlp.0.weight")[1],
-        "pixel_hidden_size": pixel_hidden,
-        "pixel_attn_size": pixel_attn,
-        "pixel_num_heads": heads(pixel_attn, "pixel_blocks.0.attn.q_norm.weight"),
-        "pixel_depth": count("pixel_blocks."),
-        "pixel_mlp_size": shape("pixel_blocks.0.mlp.fc1.weight")[0],
-        "caption_width": shape("y_embedder.proj.weight")[1],
-        "caption_length": shape("y_pos_embedding", 3)[1],
-    }
-    if not any(k.startswith("lq_proj.") for k in state_dict):
-        lq_fields = ("lq_width", "lq_res_blocks", "gate", "pit_injection")
-        return sizes | {name: getattr(PiDConfig, name) for name in lq_fields} | {"latent_channels": 0}
-    lq_width, lq_in = shape("lq_proj.latent_proj.0.weight", 4)[:2]
-    shape("lq_proj.output_heads.0.weight")
-    outputs = count("lq_proj.output_heads.")
-    pit = "lq_proj.pit_head.weight" in state_dict
-    gate = "token" if shape("lq_proj.gate_modules.0.content_proj.weight")[0] == 1 else "channel"
-    v15 = pit and gate == "token"
-    sizes |= {
-        "lq_width": lq_width,
-        # 0 and 2 are the entry convolutions, 1 is their activation
-        "lq_res_blocks": count("lq_proj.latent_proj.", start=3),
-        "lq_interval": math.ceil(patch_depth / outputs),
-        "gate": gate,
-        "pit_injection": pit,
-        "rope_reference": 2048 if v15 else 1024,
-        "window_min": 2048 if v15 else 1536,
-        "window_max": 4096 if v15 else 2304,
-        "lq_padding": "replicate" if v15 else "zeros",
-        "latent_unpack": 1,
-        "latent_channels": lq_in,
-    }
-    if v15 and lq_in == 32:  # Flux.2's 128 packed channels, un-packed 2 x 2 by the network itself
-        sizes |= {"latent_unpack": 2, "latent_channels": 128}
-    return sizes
-
-
-def _read_metadata(metadata: Mapping[str, str] | None) -> dict:
-    text = (metadata or {}).get("pid_config")
-    if text is None:
-        return {}
-    what = "the checkpoint's metadata entry pid_config"
-    entries = read_object(text, what) if isinstance(text, str) else dict(text)
-    if entries.get("rope_ref_w", entries.get("rope_ref_h")) != entries.get("rope_ref_h", entries.get("rope_ref_w")):
-        raise ValueError("the metadata entry pid_config has different rope_ref_h and rope_ref_w: not supported")
-    kinds = {f.name: type(f.default) for f in fields(PiDConfig)}
-    told = {}
-    for key, value in entries.items():
-        if key in _IGNORED:
-            continue
-        name = _REFERENCE_NAMES.get(key, key)
-        if name not in kinds:
-            raise ValueError(f"the metadata entry pid_config has an unknown key {quoted(key)}")
-        if name == "family" and value is None:
-            continue
-        told[name] = _told_value(key, name, value, kinds[name])
-    return told
-
-
-def _told_value(key: str, name: str, value, kind: type):
-    needed = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a string")
-    if kind is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    right = isinstance(value, {float: (int, float), int: int, bool: bool}.get(kind, str))
-    if not right or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"the metadata entry pid_config has {printable(key)} = {quoted(value)}, {needed} is needed")
-    if kind in (int, float) and 1e12 < abs(value) < math.inf:
-        raise ValueError(f"the metadata entry pid_config has {key} = {quoted(value)}, which is no size")
-    if name == "family":
-        return get_family(value).name
-    if name == "gate":
-        value = _REFERENCE_GATES.get(value, value)
-    if name in _CHOICES and value not in _CHOICES[name]:
-        raise ValueError(
-            f"the metadata entry pid_config has {key} = {quoted(value)}; known: {', '.join(_CHOICES[name])}"
-        )
-    return kind(value)
+        return read_config(state_dict, metadata, guesses)
