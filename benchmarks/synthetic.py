@@ -13,6 +13,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,10 +21,9 @@ from torch import Tensor
 
 from pid_core import LATENT_FAMILIES, PiDConfig, PiDNetwork
 from pid_core.checkpoints.reading import CAPTION_KEY
+from pid_core.model.config import RELEASED
 
 FAMILIES = {"v1": ("flux", "flux2", "sd3", "sdxl", "qwenimage"), "v1.5": ("flux", "flux2", "qwenimage")}
-V15 = {"rope_reference": 2048, "lq_padding": "replicate", "lq_width": 1024, "gate": "token", "pit_injection": True}
-V15 |= {"window_min": 2048, "window_max": 4096}
 PREFIX = {"nvidia": "net.", "comfyui": "model.diffusion_model."}
 
 
@@ -32,10 +32,8 @@ def full_size_config(version: str = "v1", family: str = "flux") -> PiDConfig:
     if family not in FAMILIES[version]:
         raise ValueError(f"there is no {version} for {family}; {version} has {', '.join(FAMILIES[version])}")
     row = LATENT_FAMILIES[family]
-    sizes = {"latent_channels": row.channels, "latent_down": row.down}
-    if version == "v1.5":
-        sizes |= V15 | ({"latent_unpack": 2} if family == "flux2" else {})
-    return PiDConfig(**sizes)
+    unpack = 2 if (version, family) == ("v1.5", "flux2") else 1
+    return replace(RELEASED[version], latent_channels=row.channels, latent_down=row.down, latent_unpack=unpack)
 
 
 def file_shapes(config: PiDConfig, layout: str = "nvidia", caption: int = 0) -> dict[str, tuple[int, ...]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
 from ..pid_core import PiDConfig
+from ..pid_core.model.config import RELEASED
 from .model import PiDKitModel
 from .run_checks import checked_run
 
@@ -53,7 +56,8 @@ def config_of(base: BaseModel) -> PiDConfig:
         raise ValueError(f"the model is {type(base).__name__}, not a PiD decoder: load one with PiD Loader")
     lq = net.lq_proj
     v15 = getattr(net, "pit_lq_inject", False)  # ComfyUI knows v1.5 since v0.28
-    return PiDConfig(
+    return replace(
+        RELEASED["v1.5" if v15 else "v1"],
         in_channels=net.in_channels,
         patch_size=net.patch_size,
         hidden_size=net.hidden_size,
@@ -73,7 +77,4 @@ def config_of(base: BaseModel) -> PiDConfig:
         sr_scale=lq.sr_scale,
         lq_width=lq.hidden_dim,
         lq_interval=lq.interval,
-        gate="token" if v15 else "channel",
-        pit_injection=v15,
-        window_max=4096 if v15 else 2304,
     )

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from ..entries import read_object
 from ..latents.families import families_with, get_family
-from ..model.config import PiDConfig
+from ..model.config import RELEASED, PiDConfig
 from ..printable import printable, quoted
 from ..sampling.schedule import SCHEDULES
 
@@ -63,6 +63,13 @@ _SHAPE_FIELDS = {
     *("pixel_hidden_size", "pixel_attn_size", "pixel_num_heads", "pixel_depth", "pixel_mlp_size"),
     *("caption_width", "caption_length", "lq_width", "lq_res_blocks", "gate", "pit_injection"),
 }
+
+_UNTOLD = (
+    "rope_reference",
+    "lq_padding",
+    "window_min",
+    "window_max",
+)  # what no shape tells, as in the released network
 
 
 def read_config(
@@ -193,6 +200,7 @@ def _sizes_from_shapes(state_dict: Mapping) -> dict:
     pit = "lq_proj.pit_head.weight" in state_dict
     gate = "token" if shape("lq_proj.gate_modules.0.content_proj.weight")[0] == 1 else "channel"
     v15 = pit and gate == "token"
+    released = RELEASED["v1.5" if v15 else "v1"]
     sizes |= {
         "lq_width": lq_width,
         # 0 and 2 are the entry convolutions, 1 is their activation
@@ -200,10 +208,7 @@ def _sizes_from_shapes(state_dict: Mapping) -> dict:
         "lq_interval": math.ceil(patch_depth / outputs),
         "gate": gate,
         "pit_injection": pit,
-        "rope_reference": 2048 if v15 else 1024,
-        "window_min": 2048 if v15 else 1536,
-        "window_max": 4096 if v15 else 2304,
-        "lq_padding": "replicate" if v15 else "zeros",
+        **{name: getattr(released, name) for name in _UNTOLD},
         "latent_unpack": 1,
         "latent_channels": lq_in,
     }

@@ -18,7 +18,7 @@ from ..assets import NANO_PATH
 from ..checkpoints.reading import load_network
 from ..errors import one_line
 from ..model.attention import chosen_kernels, fastest_sdpa
-from ..model.config import PiDConfig
+from ..model.config import RELEASED
 from ..model.cost import peak_bytes
 from ..model.fused import kind_of, why_not
 from ..printable import printable
@@ -28,16 +28,7 @@ from .comfy_home import Home
 from .inventory import find_models, workflow_needs
 
 CANVAS = 4096
-# The released v1.5 network for 16-channel latents: the plan is worked out for it.
-V15 = PiDConfig(
-    rope_reference=2048,
-    lq_width=1024,
-    lq_padding="replicate",
-    gate="token",
-    pit_injection=True,
-    window_min=2048,
-    window_max=4096,
-)
+V15 = RELEASED["v1.5"]  # the plan is worked out for it
 V15_PARAMETERS = 1_400_199_315
 _PATH = re.compile(r"(?:[A-Za-z]:)?[/\\](?:[^/\\]+[/\\])+")  # all of a path but the file's name
 _VARIABLES = ("COMFYUI_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")

@@ -164,3 +164,18 @@ class PiDConfig:
         from ..checkpoints.detect import read_config  # the one look upwards: the method's name is public
 
         return read_config(state_dict, metadata, guesses)
+
+
+# The released networks for 16-channel latents, by version.
+RELEASED = {
+    "v1": PiDConfig(),
+    "v1.5": PiDConfig(
+        rope_reference=2048,
+        lq_width=1024,
+        lq_padding="replicate",
+        gate="token",
+        pit_injection=True,
+        window_min=2048,
+        window_max=4096,
+    ),
+}

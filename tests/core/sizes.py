@@ -1,17 +1,9 @@
 """Configurations that several tests measure: the released sizes, and a small network unlike them in every number."""
 
 from pid_core import PiDConfig
+from pid_core.model.config import RELEASED
 
-V1 = PiDConfig()
-V15 = PiDConfig(
-    lq_width=1024,
-    gate="token",
-    pit_injection=True,
-    rope_reference=2048,
-    lq_padding="replicate",
-    window_min=2048,
-    window_max=4096,
-)
+V1, V15 = RELEASED["v1"], RELEASED["v1.5"]
 FLUX2 = PiDConfig(latent_channels=128, latent_down=16)
 SMALL = PiDConfig(
     patch_size=8,

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pid_core import LATENT_FAMILIES, PiDConfig, PiDNetwork
+from pid_core.model.config import RELEASED
 
 FULL = json.loads((FOLDER / "full_size_param_shapes.json").read_text())
 BASE = FULL["v1_16ch(flux,sd3,qwen)"]["shapes"]
@@ -109,7 +110,8 @@ def configs(draw):
     down, scale, channels = (row.down, row.sr_scale, row.channels) if row else (8, 4, 20)
     unpack = 2 if v15 and family == "flux2" else 1
     cell = down * scale // unpack
-    return PiDConfig(
+    return replace(
+        RELEASED["v1.5" if v15 else "v1"],
         patch_size=draw(st.sampled_from([p for p in (4, 8, 16) if p <= cell])),
         hidden_size=heads * draw(st.sampled_from([8, 12, 16])),
         num_heads=heads,
@@ -130,12 +132,7 @@ def configs(draw):
         lq_width=4 * draw(st.integers(1, 6)),
         lq_res_blocks=draw(st.integers(0, 5)),
         lq_interval=interval,
-        gate="token" if v15 else "channel",
         pit_injection=v15 or draw(st.booleans()),
-        rope_reference=2048 if v15 else 1024,
-        lq_padding="replicate" if v15 else "zeros",
-        window_min=2048 if v15 else 1536,
-        window_max=4096 if v15 else 2304,
         family=None if family == "flux" else family,
     )
 
@@ -225,7 +222,7 @@ def test_other_metadata_is_ignored():
         ({"patch_depth": 0}, "positive"),
         ({"latent_unpack": 3}, "un-packed"),
         ({"latent_down": 2}, "less than a patch"),
-        ({"steps": 5}, "steps is 5, there are 4"),
+        ({"steps": 5}, "steps is 5, more than 4"),
         ({"steps": 0}, "steps is 0"),
     ],
 )
