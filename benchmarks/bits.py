@@ -57,7 +57,7 @@ def report_bits(
     pack = comfyui(device).__name__
     management = importlib.import_module("comfy.model_management")
     kitchen = importlib.import_module("comfy_kitchen")
-    load = importlib.import_module(f"{pack}.nodes.model").load_model
+    load = importlib.import_module(f"{pack}.nodes.comfy.model").load_model
     backends = kitchen.list_backends()
     yield "comfy-kitchen's kernels: " + ", ".join(
         name for name, found in backends.items() if found.get("available", True) and not found.get("disabled")

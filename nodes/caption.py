@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .comfy.show import show_on_node
 from .refused import ABSENT
-from .show import show_on_node
 from .text_encoder import as_conditioning, caption_cache, clip_is_linked, describe_kept, linked_caption, needed_inputs
 
 NEEDS_CLIP = {  # by whether the cache is on

@@ -11,13 +11,13 @@ from comfy_api.latest import io
 
 from ..pid_core.latents.lq_input import LATENT_NOISE, LQ, TRAINED_SIGMA, Decoder, prepare_lq
 from ..pid_core.log import log
+from .comfy.latent_tags import FAMILY, NOISE, read_tag
+from .comfy.picture_size import CANVAS_KEY, picture_size
+from .comfy.pid_models import config_of
+from .comfy.show import show_on_node
 from .early_stop import image_latent
 from .frame_advice import frame_advice
-from .latent_tags import FAMILY, NOISE, read_tag
-from .picture_size import CANVAS_KEY, picture_size
-from .pid_models import config_of
 from .refused import ABSENT
-from .show import show_on_node
 
 FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
 NO_TEXT = "neither positive nor model is connected: connect a text to positive, or PiD Loader to model"

@@ -22,6 +22,15 @@ from ..pid_core.printable import printable
 from ..pid_core.windows.plan import OVERLAP, TooLittleMemoryError
 from ..pid_core.windows.run import is_out_of_memory
 from .colour_hold import colour_hold_input, fidelity_input
+from .comfy.latent_tags import slice_latent
+from .comfy.noise import BatchNoise, RowNoise, first_noise
+from .comfy.picture_size import picture_size
+from .comfy.pid_models import describe_steps, steps_for, steps_input, with_checks
+from .comfy.progress import watching
+from .comfy.sampling import UndistilledSampling, sampler_seed
+from .comfy.show import show_on_node
+from .comfy.student import StudentSampler, nothing_like, wrapped_by_others
+from .comfy.window_handler import WindowSettings, add_windows
 from .conditioning import (
     Conditioned,
     condition,
@@ -34,18 +43,9 @@ from .conditioning import (
 from .each import Job, Shared, are_unfinished, decode_each, digest, row_of
 from .finishing import finish_if_possible, hold_if_possible, image_of
 from .kept import drawn_in_need, runs_in_need
-from .latent_tags import slice_latent
-from .noise import BatchNoise, RowNoise, first_noise
-from .picture_size import picture_size
-from .pid_models import describe_steps, steps_for, steps_input, with_checks
 from .prepare import Framed, framing_input
-from .progress import watching
 from .refused import ABSENT
-from .sampling import UndistilledSampling, sampler_seed
-from .show import show_on_node
-from .student import StudentSampler, nothing_like, wrapped_by_others
 from .text_encoder import clip_is_linked, linked_caption, needed_inputs
-from .window_handler import WindowSettings, add_windows
 
 
 class PiDKitDecode(io.ComfyNode):

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..pid_core.captions.fingerprint import digest
 from ..pid_core.model.guard import NonFiniteError
+from .comfy.latent_tags import TAGS, read_tag
+from .comfy.progress import expect_runs
 from .conditioning import Conditioned, condition
 from .kept import kept_images
-from .latent_tags import TAGS, read_tag
 from .pictures import present
-from .progress import expect_runs
 from .spare import with_less
 
 UNFINISHED = "unfinished"  # in the keys of images from a run that failed over another one

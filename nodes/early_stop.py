@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pid_core.latents.early_stop import GENERATORS, CarriedNoise, stop_early, undo_sampler_scaling
-from .latent_tags import NOISE, tagged
-from .show import show_on_node
+from .comfy.latent_tags import NOISE, tagged
+from .comfy.show import show_on_node
 
 FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage")
 

@@ -12,12 +12,12 @@ from ..pid_core.latents.early_stop import CarriedNoise
 from ..pid_core.latents.families import families_with
 from ..pid_core.latents.files import SavedLatent, latent_bytes, read_latent
 from ..pid_core.latents.lq_input import LATENT_NOISE, SAME_SIGMA
+from .comfy.latent_tags import FAMILY, NOISE, SIZE, read_tag, tagged
+from .comfy.picture_size import PictureSize, picture_size
+from .comfy.show import show_on_node
 from .conditioning import FORMATS
 from .early_stop import image_latent
 from .files import file_stamp, listed_files, resolve_file, save_new
-from .latent_tags import FAMILY, NOISE, SIZE, read_tag, tagged
-from .picture_size import PictureSize, picture_size
-from .show import show_on_node
 
 FOLDER, ENDING = "latents", ".latent"
 

@@ -13,12 +13,12 @@ from ..pid_core.assets import BUNDLED
 from ..pid_core.printable import printable
 from ..pid_core.sampling.schedule import SCHEDULES
 from ..pid_core.tensor_files import Stamp
-from .compiled import OFF, compile_input
-from .model import PiDKitModel, load_model
+from .comfy.compiled import OFF, compile_input
+from .comfy.model import PiDKitModel, load_model
+from .comfy.pid_models import describe_steps
+from .comfy.show import show_on_node
 from .obtain import MARK, fetch_options, generation, licence_input, marked_file, not_accepted, obtain
-from .pid_models import describe_steps
 from .refused import refused
-from .show import show_on_node
 
 FOLDER = "diffusion_models"
 DTYPES = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..pid_core.images.framing import FITS, TARGETS, Framing, finish_image, plan_framing, prepare_image
 from ..pid_core.latents.families import get_family
 from ..pid_core.latents.rgb import to_rgb_latent
-from .show import show_on_node
+from .comfy.show import show_on_node
 
 FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb")  # those whose latents ComfyUI can make of a picture
 

@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from ..pid_core.latents.rgb import BLOCK, ODD_SIZES, to_rgb_latent
-from .picture_size import with_size
-from .show import show_on_node
+from .comfy.picture_size import with_size
+from .comfy.show import show_on_node
 
 
 class PiDKitRGBLatent(io.ComfyNode):

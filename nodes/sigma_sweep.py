@@ -8,18 +8,18 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pid_core.images.per_picture import parse_sigmas
+from .comfy.latent_tags import slice_latent
+from .comfy.pid_models import describe_steps, steps_for, steps_input
+from .comfy.progress import watching
+from .comfy.show import show_on_node
+from .comfy.window_handler import WindowSettings
 from .conditioning import Conditioned, SigmaList, describe, latent_format_input, latent_noise_input
 from .contact_sheet import contact_sheet
 from .decode import check_student, in_need, sample, windows_key, with_windows
 from .each import Job, Shared, conditioned, decode_each, digest
 from .finishing import image_of
 from .kept import drawn_in_need, runs_in_need
-from .latent_tags import slice_latent
 from .pictures import save_picture
-from .pid_models import describe_steps, steps_for, steps_input
-from .progress import watching
-from .show import show_on_node
-from .window_handler import WindowSettings
 
 MOST = 64  # results in one sweep
 TILE, LARGE = 768, 4096  # longest sides in pixels: of a tile on the node, and of a result that is compared

@@ -8,10 +8,10 @@ from comfy_api.latest import io
 from ..pid_core.images.per_picture import match_values, parse_ids, parse_sigmas, picture_id
 from ..pid_core.images.quality import Quality, estimate_quality, suggest_sigma
 from ..pid_core.images.strengths import STRENGTHS
+from .comfy.pid_models import config_of
+from .comfy.show import show_on_node
 from .conditioning import SigmaList
 from .pictures import save_picture
-from .pid_models import config_of
-from .show import show_on_node
 
 THUMBNAIL, LARGE = 192, 4096  # longest sides in pixels
 BLURRED = 0.2  # what blur alone would ask for, from which on the node speaks of it

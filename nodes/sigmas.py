@@ -5,9 +5,9 @@ from comfy_api.latest import io
 
 from ..pid_core import distilled_sigmas
 from ..pid_core.sampling.schedule import DISTILLED_SIGMAS, undistilled_sigmas
-from .pid_models import steps_for
+from .comfy.pid_models import steps_for
+from .comfy.sampling import PixelDiTSampling, UndistilledSampling
 from .refused import ABSENT
-from .sampling import PixelDiTSampling, UndistilledSampling
 
 MOST = len(DISTILLED_SIGMAS) - 1
 

@@ -16,10 +16,10 @@ from ..pid_core.images.colour import COLOUR_HOLDS
 from ..pid_core.images.framing import TARGETS
 from ..pid_core.images.strengths import STRENGTHS
 from .colour_hold import fidelity_input
+from .comfy.show import show_on_node
 from .loader import BUNDLED
 from .obtain import generation, licence_input, local_choice, not_accepted, obtain
 from .refused import refused
-from .show import show_on_node
 from .text_encoder import TYPE
 from .upscale_picture import AUTO, OWN
 

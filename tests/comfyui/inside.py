@@ -65,7 +65,7 @@ class Inside:
         self.pack = load().__name__
         self.folder = folder
         self.nodes = self.module("nodes")
-        self.model = self.module("nodes.model")
+        self.model = self.module("nodes.comfy.model")
         self.samplers = importlib.import_module("comfy.samplers")
         self.sample_module = importlib.import_module("comfy.sample")
         self.management = importlib.import_module("comfy.model_management")

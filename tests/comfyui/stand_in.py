@@ -72,7 +72,7 @@ class Held(NarrowDevice):
 def load_on_card(comfyui, monkeypatch):
     """A function that puts a model on DEVICE; what ComfyUI would ask a driver for is answered here."""
     sampling = importlib.import_module("comfy.k_diffusion.sampling")
-    student, network = comfyui.module("nodes.student"), comfyui.module("nodes.network")
+    student, network = comfyui.module("nodes.comfy.student"), comfyui.module("nodes.comfy.network")
     # no generator draws there
     noise = lambda x, seed=None: lambda *_, like=x: torch.full(like.shape, 0.1, device=like.device)  # noqa: E731
     for module in (sampling, student):

@@ -60,7 +60,7 @@ def strings() -> list[tuple[str, str, bool]]:
     found = []
     core = comfy_env.ROOT / "pid_core"
     files = [path for path in core.rglob("*.py") if not any(part in NOT_NODES for part in path.relative_to(core).parts)]
-    for path in sorted([*files, *(comfy_env.ROOT / "nodes").glob("*.py")]):
+    for path in sorted([*files, *(comfy_env.ROOT / "nodes").rglob("*.py")]):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}

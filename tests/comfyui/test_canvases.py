@@ -18,7 +18,7 @@ CANVAS = 4 * 3 * SIDE**2
 @pytest.fixture
 def counted(comfyui, card, monkeypatch):
     """counted(sampler, cfg, windows) -> (beside a network call, at most), in canvases; the network makes only zeros."""
-    monkeypatch.setattr(comfyui.module("nodes.window_memory"), "FILLING_PIXELS", 0)  # one window at a time
+    monkeypatch.setattr(comfyui.module("nodes.comfy.window_memory"), "FILLING_PIXELS", 0)  # one window at a time
     monkeypatch.setattr(comfyui.module("pid_core.model.chunks"), "CANVAS_VALUES", CANVAS // 128)
     network = type(comfyui.load()[0].model.diffusion_model)
     features = lambda self, lq, h, w, *_: torch.zeros(1, 1, 1, device=DEVICE).expand(1, h * w // 256, 16)  # noqa: E731
@@ -56,7 +56,7 @@ def counted(comfyui, card, monkeypatch):
     ("sampler", "cfg"), [("student", 1.0), ("lcm", 1.0), ("lcm", 3.0), ("euler", 1.0), ("dpmpp_2m", 5.0)]
 )
 def test_no_more_than_are_counted(comfyui, counted, sampler, cfg, windows):
-    module, student = comfyui.module("nodes.canvases"), comfyui.module("nodes.student").StudentSampler
+    module, student = comfyui.module("nodes.comfy.canvases"), comfyui.module("nodes.comfy.student").StudentSampler
     kind = student(None) if sampler == "student" else None
     expected = module.canvases(kind, 1 if cfg == 1 else 2, windows)
     in_call, peak = counted(sampler, cfg, windows)
@@ -70,8 +70,8 @@ def test_no_more_than_are_counted(comfyui, counted, sampler, cfg, windows):
 @pytest.fixture
 def planned(comfyui, monkeypatch):
     """planned(side, gigabytes) -> PiD Decode's plan for a v1.5 network in bfloat16, on a card with so much free."""
-    model, memory = comfyui.model, comfyui.module("nodes.window_memory")
-    handlers, student = comfyui.module("nodes.window_handler"), comfyui.module("nodes.student")
+    model, memory = comfyui.model, comfyui.module("nodes.comfy.window_memory")
+    handlers, student = comfyui.module("nodes.comfy.window_handler"), comfyui.module("nodes.comfy.student")
     config = model.PiDModelConfig(model.PiDConfig(**asdict(V15)))
     config.set_inference_dtype(torch.bfloat16, None)
     base = model.PiDKitModel(config, None)
@@ -87,7 +87,7 @@ def planned(comfyui, monkeypatch):
         shape, found = (1, 3, side, side), []
         sampling = SimpleNamespace(canvases=lambda windowed: canvases(student.StudentSampler(None), 1, windowed))
         monkeypatch.setattr(model, "current_run", lambda: sampling)
-        canvases = comfyui.module("nodes.canvases").canvases
+        canvases = comfyui.module("nodes.comfy.canvases").canvases
 
         def loaded(patcher, shape, *args, **kwargs):
             found.append(handler.plan(patcher, *shape[:1], *shape[2:]))

@@ -38,7 +38,7 @@ def backend(comfyui, monkeypatch):
     torch._dynamo.reset()
     counters.clear()
     made = Counted()
-    module = comfyui.module("nodes.compiled")
+    module = comfyui.module("nodes.comfy.compiled")
     monkeypatch.setattr(module, "Compiled", functools.partial(module.Compiled, backend=made))
     yield made
     torch._dynamo.reset()
@@ -90,7 +90,7 @@ def test_windows_run_one_at_a_time_and_share_their_graphs(comfyui, backend, load
     found = decode(comfyui, patcher, side=20, **windows)
     assert (found - decode(comfyui, plain, side=20, **windows)).abs().max() <= NEAR
     assert len(backend.graphs) == GRAPHS["blocks"]
-    memory, plan = comfyui.module("nodes.window_memory"), comfyui.module("pid_core.windows.plan").plan_windows
+    memory, plan = comfyui.module("nodes.comfy.window_memory"), comfyui.module("pid_core.windows.plan").plan_windows
     nine = plan(80, 80, 32, 8, align=8)
     assert memory.fitting_batch(plain, nine, 1) == nine.count == 9
     assert memory.fitting_batch(patcher, nine, 1) == 1
@@ -126,7 +126,7 @@ def test_a_compiler_that_fails_costs_no_picture(comfyui, load, texts, monkeypatc
     def broken(graph, example_inputs):
         raise RuntimeError("Failed to find C compiler.\nPlease specify CC")
 
-    module = comfyui.module("nodes.compiled")
+    module = comfyui.module("nodes.comfy.compiled")
     monkeypatch.setattr(module, "Compiled", functools.partial(module.Compiled, backend=broken))
     expected = decode(comfyui, load())
     assert torch.equal(decode(comfyui, load("blocks")), expected)
@@ -147,7 +147,7 @@ def test_torch_compile_model_makes_one_graph_without_a_break(comfyui, backend, l
 
 def test_what_torch_compile_model_runs_is_planned_as_it_runs(comfyui, load, monkeypatch):
     """Where the kernels run uncompiled: in a graph that is not ours they do not, and all tokens are one chunk."""
-    model, compiled = comfyui.module("nodes.model"), comfyui.module("nodes.compiled")
+    model, compiled = comfyui.module("nodes.comfy.model"), comfyui.module("nodes.comfy.compiled")
     monkeypatch.setattr(model, "kind_of", lambda device: "kernels")
     patcher = load()
     config, shape = patcher.model.config, [1, 3, 512, 512]

@@ -7,7 +7,7 @@ from narrow_device import DEVICE, NarrowDevice
 
 @pytest.fixture
 def sampling(comfyui):
-    return comfyui.module("nodes.sampling")
+    return comfyui.module("nodes.comfy.sampling")
 
 
 def test_the_schedule_of_an_undistilled_checkpoint(sampling):

@@ -189,7 +189,7 @@ def test_pid_latent_from_noisy_without_pid_early_stop(comfy, graph):
 def test_texts_go_to_the_client_whose_prompt_it_is(comfyui, monkeypatch):
     from types import SimpleNamespace
 
-    show, sent = comfyui.module("nodes.show"), []
+    show, sent = comfyui.module("nodes.comfy.show"), []
     dynprompt = SimpleNamespace(get_parent_node_id=lambda _: None, get_display_node_id=lambda node: node)
     monkeypatch.setattr(show, "get_progress_state", lambda: SimpleNamespace(prompt_id="p", dynprompt=dynprompt))
     server = SimpleNamespace(client_id="mine")

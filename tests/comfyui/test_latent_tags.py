@@ -8,7 +8,7 @@ from pid_core.latents.early_stop import CarriedNoise
 
 @pytest.fixture
 def tags(comfyui):
-    return comfyui.module("nodes.latent_tags")
+    return comfyui.module("nodes.comfy.latent_tags")
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_a_graph_holds_how_they_are_asked_for(comfyui):
 
 
 def test_asked_for_once_per_run(comfyui, lend):
-    network = importlib.import_module(f"{comfyui.pack}.nodes.network")
+    network = importlib.import_module(f"{comfyui.pack}.nodes.comfy.network")
     layer = importlib.import_module("comfy.ops").manual_cast.RMSNorm(4, eps=1e-6)
     asked = []
     layer.weight_function = [lambda weight: asked.append(1) or weight]
@@ -69,7 +69,7 @@ def test_asked_for_once_per_run(comfyui, lend):
 
 def test_a_run_and_a_hook_ask_again(comfyui):
     patcher, _ = comfyui.load()
-    network = importlib.import_module(f"{comfyui.pack}.nodes.network")
+    network = importlib.import_module(f"{comfyui.pack}.nodes.comfy.network")
     before = network._run
     patcher.model.begin_run()
     assert network._run is not before

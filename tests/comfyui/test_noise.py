@@ -60,13 +60,13 @@ def test_a_batch_drawn_one_by_one_draws_it_once(comfyui, drawn, monkeypatch):
     whole = decode(comfyui, comfyui.load()[0])
     drawn.clear()
     monkeypatch.setattr(module, "sample", sample)
-    monkeypatch.setattr(comfyui.module("nodes.noise"), "LARGEST_KEPT", 0)
+    monkeypatch.setattr(comfyui.module("nodes.comfy.noise"), "LARGEST_KEPT", 0)
     torch.testing.assert_close(decode(comfyui, comfyui.load()[0]), whole, rtol=0, atol=1e-4)
     assert drawn == [(3, 3, 32, 64)]
 
 
 def test_noise_goes_with_its_model_and_large_noise_at_once(comfyui, monkeypatch):
-    noise = comfyui.module("nodes.noise")
+    noise = comfyui.module("nodes.comfy.noise")
     patcher, _ = comfyui.load()
     kept = weakref.ref(noise.first_noise(patcher, (1, 3, 8, 8), 1))
     assert kept() is not None

@@ -117,7 +117,7 @@ def test_a_changed_latent_keeps_its_padding_and_says_so(comfyui, caplog):
 
 def test_a_saved_latent_keeps_the_size(comfyui, tmp_path):
     files = importlib.import_module("pid_core.latents.files")
-    size = importlib.import_module(f"{comfyui.pack}.nodes.picture_size")
+    size = importlib.import_module(f"{comfyui.pack}.nodes.comfy.picture_size")
     latent = rgb_latent(comfyui, picture(21, 17))
     known, _ = size.picture_size(latent)
     path = tmp_path / "odd.latent"

@@ -19,7 +19,7 @@ def seen(comfyui, monkeypatch):
 
     bar: fractions. texts: (node id, first line, all). parts: how many parts there were.
     """
-    progress = comfyui.module("nodes.progress")
+    progress = comfyui.module("nodes.comfy.progress")
     record = SimpleNamespace(bar=[], texts=[], parts=0, now=0.0, progress=progress)
     utils = importlib.import_module("comfy.utils")
     monkeypatch.setattr(
@@ -118,7 +118,7 @@ def test_a_ksampler_graph_has_the_bar(comfyui, seen):
 
 def test_context_window_tells_the_time_on_its_own_node(comfyui, seen):
     patcher, _ = comfyui.load()
-    handlers = comfyui.module("nodes.window_handler")
+    handlers = comfyui.module("nodes.comfy.window_handler")
     settings = handlers.WindowSettings(64, 32, auto=False)
     model, _ = handlers.add_windows(patcher, settings, (), "17")
     comfyui.sample(model, *comfyui.conditioning(patcher, LATENT.repeat(1, 1, 2, 2)), steps=2, cfg=2.0)
@@ -134,7 +134,7 @@ def test_cores_own_model_moves_by_windows(comfyui, core_pid, seen, monkeypatch):
     made = comfyui.nodes.PiDKitConditioning.execute(
         {"samples": LATENT.repeat(1, 1, 2, 2)}, "flux", 0.0, "keep", 0, positive=text, model=patcher
     ).args
-    handlers = comfyui.module("nodes.window_handler")
+    handlers = comfyui.module("nodes.comfy.window_handler")
     model, _ = handlers.add_windows(patcher, handlers.WindowSettings(64, 32, auto=False), (), "17")
     monkeypatch.setattr(seen.progress, "clock", itertools.count().__next__)
     comfyui.sample(model, *made, steps=2)

@@ -13,7 +13,7 @@ from comfy_server import PromptError
 def declared_node_ids(root: Path) -> set[str]:
     """Node ids written as node_id="..." in nodes/, read without importing anything."""
     found = set()
-    for file in (root / "nodes").glob("*.py"):
+    for file in (root / "nodes").rglob("*.py"):
         for call in ast.walk(ast.parse(file.read_text())):
             if isinstance(call, ast.keyword) and call.arg == "node_id" and isinstance(call.value, ast.Constant):
                 found.add(call.value.value)

@@ -286,9 +286,9 @@ def test_planning_stops_when_the_run_is_cancelled(comfyui):
 def test_the_plan_is_written_on_the_node(comfyui, monkeypatch):
     patcher, _ = comfyui.load()
     said = []
-    handler_module = comfyui.module("nodes.window_handler")
-    monkeypatch.setattr(comfyui.module("nodes.progress"), "_rates", {})
-    for module in (handler_module, comfyui.module("nodes.progress")):
+    handler_module = comfyui.module("nodes.comfy.window_handler")
+    monkeypatch.setattr(comfyui.module("nodes.comfy.progress"), "_rates", {})
+    for module in (handler_module, comfyui.module("nodes.comfy.progress")):
         monkeypatch.setattr(module, "send_text", lambda node, *lines: said.append((node, list(lines))))
     settings = handler_module.WindowSettings(72, 20, "pyramid", auto=False)
     model, _ = handler_module.add_windows(patcher, settings, (), "17")
@@ -305,7 +305,7 @@ def test_the_plan_is_written_on_the_node(comfyui, monkeypatch):
 
 def test_the_node_says_what_half_the_overlap_would_save(comfyui):
     patcher, _ = comfyui.load()
-    handlers = comfyui.module("nodes.window_handler")
+    handlers = comfyui.module("nodes.comfy.window_handler")
     handler = handlers.WindowHandler(patcher, handlers.WindowSettings(128, 64, auto=False))
     plan, half = handler.plan(patcher, 1, 320, 320), handler.plan(patcher, 1, 320, 320, 32)
     line = handler.describe(patcher, plan, 1).details[0]

@@ -10,7 +10,7 @@ import comfyui_version
 import torch
 from torch import Tensor
 
-from ..pid_core.checkpoints.quantised import Layers, formats_of
+from ...pid_core.checkpoints.quantised import Layers, formats_of
 
 QUANT_CONFIG = {"mixed_ops": True}  # what ComfyUI's loaders set for a file with quantised layers
 

@@ -9,8 +9,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
-from ..pid_core import PiDConfig
-from ..pid_core.model.config import RELEASED
+from ...pid_core import PiDConfig
+from ...pid_core.model.config import RELEASED
 from .model import PiDKitModel
 from .run_checks import checked_run
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..pid_core.captions.fingerprint import digest
+from ...pid_core.captions.fingerprint import digest
 
 FAMILY = "pidkit_family"  # a name: the family that its file told
 NOISE = "pidkit_noise"  # a CarriedNoise: of samples that were stopped early

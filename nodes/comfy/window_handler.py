@@ -13,11 +13,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..pid_core.latents.mirror import extend
-from ..pid_core.log import log
-from ..pid_core.model.cost import forward_flops
-from ..pid_core.model.pixels import KEEPINGS
-from ..pid_core.windows.plan import (
+from ...pid_core.latents.mirror import extend
+from ...pid_core.log import log
+from ...pid_core.model.cost import forward_flops
+from ...pid_core.model.pixels import KEEPINGS
+from ...pid_core.windows.plan import (
     OVERLAP,
     SMALLEST,
     NoPlanError,
@@ -29,14 +29,14 @@ from ..pid_core.windows.plan import (
     plan_price,
     plan_windows,
 )
-from ..pid_core.windows.regions import region_of
-from ..pid_core.windows.run import WindowRun, crop
+from ...pid_core.windows.regions import region_of
+from ...pid_core.windows.run import WindowRun, crop
+from ..regional_caption import RegionalCaption
 from . import progress
 from .latent_windows import CONDLatent
 from .model import PiDKitModel, check_canvas
 from .picture_size import CANVAS_KEY
 from .pid_models import config_of, with_checks
-from .regional_caption import RegionalCaption
 from .show import send_text
 from .status import Status
 from .student import nothing_like

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from comfy_execution.progress import get_progress_state
 from server import PromptServer
 
-from ..pid_core.errors import one_line
+from ...pid_core.errors import one_line
 
 IN_SUBGRAPH = "pidkit_text"  # the event that js/status.js waits for
 

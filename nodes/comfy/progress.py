@@ -13,12 +13,12 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..pid_core import PiDConfig
-from ..pid_core.log import log
-from ..pid_core.model.cost import forward_work, priced, trunk_work
-from ..pid_core.model.pixels import KEEPINGS, Kept
-from ..pid_core.progress import Meter, OnPart, duration, when_done
-from ..pid_core.windows.plan import Window, WindowPlan
+from ...pid_core import PiDConfig
+from ...pid_core.log import log
+from ...pid_core.model.cost import forward_work, priced, trunk_work
+from ...pid_core.model.pixels import KEEPINGS, Kept
+from ...pid_core.progress import Meter, OnPart, duration, when_done
+from ...pid_core.windows.plan import Window, WindowPlan
 from .canvases import Canvases, canvases
 from .show import send_text
 from .status import Status

@@ -10,13 +10,13 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP, get_all_wrappers
 
-from ..pid_core import PiDConfig
-from ..pid_core.model.chunks import by_rows
-from ..pid_core.model.devices import to_device
-from ..pid_core.model.guard import checked_together
-from ..pid_core.sampling.predict import x0_from_velocity
-from ..pid_core.sampling.schedule import PIXELDIT_SHIFT, TEACHER_START, flow_shift, shift_sigmas
-from ..pid_core.sampling.sigma_table import sigma_table, tidy_sigmas
+from ...pid_core import PiDConfig
+from ...pid_core.model.chunks import by_rows
+from ...pid_core.model.devices import to_device
+from ...pid_core.model.guard import checked_together
+from ...pid_core.sampling.predict import x0_from_velocity
+from ...pid_core.sampling.schedule import PIXELDIT_SHIFT, TEACHER_START, flow_shift, shift_sigmas
+from ...pid_core.sampling.sigma_table import sigma_table, tidy_sigmas
 from .run_checks import check_run
 from .student import nothing_like, wrapped_by_others
 

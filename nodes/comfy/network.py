@@ -14,11 +14,11 @@ from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor
 
-from ..pid_core import PiDConfig, PiDNetwork
-from ..pid_core.model.attention import attend
-from ..pid_core.model.modulation import Level
-from ..pid_core.model.ops import LENDERS, Weights, is_as_built, outputs
-from ..pid_core.progress import OnPart
+from ...pid_core import PiDConfig, PiDNetwork
+from ...pid_core.model.attention import attend
+from ...pid_core.model.modulation import Level
+from ...pid_core.model.ops import LENDERS, Weights, is_as_built, outputs
+from ...pid_core.progress import OnPart
 from .quantised import without_memory
 
 

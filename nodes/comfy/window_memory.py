@@ -5,8 +5,8 @@ from __future__ import annotations
 import comfy.model_management as management
 from comfy.model_patcher import ModelPatcher
 
-from ..pid_core.model.pixels import KEEPINGS, Kept
-from ..pid_core.windows.plan import WindowPlan
+from ...pid_core.model.pixels import KEEPINGS, Kept
+from ...pid_core.windows.plan import WindowPlan
 from .compiled import is_compiled
 
 # On the CPU more windows at once gain no speed and only take memory.

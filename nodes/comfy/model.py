@@ -19,20 +19,20 @@ from comfy.model_base import BaseModel, ModelType
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
-from ..pid_core import PiDConfig, read_checkpoint
-from ..pid_core.checkpoints.reading import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
-from ..pid_core.latents.families import wrong_channels
-from ..pid_core.latents.mirror import extend
-from ..pid_core.log import log
-from ..pid_core.model.cost import peak_bytes, trunk_bytes
-from ..pid_core.model.devices import without_float64
-from ..pid_core.model.fused import COMPILED, kind_of
-from ..pid_core.model.guard import PROJECTOR, finite_or_repeat, taken_for_granted
-from ..pid_core.model.modulation import Level, Modulations
-from ..pid_core.model.pixels import Kept
-from ..pid_core.printable import printable
-from ..pid_core.tensor_files import Stamp
-from ..pid_core.windows.run import crop_features
+from ...pid_core import PiDConfig, read_checkpoint
+from ...pid_core.checkpoints.reading import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
+from ...pid_core.latents.families import wrong_channels
+from ...pid_core.latents.mirror import extend
+from ...pid_core.log import log
+from ...pid_core.model.cost import peak_bytes, trunk_bytes
+from ...pid_core.model.devices import without_float64
+from ...pid_core.model.fused import COMPILED, kind_of
+from ...pid_core.model.guard import PROJECTOR, finite_or_repeat, taken_for_granted
+from ...pid_core.model.modulation import Level, Modulations
+from ...pid_core.model.pixels import Kept
+from ...pid_core.printable import printable
+from ...pid_core.tensor_files import Stamp
+from ...pid_core.windows.run import crop_features
 from .canvases import canvases
 from .compiled import OFF, around_call, compile_network, is_compiled_by_others
 from .latent_windows import CONDLatent, Latents

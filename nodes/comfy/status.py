@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..pid_core.windows.plan import WindowPlan
+from ...pid_core.windows.plan import WindowPlan
 
 
 @dataclass(frozen=True)

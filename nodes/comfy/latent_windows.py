@@ -7,7 +7,7 @@ from typing import NamedTuple
 import comfy.conds
 from torch import Tensor
 
-from ..pid_core.windows.plan import Window
+from ...pid_core.windows.plan import Window
 
 
 class Latents(NamedTuple):

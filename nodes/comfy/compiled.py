@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 
-from ..pid_core.model.compiled import HOW, Compiled
+from ...pid_core.model.compiled import HOW, Compiled
 from . import progress
 
 OFF = "off"
