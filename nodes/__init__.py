@@ -10,15 +10,15 @@ from .context_window import PiDKitContextWindow
 from .decode import PiDKitDecode
 from .download import PiDKitDownload
 from .early_stop import PiDKitEarlyStop, PiDKitLatentFromNoisy
-from .example_pictures import offer_example_pictures
-from .inputs import checked
 from .latent_files import PiDKitLoadLatent, PiDKitSaveLatent
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
-from .plain import speaks_plainly
 from .prepare import PiDKitFinishImage, PiDKitPrepareImage
 from .regional_caption import PiDKitRegionalCaption
 from .rgb_latent import PiDKitRGBLatent
+from .shared.example_pictures import offer_example_pictures
+from .shared.input_checks import checked
+from .shared.plain import speaks_plainly
 from .sigma_sweep import PiDKitSigmaSweep
 from .sigma_tuner import PiDKitSigmaTuner
 from .sigmas import PiDKitSigmas

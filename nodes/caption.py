@@ -5,8 +5,15 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .comfy.show import show_on_node
-from .refused import ABSENT
-from .text_encoder import as_conditioning, caption_cache, clip_is_linked, describe_kept, linked_caption, needed_inputs
+from .shared.refused import ABSENT
+from .shared.text_encoder import (
+    as_conditioning,
+    caption_cache,
+    clip_is_linked,
+    describe_kept,
+    linked_caption,
+    needed_inputs,
+)
 
 NEEDS_CLIP = {  # by whether the cache is on
     False: "clip is not connected and cache is off: connect Load CLIP (type pixeldit) to clip, or turn cache on",

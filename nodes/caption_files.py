@@ -7,8 +7,8 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..pid_core.captions.text import Caption, caption_bytes, read_caption
-from .files import file_stamp, listed_files, resolve_file, save_new
-from .text_encoder import as_conditioning
+from .shared.files import file_stamp, listed_files, resolve_file, save_new
+from .shared.text_encoder import as_conditioning
 
 FOLDER, ENDING = "captions", ".safetensors"
 

@@ -16,8 +16,8 @@ from .comfy.picture_size import CANVAS_KEY, picture_size
 from .comfy.pid_models import config_of
 from .comfy.show import show_on_node
 from .early_stop import image_latent
-from .frame_advice import frame_advice
-from .refused import ABSENT
+from .shared.frame_advice import frame_advice
+from .shared.refused import ABSENT
 
 FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
 NO_TEXT = "neither positive nor model is connected: connect a text to positive, or PiD Loader to model"

@@ -40,12 +40,12 @@ from .conditioning import (
     sigma_input,
     sigma_list_input,
 )
-from .each import Job, Shared, are_unfinished, decode_each, digest, row_of
-from .finishing import finish_if_possible, hold_if_possible, image_of
-from .kept import drawn_in_need, runs_in_need
 from .prepare import Framed, framing_input
-from .refused import ABSENT
-from .text_encoder import clip_is_linked, linked_caption, needed_inputs
+from .shared.finishing import finish_if_possible, hold_if_possible, image_of
+from .shared.kept import drawn_in_need, runs_in_need
+from .shared.per_image import Job, Shared, are_unfinished, decode_each, digest, row_of
+from .shared.refused import ABSENT
+from .shared.text_encoder import clip_is_linked, linked_caption, needed_inputs
 
 
 class PiDKitDecode(io.ComfyNode):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pid_core.hub.catalogue import FILES, get_file
-from .obtain import generation, licence_input, not_accepted, obtain
-from .refused import refused
+from .shared.known_files import generation, licence_input, not_accepted, obtain
+from .shared.refused import refused
 
 
 class PiDKitDownload(io.ComfyNode):

@@ -17,7 +17,7 @@ from .comfy.picture_size import PictureSize, picture_size
 from .comfy.show import show_on_node
 from .conditioning import FORMATS
 from .early_stop import image_latent
-from .files import file_stamp, listed_files, resolve_file, save_new
+from .shared.files import file_stamp, listed_files, resolve_file, save_new
 
 FOLDER, ENDING = "latents", ".latent"
 

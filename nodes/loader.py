@@ -17,8 +17,8 @@ from .comfy.compiled import OFF, compile_input
 from .comfy.model import PiDKitModel, load_model
 from .comfy.pid_models import describe_steps
 from .comfy.show import show_on_node
-from .obtain import MARK, fetch_options, generation, licence_input, marked_file, not_accepted, obtain
-from .refused import refused
+from .shared.known_files import MARK, fetch_options, generation, licence_input, marked_file, not_accepted, obtain
+from .shared.refused import refused
 
 FOLDER = "diffusion_models"
 DTYPES = {

@@ -14,12 +14,12 @@ from .comfy.progress import watching
 from .comfy.show import show_on_node
 from .comfy.window_handler import WindowSettings
 from .conditioning import Conditioned, SigmaList, describe, latent_format_input, latent_noise_input
-from .contact_sheet import contact_sheet
 from .decode import check_student, in_need, sample, windows_key, with_windows
-from .each import Job, Shared, conditioned, decode_each, digest
-from .finishing import image_of
-from .kept import drawn_in_need, runs_in_need
-from .pictures import save_picture
+from .shared.contact_sheet import contact_sheet
+from .shared.finishing import image_of
+from .shared.kept import drawn_in_need, runs_in_need
+from .shared.per_image import Job, Shared, conditioned, decode_each, digest
+from .shared.pictures import save_picture
 
 MOST = 64  # results in one sweep
 TILE, LARGE = 768, 4096  # longest sides in pixels: of a tile on the node, and of a result that is compared

@@ -11,7 +11,7 @@ from ..pid_core.images.strengths import STRENGTHS
 from .comfy.pid_models import config_of
 from .comfy.show import show_on_node
 from .conditioning import SigmaList
-from .pictures import save_picture
+from .shared.pictures import save_picture
 
 THUMBNAIL, LARGE = 192, 4096  # longest sides in pixels
 BLURRED = 0.2  # what blur alone would ask for, from which on the node speaks of it

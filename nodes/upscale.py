@@ -18,9 +18,9 @@ from ..pid_core.images.strengths import STRENGTHS
 from .colour_hold import fidelity_input
 from .comfy.show import show_on_node
 from .loader import BUNDLED
-from .obtain import generation, licence_input, local_choice, not_accepted, obtain
-from .refused import refused
-from .text_encoder import TYPE
+from .shared.known_files import generation, licence_input, local_choice, not_accepted, obtain
+from .shared.refused import refused
+from .shared.text_encoder import TYPE
 from .upscale_picture import AUTO, OWN
 
 

@@ -147,7 +147,7 @@ def test_an_unknown_text_without_an_encoder(comfy):
 
 
 def test_a_patched_encoder_is_not_kept(comfyui, tmp_path):
-    module = comfyui.module("nodes.text_encoder")
+    module = comfyui.module("nodes.shared.text_encoder")
     clip = comfyui.load_clip(save_encoder(tmp_path / "gemma.safetensors"))
     cache = CaptionCache(tmp_path / "cache", limit=10**9)
     with torch.inference_mode():
@@ -166,7 +166,7 @@ def test_a_patched_encoder_is_not_kept(comfyui, tmp_path):
 
 def test_a_clip_at_hand_is_not_replaced_by_another_encoders_text(comfyui, tmp_path, monkeypatch):
     """Called from Python there is no graph to tell the encoder's file: then the clip encodes, whatever is kept."""
-    module = comfyui.module("nodes.text_encoder")
+    module = comfyui.module("nodes.shared.text_encoder")
     clip = comfyui.load_clip(save_encoder(tmp_path / "gemma.safetensors"))
     cache = CaptionCache(tmp_path / "cache", limit=10**9)
     monkeypatch.setattr(module, "caption_cache", lambda: cache)

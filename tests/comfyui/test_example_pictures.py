@@ -48,6 +48,6 @@ def test_an_input_folder_that_takes_no_file_is_one_line_in_the_log(comfy, empty_
 
 @pytest.mark.parametrize("prompt", [None, [], NAME, {"1": None}, {"1": {"inputs": [1]}}, {"1": {"inputs": {"a": 1}}}])
 def test_what_is_no_prompt_is_left_to_comfyui(comfyui, prompt):
-    handler = comfyui.module("nodes.example_pictures").bring_those_of_prompt
+    handler = comfyui.module("nodes.shared.example_pictures").bring_those_of_prompt
     for data in (prompt, {"prompt": prompt}):
         assert handler(data) is data

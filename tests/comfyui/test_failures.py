@@ -19,7 +19,7 @@ def decoding(comfyui, monkeypatch):
     """Calls of `sample` in PiD Decode, which fail where `fails` says so; `shown`: what is shown of a run that fails."""
     module = sys.modules[comfyui.nodes.PiDKitDecode.__module__]
     sweep = sys.modules[comfyui.nodes.PiDKitSigmaSweep.__module__]
-    each = comfyui.module("nodes.each")
+    each = comfyui.module("nodes.shared.per_image")
     plain, record = module.sample, SimpleNamespace(images=[], shown=[], fails=lambda images: None)
 
     def sample(model, made, *args, **kwargs):
@@ -120,7 +120,7 @@ def test_a_sweeps_result_that_fails_is_named(comfyui, decoding):
 
 def test_a_full_disk_costs_no_result_and_leaves_no_half_picture(comfyui, monkeypatch, tmp_path):
     patcher, _ = comfyui.load()
-    pictures = comfyui.module("nodes.pictures")
+    pictures = comfyui.module("nodes.shared.pictures")
     monkeypatch.setattr(pictures.folder_paths, "temp_directory", str(tmp_path))
     save = pictures.Image.Image.save
 
@@ -162,7 +162,7 @@ class Short:
 def test_what_comes_after_a_decode_is_tried_again_and_in_main_memory(comfyui, monkeypatch, name, times):
     patcher, inputs = framed(comfyui)
     expected = decode(comfyui, patcher, **inputs)
-    finishing = comfyui.module("nodes.finishing")
+    finishing = comfyui.module("nodes.shared.finishing")
     monkeypatch.setattr(finishing, name, Short(getattr(finishing, name), times))
     assert torch.equal(decode(comfyui, patcher, **inputs, window_mode="off"), expected)
 
@@ -182,7 +182,7 @@ def test_without_memory_to_finish_the_plain_picture_comes_with_a_line(comfyui, m
     said = []
     monkeypatch.setattr(module, "show_on_node", lambda _, *lines: said.append(lines))
     expected = decode(comfyui, patcher, **{**inputs, "framing": None, "colour_hold": "none"})
-    finishing = comfyui.module("nodes.finishing")
+    finishing = comfyui.module("nodes.shared.finishing")
     for name in ("hold_colour_", "finish_image"):
         monkeypatch.setattr(finishing, name, Short(getattr(finishing, name), 99))
     assert torch.equal(decode(comfyui, patcher, **inputs), expected)
@@ -193,7 +193,7 @@ def test_without_memory_to_finish_the_plain_picture_comes_with_a_line(comfyui, m
 def test_room_for_a_batch_is_tried_again(comfyui, monkeypatch, decoding):
     patcher, _ = comfyui.load()
     expected = decode(comfyui, comfyui.load()[0], **SIGMAS)
-    each = comfyui.module("nodes.each")
+    each = comfyui.module("nodes.shared.per_image")
     make, failed = torch.Tensor.new_empty, []
 
     def new_empty(self, *args, **kwargs):

@@ -303,7 +303,7 @@ class Model:
 
 
 def test_the_images_kept_have_a_bound(comfyui):
-    kept = comfyui.module("nodes.kept").KeptImages(most=3 * 48)
+    kept = comfyui.module("nodes.shared.kept").KeptImages(most=3 * 48)
     model, other = Model(), Model()
     batch = torch.zeros(2, 2, 2, 3)  # 48 bytes an image
     kept.put(model, "a", batch[:1])

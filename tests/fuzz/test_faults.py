@@ -56,7 +56,7 @@ def decode_of(comfyui):
         patcher, _ = comfyui.load()
         options = {"degrade_sigma": 0.2, "steps": 2, "seed": 3} | WAYS[way]
         latent = {"samples": options.pop("latent")}
-        kept = comfyui.module("nodes.kept").kept_images
+        kept = comfyui.module("nodes.shared.kept").kept_images
 
         def run() -> torch.Tensor:
             kept._of_model.clear()  # every time anew

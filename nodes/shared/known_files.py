@@ -10,13 +10,13 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from ..pid_core.hub.catalogue import FILES, HubFile, get_file, local_name
-from ..pid_core.hub.download import fetch, set_aside_if_damaged
-from ..pid_core.hub.licences import LICENCES, check_licences, licence_question
-from ..pid_core.log import log
-from ..pid_core.machine.comfy_home import folder_for_new
-from ..pid_core.tensor_files import Stamp
-from .comfy.show import show_on_node
+from ...pid_core.hub.catalogue import FILES, HubFile, get_file, local_name
+from ...pid_core.hub.download import fetch, set_aside_if_damaged
+from ...pid_core.hub.licences import LICENCES, check_licences, licence_question
+from ...pid_core.log import log
+from ...pid_core.machine.comfy_home import folder_for_new
+from ...pid_core.tensor_files import Stamp
+from ..comfy.show import show_on_node
 
 MARK = "fetch: "  # before the names in a Combo that can be fetched; they stay in the list when the file is there
 HOW = "switch accept_licence on in this node and run again"

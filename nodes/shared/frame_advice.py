@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..pid_core.model.cost import forward_flops
-from ..pid_core.windows.plan import OVERLAP, NoPlanError, plan_flops, plan_for_memory
-from .comfy.pid_models import config_of
-from .comfy.status import gigabytes
+from ...pid_core.model.cost import forward_flops
+from ...pid_core.windows.plan import OVERLAP, NoPlanError, plan_flops, plan_for_memory
+from ..comfy.pid_models import config_of
+from ..comfy.status import gigabytes
 
 WINDOW_NODES = ("PiDKitContextWindow", "ContextWindowsManual")
 WORTH = 1.5  # how many times as much work one frame must be for the line

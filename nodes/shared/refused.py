@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pid_core.printable import quoted
+from ...pid_core.printable import quoted
 
 ABSENT = object()  # default of a link in validate_inputs: not connected. A connected one is None there
 

@@ -14,9 +14,9 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..pid_core.captions.fingerprint import digest
-from ..pid_core.log import log
-from ..pid_core.printable import printable
+from ...pid_core.captions.fingerprint import digest
+from ...pid_core.log import log
+from ...pid_core.printable import printable
 
 
 def save_picture(image: Tensor, name: str, longest: int, exact: bool = False) -> dict[str, str]:

@@ -7,7 +7,7 @@ import inspect
 
 from comfy_api.latest import io
 
-from ..pid_core.errors import one_line, print_on_one_line
+from ...pid_core.errors import one_line, print_on_one_line
 
 METHODS = ("execute", "validate_inputs", "fingerprint_inputs", "check_lazy_status")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import comfy.model_management
 from torch import Tensor
 
-from ..pid_core.images.colour import hold_colour_
-from ..pid_core.images.framing import Framing, finish_image
-from ..pid_core.latents.rgb import to_image
-from ..pid_core.windows.run import is_out_of_memory
-from .each import row_of
+from ...pid_core.images.colour import hold_colour_
+from ...pid_core.images.framing import Framing, finish_image
+from ...pid_core.latents.rgb import to_image
+from ...pid_core.windows.run import is_out_of_memory
+from .per_image import row_of
 from .spare import with_less
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import folder_paths
 
-from ..pid_core.captions.cache import CaptionCache
-from ..pid_core.captions.fingerprint import fingerprint
-from ..pid_core.captions.text import CAPTION_LENGTH, Caption, caption_tokens, check_states
-from ..pid_core.hub.catalogue import get_file
-from ..pid_core.log import log
-from .obtain import local_choice
+from ...pid_core.captions.cache import CaptionCache
+from ...pid_core.captions.fingerprint import fingerprint
+from ...pid_core.captions.text import CAPTION_LENGTH, Caption, caption_tokens, check_states
+from ...pid_core.hub.catalogue import get_file
+from ...pid_core.log import log
+from .known_files import local_choice
 
 CACHE_MB = "PIDKIT_CAPTION_CACHE_MB"  # environment variable; 0 turns the cache off
 FOLDERS = ("text_encoders", "clip_gguf")  # the second is what the GGUF pack registers

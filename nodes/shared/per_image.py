@@ -12,11 +12,11 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ..pid_core.captions.fingerprint import digest
-from ..pid_core.model.guard import NonFiniteError
-from .comfy.latent_tags import TAGS, read_tag
-from .comfy.progress import expect_runs
-from .conditioning import Conditioned, condition
+from ...pid_core.captions.fingerprint import digest
+from ...pid_core.model.guard import NonFiniteError
+from ..comfy.latent_tags import TAGS, read_tag
+from ..comfy.progress import expect_runs
+from ..conditioning import Conditioned, condition
 from .kept import kept_images
 from .pictures import present
 from .spare import with_less

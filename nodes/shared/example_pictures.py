@@ -8,8 +8,8 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
-from ..pid_core.log import log
-from ..pid_core.machine.example_pictures import example_pictures, put_example_picture
+from ...pid_core.log import log
+from ...pid_core.machine.example_pictures import example_pictures, put_example_picture
 
 ROUTE = "/pidkit/example_pictures"
 

@@ -16,11 +16,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pid_core.model.guard import all_finite
-from ..pid_core.printable import printable
-from .prepare import Framed
+from ...pid_core.model.guard import all_finite
+from ...pid_core.printable import printable
+from ..prepare import Framed
+from ..regional_caption import RegionalCaption
 from .refused import ABSENT
-from .regional_caption import RegionalCaption
 
 FILES = ("file", "model_name")  # combos of file names: what is there changes, and the node looks itself
 WHOLE = {torch.uint8: 255, torch.uint16: 65535, torch.bool: 1}  # images of whole numbers: their white

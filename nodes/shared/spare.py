@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import comfy.model_management
 
-from ..pid_core.log import log
-from ..pid_core.windows.run import is_out_of_memory
+from ...pid_core.log import log
+from ...pid_core.windows.run import is_out_of_memory
 
 Made = TypeVar("Made")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import folder_paths
 
-from ..pid_core.files import check_prefix, write_new
-from ..pid_core.printable import printable
-from ..pid_core.tensor_files import Stamp
+from ...pid_core.files import check_prefix, write_new
+from ...pid_core.printable import printable
+from ...pid_core.tensor_files import Stamp
 
 NAME = "PiD"  # of files whose prefix names a folder only
 OUTPUT = " [output]"  # ComfyUI's mark for a name in the output folder
