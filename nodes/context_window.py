@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pid_core.windows.plan import FUSE_METHODS, OVERLAP, plan_windows
+from .comfy.regions import RegionalCaption, Regions
 from .comfy.show import show_on_node
 from .comfy.window_handler import WindowSettings, add_windows
-from .regional_caption import RegionalCaption, Regions
 
 
 class PiDKitContextWindow(io.ComfyNode):

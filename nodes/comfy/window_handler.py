@@ -31,12 +31,12 @@ from ...pid_core.windows.plan import (
 )
 from ...pid_core.windows.regions import region_of
 from ...pid_core.windows.run import WindowRun, crop
-from ..regional_caption import RegionalCaption
 from . import progress
 from .latent_windows import CONDLatent
 from .model import PiDKitModel, check_canvas
 from .picture_size import CANVAS_KEY
 from .pid_models import config_of, with_checks
+from .regions import RegionalCaption
 from .show import send_text
 from .status import Status
 from .student import nothing_like
