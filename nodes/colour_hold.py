@@ -5,32 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pid_core.images.colour import COLOUR_HOLDS, hold_colour_
-
-
-def colour_hold_input(default: str, **options) -> io.Combo.Input:
-    return io.Combo.Input(
-        "colour_hold",
-        options=list(COLOUR_HOLDS),
-        default=default,
-        tooltip="Takes colours from the reference and leaves detail alone. mean_deviation: one gain and offset per "
-        "channel, for a cast or whitening that is the same everywhere. low_frequencies: everything broad, for "
-        "casts that differ from place to place. none: off.",
-        **options,
-    )
-
-
-def fidelity_input(**options) -> io.Float.Input:
-    return io.Float.Input(
-        "fidelity",
-        default=0.0,
-        min=0.0,
-        max=1.0,
-        step=0.01,
-        tooltip="How much of the fine detail comes from the reference, enlarged, 0 to 1. 0: all detail is PiD's. "
-        "0.2 to 0.5 calms plastic or over-drawn texture; 1 leaves none of PiD's detail.",
-        **options,
-    )
+from ..pid_core.images.colour import hold_colour_
+from .shared.inputs import colour_hold_input, fidelity_input
 
 
 class PiDKitColourHold(io.ComfyNode):

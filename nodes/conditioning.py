@@ -9,7 +9,7 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
-from ..pid_core.latents.lq_input import LATENT_NOISE, LQ, TRAINED_SIGMA, Decoder, prepare_lq
+from ..pid_core.latents.lq_input import LQ, TRAINED_SIGMA, Decoder, prepare_lq
 from ..pid_core.log import log
 from .comfy.latent_tags import FAMILY, NOISE, read_tag
 from .comfy.picture_size import CANVAS_KEY, picture_size
@@ -17,58 +17,10 @@ from .comfy.pid_models import config_of
 from .comfy.show import show_on_node
 from .early_stop import image_latent
 from .shared.frame_advice import frame_advice
+from .shared.inputs import latent_format_input, latent_noise_input, sigma_input, sigma_list_input
 from .shared.refused import ABSENT
 
-FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
 NO_TEXT = "neither positive nor model is connected: connect a text to positive, or PiD Loader to model"
-SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
-
-
-def latent_format_input(**options) -> io.Combo.Input:
-    return io.Combo.Input(
-        "latent_format",
-        options=list(FORMATS),
-        default="auto",
-        tooltip="Whose VAE made the latent. auto: what the model says, else what the channels "
-        "tell. flux: FLUX.1, Z-Image. flux2: FLUX.2, Klein, Ideogram 4, ERNIE-Image. sd3: SD 3 "
-        "and 3.5. sdxl: SDXL, Kolors. qwenimage: Qwen-Image, Krea 2, Anima. dinov2, siglip: RAE latents, "
-        "normalised. rgb: PiD RGB Latent.",
-        **options,
-    )
-
-
-def sigma_input() -> io.Float.Input:
-    return io.Float.Input(
-        "degrade_sigma",
-        default=0.0,
-        min=0.0,
-        max=1.0,
-        step=0.01,
-        tooltip="Noise level of the latent, 0 to 1. 0: a clean latent, stay close to it. "
-        "Higher: trust it less and invent more. Trained up to 0.8.",
-    )
-
-
-def sigma_list_input() -> io.MultiType.Input:
-    return io.MultiType.Input(
-        "sigma_list",
-        types=[SigmaList, io.Float],
-        optional=True,
-        tooltip="degrade_sigma for every image of the batch on its own, from PiD Sigma Tuner: a list with one "
-        "number per image. Takes the place of degrade_sigma.",
-    )
-
-
-def latent_noise_input(**options) -> io.Combo.Input:
-    return io.Combo.Input(
-        "latent_noise",
-        options=list(LATENT_NOISE),
-        default="add",
-        tooltip="add: noise of level degrade_sigma is added here, as in NVIDIA's code. scale: for a picture that is "
-        "noisy itself; nothing is added, its own noise counts. keep: the latent was stopped early and carries noise of "
-        "that level.",
-        **options,
-    )
 
 
 class PiDKitConditioning(io.ComfyNode):

@@ -21,7 +21,6 @@ from ..pid_core.model.guard import NonFiniteError
 from ..pid_core.printable import printable
 from ..pid_core.windows.plan import OVERLAP, TooLittleMemoryError
 from ..pid_core.windows.run import is_out_of_memory
-from .colour_hold import colour_hold_input, fidelity_input
 from .comfy.latent_tags import slice_latent
 from .comfy.noise import BatchNoise, RowNoise, first_noise
 from .comfy.picture_size import picture_size
@@ -31,17 +30,18 @@ from .comfy.sampling import UndistilledSampling, sampler_seed
 from .comfy.show import show_on_node
 from .comfy.student import StudentSampler, nothing_like, wrapped_by_others
 from .comfy.window_handler import WindowSettings, add_windows
-from .conditioning import (
-    Conditioned,
-    condition,
-    describe,
+from .conditioning import Conditioned, condition, describe
+from .shared.finishing import finish_if_possible, hold_if_possible, image_of
+from .shared.inputs import (
+    Framed,
+    colour_hold_input,
+    fidelity_input,
+    framing_input,
     latent_format_input,
     latent_noise_input,
     sigma_input,
     sigma_list_input,
 )
-from .prepare import Framed, framing_input
-from .shared.finishing import finish_if_possible, hold_if_possible, image_of
 from .shared.kept import drawn_in_need, runs_in_need
 from .shared.per_image import Job, Shared, are_unfinished, decode_each, digest, row_of
 from .shared.refused import ABSENT

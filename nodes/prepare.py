@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ..pid_core.images.framing import FITS, TARGETS, Framing, finish_image, plan_framing, prepare_image
+from ..pid_core.images.framing import FITS, TARGETS, finish_image, plan_framing, prepare_image
 from ..pid_core.latents.families import get_family
 from ..pid_core.latents.rgb import to_rgb_latent
 from .comfy.show import show_on_node
+from .shared.inputs import Framed, FramedPicture, framing_input
 
 FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb")  # those whose latents ComfyUI can make of a picture
-
-
-class Framed(NamedTuple):
-    """A picture and how it was framed: source [B, H, W, C] as given, image [B, h, w, 3] as encoded."""
-
-    framing: Framing
-    source: Tensor
-    image: Tensor
-
-
-FramedPicture = io.Custom("PIDKIT_FRAMING")
-
-
-def framing_input(**options) -> io.Custom.Input:
-    return FramedPicture.Input("framing", **options)
 
 
 class PiDKitPrepareImage(io.ComfyNode):

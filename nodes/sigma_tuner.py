@@ -10,7 +10,7 @@ from ..pid_core.images.quality import Quality, estimate_quality, suggest_sigma
 from ..pid_core.images.strengths import STRENGTHS
 from .comfy.pid_models import config_of
 from .comfy.show import show_on_node
-from .conditioning import SigmaList
+from .shared.inputs import SigmaList
 from .shared.pictures import save_picture
 
 THUMBNAIL, LARGE = 192, 4096  # longest sides in pixels

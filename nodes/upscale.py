@@ -15,9 +15,9 @@ from ..pid_core.hub.model_sets import BUNDLED_SET, MODEL_SETS, get_set
 from ..pid_core.images.colour import COLOUR_HOLDS
 from ..pid_core.images.framing import TARGETS
 from ..pid_core.images.strengths import STRENGTHS
-from .colour_hold import fidelity_input
 from .comfy.show import show_on_node
 from .loader import BUNDLED
+from .shared.inputs import fidelity_input
 from .shared.known_files import generation, licence_input, local_choice, not_accepted, obtain
 from .shared.refused import refused
 from .shared.text_encoder import TYPE

@@ -19,7 +19,7 @@ from torch import Tensor
 from ...pid_core.model.guard import all_finite
 from ...pid_core.printable import printable
 from ..comfy.regions import RegionalCaption
-from ..prepare import Framed
+from .inputs import Framed
 from .refused import ABSENT
 
 FILES = ("file", "model_name")  # combos of file names: what is there changes, and the node looks itself

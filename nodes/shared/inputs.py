@@ -1,0 +1,100 @@
+"""Inputs that several nodes have, and the types that only this pack's nodes pass on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...pid_core.images.colour import COLOUR_HOLDS
+from ...pid_core.images.framing import Framing
+from ...pid_core.latents.lq_input import LATENT_NOISE
+
+FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
+SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
+FramedPicture = io.Custom("PIDKIT_FRAMING")
+
+
+class Framed(NamedTuple):
+    """A picture and how it was framed: source [B, H, W, C] as given, image [B, h, w, 3] as encoded."""
+
+    framing: Framing
+    source: Tensor
+    image: Tensor
+
+
+def latent_format_input(**options) -> io.Combo.Input:
+    return io.Combo.Input(
+        "latent_format",
+        options=list(FORMATS),
+        default="auto",
+        tooltip="Whose VAE made the latent. auto: what the model says, else what the channels "
+        "tell. flux: FLUX.1, Z-Image. flux2: FLUX.2, Klein, Ideogram 4, ERNIE-Image. sd3: SD 3 "
+        "and 3.5. sdxl: SDXL, Kolors. qwenimage: Qwen-Image, Krea 2, Anima. dinov2, siglip: RAE latents, "
+        "normalised. rgb: PiD RGB Latent.",
+        **options,
+    )
+
+
+def sigma_input() -> io.Float.Input:
+    return io.Float.Input(
+        "degrade_sigma",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="Noise level of the latent, 0 to 1. 0: a clean latent, stay close to it. "
+        "Higher: trust it less and invent more. Trained up to 0.8.",
+    )
+
+
+def sigma_list_input() -> io.MultiType.Input:
+    return io.MultiType.Input(
+        "sigma_list",
+        types=[SigmaList, io.Float],
+        optional=True,
+        tooltip="degrade_sigma for every image of the batch on its own, from PiD Sigma Tuner: a list with one "
+        "number per image. Takes the place of degrade_sigma.",
+    )
+
+
+def latent_noise_input(**options) -> io.Combo.Input:
+    return io.Combo.Input(
+        "latent_noise",
+        options=list(LATENT_NOISE),
+        default="add",
+        tooltip="add: noise of level degrade_sigma is added here, as in NVIDIA's code. scale: for a picture that is "
+        "noisy itself; nothing is added, its own noise counts. keep: the latent was stopped early and carries noise of "
+        "that level.",
+        **options,
+    )
+
+
+def colour_hold_input(default: str, **options) -> io.Combo.Input:
+    return io.Combo.Input(
+        "colour_hold",
+        options=list(COLOUR_HOLDS),
+        default=default,
+        tooltip="Takes colours from the reference and leaves detail alone. mean_deviation: one gain and offset per "
+        "channel, for a cast or whitening that is the same everywhere. low_frequencies: everything broad, for "
+        "casts that differ from place to place. none: off.",
+        **options,
+    )
+
+
+def fidelity_input(**options) -> io.Float.Input:
+    return io.Float.Input(
+        "fidelity",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="How much of the fine detail comes from the reference, enlarged, 0 to 1. 0: all detail is PiD's. "
+        "0.2 to 0.5 calms plastic or over-drawn texture; 1 leaves none of PiD's detail.",
+        **options,
+    )
+
+
+def framing_input(**options) -> io.Custom.Input:
+    return FramedPicture.Input("framing", **options)
