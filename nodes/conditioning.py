@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import comfy.model_management
-import node_helpers
-import torch
 from comfy_api.latest import io
 
-from ..pid_core.latents.lq_input import LQ, TRAINED_SIGMA, Decoder, prepare_lq
-from ..pid_core.log import log
-from .comfy.latent_tags import FAMILY, NOISE, read_tag
-from .comfy.picture_size import CANVAS_KEY, picture_size
-from .comfy.pid_models import config_of
 from .comfy.show import show_on_node
-from .early_stop import image_latent
 from .shared.frame_advice import frame_advice
 from .shared.inputs import latent_format_input, latent_noise_input, sigma_input, sigma_list_input
+from .shared.lq_conditioning import NO_TEXT, condition, describe
 from .shared.refused import ABSENT
-
-NO_TEXT = "neither positive nor model is connected: connect a text to positive, or PiD Loader to model"
 
 
 class PiDKitConditioning(io.ComfyNode):
@@ -111,112 +99,3 @@ class PiDKitConditioning(io.ComfyNode):
         advice = frame_advice(cls.hidden, model, images, made.lq.height, made.lq.width)
         show_on_node(cls, *describe(made), *advice)
         return io.NodeOutput(made.positive, made.negative, made.canvas)
-
-
-class Conditioned(NamedTuple):
-    """Both conditionings with the latent in them, the canvas (an empty LATENT of pixels), and the latent itself.
-
-    notes: what was not done as asked.
-    """
-
-    positive: list
-    negative: list
-    canvas: dict
-    lq: LQ
-    notes: tuple[str, ...] = ()
-
-
-def condition(
-    latent: dict,
-    model=None,
-    *,
-    latent_format: str = "auto",
-    sigma: float | list = 0.0,
-    latent_noise: str = "add",
-    seed: int = 0,
-    positive: list | None = None,
-    negative: list | None = None,
-) -> Conditioned:
-    """What PiD Latent Conditioning does, for every node that needs it. Raises ValueError in one line."""
-    samples = image_latent(latent)
-    decoder = None if model is None else _decoder(model)
-    carried = read_tag(latent, NOISE)
-    if latent_format == "auto" and carried is None:
-        latent_format = _saved_family(latent, decoder)
-    lq = prepare_lq(
-        samples, latent_format, sigma, latent_noise=latent_noise, seed=seed, decoder=decoder, carried=carried
-    )
-    notes = _ignored_text(model, [*(positive or ()), *(negative or ())])
-    positive = positive or _own_caption(model)
-    tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
-    size, changed = picture_size(latent)
-    notes += (changed,) if changed else ()
-    if size is not None:
-        lq = lq._replace(height=size.height * lq.family.sr_scale, width=size.width * lq.family.sr_scale)
-        tags[CANVAS_KEY] = (lq.height, lq.width)
-    device = comfy.model_management.intermediate_device()
-    canvas = torch.zeros((lq.latent.shape[0], 3, lq.height, lq.width), device=device)
-    return Conditioned(
-        node_helpers.conditioning_set_values(positive, tags),
-        node_helpers.conditioning_set_values(negative or positive, tags),
-        {"samples": canvas},
-        lq,
-        notes,
-    )
-
-
-def describe(made: Conditioned) -> list[str]:
-    """Lines for the node: family and size, and warnings (logged too), such as a sigma above the trained range."""
-    lq = made.lq
-    warnings, sigma = [*lq.warnings, *made.notes], float(lq.sigma.max())
-    if sigma > TRAINED_SIGMA:
-        warnings.append(f"degrade_sigma {sigma:g} is above {TRAINED_SIGMA:g}, the most PiD was trained with")
-    for line in warnings:
-        log.warning(f"PiD: {line}")
-    return [f"{lq.family.name} latent, {lq.width} x {lq.height} pixels", *warnings]
-
-
-def _decoder(model) -> Decoder:
-    """What our model or ComfyUI's own PiD says about the latents it takes."""
-    config = config_of(model.model)
-    if not config.has_latent:
-        raise ValueError(
-            "the model is PixelDiT, which draws from text alone and takes no latent: load a PiD checkpoint with "
-            "PiD Loader, or connect the text and an empty canvas to the sampler without PiD Latent Conditioning"
-        )
-    return Decoder(config.latent_channels, config.latent_cell, config.family)
-
-
-def _saved_family(latent: dict, decoder: Decoder | None) -> str:
-    """The family that PiD Load Latent found in the file, "auto" where there is none."""
-    family = read_tag(latent, FAMILY) or "auto"
-    made_for = decoder.family if decoder else None
-    if family != "auto" and made_for not in (None, family):
-        raise ValueError(
-            f"the latent was saved as {family}, this checkpoint was made for {made_for}: choose a PiD file for "
-            f"{family} in PiD Loader, or set latent_format to {made_for} if the latent's file is wrong"
-        )
-    return family
-
-
-def _ignored_text(model, texts: list) -> tuple[str, ...]:
-    """A line where the model will read its own caption instead of these texts (PiDKitModel.extra_conds)."""
-    caption = getattr(model.model, "default_caption", None) if model is not None else None
-    if caption is None:
-        return ()
-    others = {text.shape[-1] for text, _ in texts} - {caption.shape[-1]}
-    return tuple(
-        f"the text is {width} wide, this checkpoint takes {caption.shape[-1]}: its own caption is used instead"
-        for width in sorted(others)
-    )
-
-
-def _own_caption(model) -> list:
-    caption = getattr(model.model, "default_caption", None) if model is not None else None
-    if caption is None:
-        raise ValueError(
-            "positive is not connected and the checkpoint brings no caption: connect PiD Caption to positive"
-            if model is not None
-            else NO_TEXT
-        )
-    return [[caption, {}]]

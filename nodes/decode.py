@@ -30,7 +30,6 @@ from .comfy.sampling import UndistilledSampling, sampler_seed
 from .comfy.show import show_on_node
 from .comfy.student import StudentSampler, nothing_like, wrapped_by_others
 from .comfy.window_handler import WindowSettings, add_windows
-from .conditioning import Conditioned, condition, describe
 from .shared.finishing import finish_if_possible, hold_if_possible, image_of
 from .shared.inputs import (
     Framed,
@@ -43,6 +42,7 @@ from .shared.inputs import (
     sigma_list_input,
 )
 from .shared.kept import drawn_in_need, runs_in_need
+from .shared.lq_conditioning import Conditioned, condition, describe
 from .shared.per_image import Job, Shared, are_unfinished, decode_each, digest, row_of
 from .shared.refused import ABSENT
 from .shared.text_encoder import clip_is_linked, linked_caption, needed_inputs

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..pid_core.latents.early_stop import GENERATORS, CarriedNoise, stop_early, undo_sampler_scaling
 from .comfy.latent_tags import NOISE, tagged
 from .comfy.show import show_on_node
+from .shared.lq_conditioning import image_latent
 
 FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage")
-
-
-def image_latent(latent: dict) -> Tensor:
-    """The tensor of a LATENT. Raises ValueError in one line for one that holds more than an image."""
-    if latent["samples"].is_nested:
-        raise ValueError(
-            "the latent holds several streams (audio and video), PiD decodes one image: connect the latent of an image"
-        )
-    return latent["samples"]
 
 
 class PiDKitEarlyStop(io.ComfyNode):

@@ -15,9 +15,9 @@ from ..pid_core.latents.lq_input import LATENT_NOISE, SAME_SIGMA
 from .comfy.latent_tags import FAMILY, NOISE, SIZE, read_tag, tagged
 from .comfy.picture_size import PictureSize, picture_size
 from .comfy.show import show_on_node
-from .early_stop import image_latent
 from .shared.files import file_stamp, listed_files, resolve_file, save_new
 from .shared.inputs import FORMATS
+from .shared.lq_conditioning import image_latent
 
 FOLDER, ENDING = "latents", ".latent"
 

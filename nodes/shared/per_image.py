@@ -16,8 +16,8 @@ from ...pid_core.captions.fingerprint import digest
 from ...pid_core.model.guard import NonFiniteError
 from ..comfy.latent_tags import TAGS, read_tag
 from ..comfy.progress import expect_runs
-from ..conditioning import Conditioned, condition
 from .kept import kept_images
+from .lq_conditioning import Conditioned, condition
 from .pictures import present
 from .spare import with_less
 
