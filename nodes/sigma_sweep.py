@@ -13,8 +13,8 @@ from .comfy.pid_models import describe_steps, steps_for, steps_input
 from .comfy.progress import watching
 from .comfy.show import show_on_node
 from .comfy.window_handler import WindowSettings
-from .decode import check_student, in_need, sample, windows_key, with_windows
 from .shared.contact_sheet import contact_sheet
+from .shared.decoding import check_student, in_need, sample, windows_key, with_windows
 from .shared.finishing import image_of
 from .shared.inputs import SigmaList, latent_format_input, latent_noise_input
 from .shared.kept import drawn_in_need, runs_in_need

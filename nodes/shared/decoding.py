@@ -1,0 +1,90 @@
+"""One run of the distilled student, with windows where it needs them: PiD Decode's and PiD Sigma Sweep's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...pid_core import distilled_sigmas
+from ..comfy.latent_tags import slice_latent
+from ..comfy.noise import RowNoise, first_noise
+from ..comfy.pid_models import with_checks
+from ..comfy.sampling import UndistilledSampling, sampler_seed
+from ..comfy.student import StudentSampler, nothing_like, wrapped_by_others
+from ..comfy.window_handler import WindowSettings, add_windows
+from .lq_conditioning import Conditioned
+from .per_image import row_of
+
+
+def check_student(model) -> None:
+    """Raises ValueError for a checkpoint that this loop is not made for."""
+    if isinstance(model.get_model_object("model_sampling"), UndistilledSampling):
+        raise ValueError(
+            "this checkpoint is undistilled, and PiD Decode runs the distilled ones' 4 steps: use PiD Latent "
+            "Conditioning and KSampler (dpmpp_2m, simple, 25 steps, cfg 5), or set schedule to distilled on PiD Loader "
+            "if that is wrong"
+        )
+
+
+def with_windows(model, settings: WindowSettings, mode: str, node_id: str | None) -> ModelPatcher:
+    """The model with this node's windows on it; without, with mode off, or auto where it has windows of its own."""
+    taken = model.model_options.get("context_handler") is not None
+    if mode == "off" or (mode == "auto" and taken):
+        return with_checks(model)
+    return add_windows(model, replace(settings, auto=mode == "auto"), (), node_id)[0]
+
+
+def in_need(windowed: ModelPatcher) -> bool:
+    """Whether memory was so short that the last run's windows are smaller than they ought to be."""
+    return getattr(windowed.model_options.get("context_handler"), "in_need", False)
+
+
+def windows_key(mode: str, settings: WindowSettings) -> tuple:
+    """Equal where `with_windows` gives a model the same windows."""
+    return {"off": (mode,), "auto": (mode, settings.overlap)}.get(mode, (mode, settings.size, settings.overlap))
+
+
+def one_of(made: Conditioned, index: int) -> Conditioned:
+    """What belongs to one image of a batch."""
+    lq = made.lq._replace(latent=row_of(made.lq.latent, index), sigma=row_of(made.lq.sigma, index))
+    tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
+    positive, negative = (
+        [[row_of(caption, index), extras | tags] for caption, extras in texts]
+        for texts in (made.positive, made.negative)
+    )
+    return Conditioned(positive, negative, slice_latent(made.canvas, index), lq, made.notes)
+
+
+def sample(model, made: Conditioned, steps: int, seed: int, callback=None, row_noise: RowNoise | None = None) -> Tensor:
+    """Run the distilled student on the canvas, as KSampler with lcm, simple and cfg 1 does: [B, 3, H, W], not clamped.
+
+    Progress, previews (callback None) and interruption are ComfyUI's own. row_noise: where it is one of a batch.
+    """
+    canvas = made.canvas["samples"]
+    seed = sampler_seed(seed)
+    noise = first_noise(model, tuple(canvas.shape), seed) if row_noise is None else row_noise.first
+    if wrapped_by_others(model):
+        sampler = comfy.samplers.ksampler("lcm", {} if row_noise is None else {"noise_sampler": row_noise.at_step})
+        noise = noise.clone()
+    else:
+        sampler = StudentSampler(noise, None if row_noise is None else row_noise.at_step)
+        noise = nothing_like(canvas, model.load_device)
+    return comfy.sample.sample_custom(
+        model,
+        noise,
+        1.0,
+        sampler,
+        distilled_sigmas(steps),
+        made.positive,
+        made.negative,
+        canvas,
+        callback=callback or latent_preview.prepare_callback(model, steps),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
