@@ -10,18 +10,17 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from ..pid_core.assets import BUNDLED
 from ..pid_core.hub.catalogue import HubFile
 from ..pid_core.hub.model_sets import BUNDLED_SET, MODEL_SETS, get_set
 from ..pid_core.images.colour import COLOUR_HOLDS
 from ..pid_core.images.framing import TARGETS
-from ..pid_core.images.strengths import STRENGTHS
+from ..pid_core.images.strengths import AUTO, OWN, STRENGTHS
 from .comfy.show import show_on_node
-from .loader import BUNDLED
 from .shared.inputs import fidelity_input
 from .shared.known_files import generation, licence_input, local_choice, not_accepted, obtain
 from .shared.refused import refused
 from .shared.text_encoder import TYPE
-from .upscale_picture import AUTO, OWN
 
 
 class PiDKitUpscale(io.ComfyNode):
