@@ -3,19 +3,23 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .caption import PiDKitCaption
-from .caption_files import PiDKitLoadCaption, PiDKitSaveCaption
 from .colour_hold import PiDKitColourHold
 from .conditioning import PiDKitConditioning
 from .context_window import PiDKitContextWindow
 from .decode import PiDKitDecode
 from .download import PiDKitDownload
-from .early_stop import PiDKitEarlyStop, PiDKitLatentFromNoisy
-from .latent_files import PiDKitLoadLatent, PiDKitSaveLatent
+from .early_stop import PiDKitEarlyStop
+from .finish_image import PiDKitFinishImage
+from .latent_from_noisy import PiDKitLatentFromNoisy
+from .load_caption import PiDKitLoadCaption
+from .load_latent import PiDKitLoadLatent
 from .loader import PiDKitLoader
 from .pixel_vae import PiDKitPixelVAE
-from .prepare import PiDKitFinishImage, PiDKitPrepareImage
+from .prepare_image import PiDKitPrepareImage
 from .regional_caption import PiDKitRegionalCaption
 from .rgb_latent import PiDKitRGBLatent
+from .save_caption import PiDKitSaveCaption
+from .save_latent import PiDKitSaveLatent
 from .shared.example_pictures import offer_example_pictures
 from .shared.input_checks import checked
 from .shared.plain import speaks_plainly

@@ -1,21 +1,19 @@
-"""PiD Save Latent, PiD Load Latent: latents with their family and noise level, to decode later."""
+"""PiD Save Latent: a latent with its family and noise level as a file."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from comfy.cli_args import args
 from comfy_api.latest import io
 
-from ..pid_core.latents.early_stop import CarriedNoise
 from ..pid_core.latents.families import families_with
-from ..pid_core.latents.files import SavedLatent, latent_bytes, read_latent
-from ..pid_core.latents.lq_input import LATENT_NOISE, SAME_SIGMA
-from .comfy.latent_tags import FAMILY, NOISE, SIZE, read_tag, tagged
-from .comfy.picture_size import PictureSize, picture_size
+from ..pid_core.latents.files import SavedLatent, latent_bytes
+from ..pid_core.latents.lq_input import SAME_SIGMA
+from .comfy.latent_tags import FAMILY, NOISE, read_tag
+from .comfy.picture_size import picture_size
 from .comfy.show import show_on_node
-from .shared.files import file_stamp, listed_files, resolve_file, save_new
+from .shared.files import save_new
 from .shared.inputs import FORMATS
 from .shared.lq_conditioning import image_latent
 
@@ -79,61 +77,6 @@ class PiDKitSaveLatent(io.ComfyNode):
             return {}
         entries = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
         return {name: json.dumps(entry) for name, entry in entries.items() if entry is not None}
-
-
-class PiDKitLoadLatent(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="PiDKitLoadLatent",
-            display_name="PiD Load Latent",
-            category="PiD/files",
-            description="Reads a latent that PiD Save Latent or ComfyUI's Save Latent wrote, and tells what is known "
-            "of it. Connect the other outputs to the inputs of the same name.",
-            search_aliases=["load latent", "import latent"],
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=listed_files(FOLDER, ENDING),
-                    tooltip=f"A .latent file in output/{FOLDER} or in the input folder. Press R to refresh the list.",
-                )
-            ],
-            outputs=[
-                io.Latent.Output(
-                    display_name="latent", tooltip="For PiD Latent Conditioning, PiD Decode or VAE Decode."
-                ),
-                io.Combo.Output(
-                    display_name="latent_format",
-                    options=list(FORMATS),
-                    tooltip="Its family, auto where it is not known. For the input of that name.",
-                ),
-                io.Float.Output(display_name="degrade_sigma", tooltip="The noise level it carries."),
-                io.Combo.Output(
-                    display_name="latent_noise",
-                    options=list(LATENT_NOISE),
-                    tooltip="keep where the latent carries noise, so that none is added again; else add.",
-                ),
-            ],
-            hidden=[io.Hidden.unique_id],
-        )
-
-    @classmethod
-    def execute(cls, file: str) -> io.NodeOutput:
-        saved = read_latent(Path(resolve_file(file)))
-        show_on_node(cls, f"{saved.family or 'family not known'}, degrade_sigma {saved.sigma:g}")
-        known = saved.family is not None and saved.sigma > 0
-        tags = {
-            FAMILY: saved.family,
-            NOISE: CarriedNoise(saved.family, saved.sigma) if known else None,
-            SIZE: saved.size and PictureSize(*saved.size),
-        }
-        latent = tagged({"samples": saved.samples}, **tags)
-        noise = "keep" if saved.sigma > 0 else "add"
-        return io.NodeOutput(latent, saved.family or "auto", saved.sigma, noise)
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None = None) -> tuple | None:
-        return file_stamp(file)
 
 
 def _known(latent: dict, latent_format: str, sigma: float) -> tuple[str | None, float]:

@@ -1,4 +1,4 @@
-"""PiD Prepare Image and PiD Finish Image: a picture to the size a checkpoint was trained for, and back."""
+"""PiD Prepare Image: a picture to the size a checkpoint was trained for."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ..pid_core.images.framing import FITS, TARGETS, finish_image, plan_framing, prepare_image
+from ..pid_core.images.framing import FITS, TARGETS, plan_framing, prepare_image
 from ..pid_core.latents.families import get_family
 from ..pid_core.latents.rgb import to_rgb_latent
 from .comfy.show import show_on_node
-from .shared.inputs import Framed, FramedPicture, framing_input
+from .shared.inputs import Framed, FramedPicture
 
 FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb")  # those whose latents ComfyUI can make of a picture
 
@@ -110,25 +110,3 @@ def _latent(image: Tensor, family: str, vae) -> dict | ExecutionBlocker:
             f"VAE of {family}, or set family to the one that the VAE and the PiD file are of"
         )
     return {"samples": latent}
-
-
-class PiDKitFinishImage(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="PiDKitFinishImage",
-            display_name="PiD Finish Image",
-            category="PiD/picture",
-            description="Undoes the padding or cropping of PiD Prepare Image after VAE Decode. PiD Decode does it "
-            "itself when framing is connected there.",
-            search_aliases=["pid restore size", "uncrop", "unpad", "crop back"],
-            inputs=[
-                io.Image.Input("image", tooltip="What PiD made of the prepared picture."),
-                framing_input(tooltip="From PiD Prepare Image."),
-            ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The whole picture, enlarged.")],
-        )
-
-    @classmethod
-    def execute(cls, image: Tensor, framing: Framed) -> io.NodeOutput:
-        return io.NodeOutput(finish_image(image, framing.framing, framing.source))
