@@ -1,4 +1,4 @@
-"""The ComfyUI nodes. One file per node; a new node is one file and one entry in _NODES."""
+"""The ComfyUI nodes: one file each, which checks, calls the core and wraps. A new node is a file and a line below."""
 
 from comfy_api.latest import ComfyExtension, io
 

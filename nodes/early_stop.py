@@ -7,8 +7,6 @@ from comfy_api.latest import io
 from ..pid_core.latents.early_stop import GENERATORS, stop_early
 from .comfy.show import show_on_node
 
-FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage")
-
 
 class PiDKitEarlyStop(io.ComfyNode):
     @classmethod

@@ -1,4 +1,7 @@
-"""The pixel-DiT core: checkpoint, latent and caption in, pixels out. Pure PyTorch; never imports ComfyUI."""
+"""The pixel-DiT core: checkpoint, latent and caption in, pixels out. Pure PyTorch; never imports ComfyUI.
+
+Files beside the folders know no folder; of the folders the higher know the lower (tests/core/test_house.py).
+"""
 
 import importlib.util
 import sys
