@@ -29,10 +29,9 @@ SEED = 7
 def comfyui(device: str):
     """ComfyUI's modules and the pack in this process, as main.py sets them up."""
     root = Path(__file__).resolve().parent.parent
-    sys.path[:0] = [str(root / name) for name in ("scripts", "tests/core", "tests/comfyui")]
-    import inside
-
+    sys.path[:0] = [str(root / name) for name in ("scripts", "tests")]
     import comfy_env
+    from support import inside
 
     sys.path.insert(0, str(comfy_env.find_comfyui()[0]))
     import comfy_aimdo.control

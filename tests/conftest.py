@@ -25,7 +25,7 @@ def comfy(tmp_path_factory: pytest.TempPathFactory):
         if os.environ.get("CI") == "true":
             pytest.fail(f"No ComfyUI to test in: {error}")
         pytest.skip(f"NOT TESTED in ComfyUI: {error}")
-    from booted_comfy import TestServer
+    from support.booted_comfy import TestServer
 
     with TestServer(tmp_path_factory.mktemp("comfyui")) as server:
         yield server

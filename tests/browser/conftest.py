@@ -9,8 +9,9 @@ MISSING = "no Chromium: install Debian's package `chromium`, or name a browser i
 
 @pytest.fixture(scope="session")
 def browser():
-    from front_end import find_chromium
     from playwright.sync_api import sync_playwright
+
+    from support.front_end import find_chromium
 
     chromium = find_chromium()
     if chromium is None:
@@ -27,7 +28,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def session_front_end(browser, comfy):
-    from front_end import FrontEnd
+    from support.front_end import FrontEnd
 
     return FrontEnd(browser, comfy)
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from tiny import save_tiny
-from tiny_gemma import save_encoder
 
 import comfy_env
 from pid_core.hub.catalogue import get_file
+from support.tiny import save_tiny
+from support.tiny_gemma import save_encoder
 
 BLUEPRINTS = sorted(file.stem for file in (comfy_env.ROOT / "subgraphs").glob("*.json"))
 SDXL, GEMMA = get_file("pid_sdxl_1024_to_4096_4step_bf16.safetensors"), get_file("gemma_2_2b_it_elm_bf16.safetensors")

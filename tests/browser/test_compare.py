@@ -1,7 +1,8 @@
 """What PiD Sigma Tuner shows of runs: found again wherever its pictures are, close up, and any two strengths."""
 
 import pytest
-from tuner_page import Tuner
+
+from support.tuner_page import Tuner
 
 SIGMAS = "id => app.canvas.graph.getNodeById(id).widgets.find(w => w.name === 'sigmas').value"
 # Where both pictures lie in the stage, and how many screen pixels one of theirs takes.

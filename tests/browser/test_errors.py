@@ -4,8 +4,8 @@ import json
 import re
 
 import pytest
-from front_end import WATCH_RUNS
 
+from support.front_end import WATCH_RUNS
 from workflow_format import Graph, ui_format
 
 FETCHED = "pid_1.5_flux1_1024_to_4096_4step_bf16.safetensors"

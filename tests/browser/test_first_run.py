@@ -1,10 +1,10 @@
 """An example with a picture as a user gets it: an empty input folder, whichever way the workflow arrives."""
 
 import pytest
-from front_end import MISSING_MEDIA
 from PIL import Image
 
 import comfy_env
+from support.front_end import MISSING_MEDIA
 
 WORKFLOW = "pid_upscale_demo"
 NAME = "pidkit_photo.png"

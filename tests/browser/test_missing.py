@@ -1,9 +1,9 @@
 """What ComfyUI offers where model files, or the pack itself, are missing. No test reaches the network."""
 
 import pytest
-from front_end import ELSEWHERE
 
 import comfy_env
+from support.front_end import ELSEWHERE
 
 FOLDER = comfy_env.ROOT / "example_workflows"
 BY_HAND = {

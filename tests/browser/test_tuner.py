@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from front_end import SCREENSHOTS
-from tuner_page import Tuner
+
+from support.front_end import SCREENSHOTS
+from support.tuner_page import Tuner
 
 DISABLED = {"Extension_Disabled": ["PiDKit.SigmaTuner", "PiDKit.SigmaSweep"]}
 

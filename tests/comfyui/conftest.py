@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory: pytest.TempPathFactory):
     """ComfyUI's modules and the pack in the test process (inside.py)."""
-    from inside import Inside
+    from support.inside import Inside
 
     try:
         return Inside(tmp_path_factory.mktemp("models"))
@@ -34,6 +34,6 @@ def core_pid(comfyui):
 @pytest.fixture
 def card(comfyui, monkeypatch):
     """card(patcher): the model is loaded on narrow_device.DEVICE, where ComfyUI then samples. Inside its mode."""
-    from stand_in import load_on_card
+    from support.stand_in import load_on_card
 
     return load_on_card(comfyui, monkeypatch)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from graphs import decode_graph, image_nodes, link, put_latent
 from safetensors.torch import save_file
-from tiny import save_tiny
 
 from comfy_server import PromptError
+from support.graphs import decode_graph, image_nodes, link, put_latent
+from support.tiny import save_tiny
 
 
 class Unsafe:
@@ -88,7 +88,7 @@ def test_a_file_that_is_no_pid(comfy):
 
 
 def test_a_missing_tensor(comfy):
-    from tiny import tiny_state_dict
+    from support.tiny import tiny_state_dict
 
     path = comfy.models / "diffusion_models" / "bad_missing.safetensors"
     weights = tiny_state_dict()

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from narrow_device import DEVICE
-from sizes import V15
-from stand_in import Held
+
+from support.narrow_device import DEVICE
+from support.sizes import V15
+from support.stand_in import Held
 
 SIDE = 512
 CANVAS = 4 * 3 * SIDE**2

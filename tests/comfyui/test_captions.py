@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from graphs import decode_graph, link, pid_decode_graph, put_latent, saved_pixels
-from tiny import save_tiny
-from tiny_gemma import reference_caption, reference_ids, save_encoder
 
 from comfy_server import PromptError
 from pid_core.captions.cache import CaptionCache
 from pid_core.captions.text import Caption, read_caption, write_caption
+from support.graphs import decode_graph, link, pid_decode_graph, put_latent, saved_pixels
+from support.tiny import save_tiny
+from support.tiny_gemma import reference_caption, reference_ids, save_encoder
 
 TEXTS = [
     "a red fox in the snow",

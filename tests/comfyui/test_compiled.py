@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import save_tiny
 from torch._dynamo.utils import counters
 
 from pid_core.checkpoints.convert import convert
 from pid_core.latents.rgb import to_rgb_latent
 from pid_core.model.cost import peak_bytes
+from support.tiny import save_tiny
 
 GRAPHS = {"blocks": 3, "whole": 1}  # of a size: a patch block, the last one, a pixel block
 NEAR = 1e-4  # float32, pixels from -1 to 1

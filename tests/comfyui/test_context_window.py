@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from graphs import decode_graph, link, pid_decode_graph, put_latent, saved_pixels
-from tiny import save_tiny
 
 from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES, decode, load_network
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 from pid_core.windows.plan import plan_windows
+from support.graphs import decode_graph, link, pid_decode_graph, put_latent, saved_pixels
+from support.tiny import save_tiny
 
 SEED = 5
 # family, version, latent, window size and overlap in pixels

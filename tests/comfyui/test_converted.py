@@ -8,14 +8,14 @@ from unittest import mock
 
 import pytest
 import torch
-from inside import CORE_SIZES, by_core, lq_of
 from test_precision import psnr
-from tiny import save_tiny
 
 from pid_core import NANO_PATH, load_network
 from pid_core.checkpoints.convert import convert
 from pid_core.checkpoints.packing import PACKED, pack, rounded_input, unpack
 from pid_core.checkpoints.packing_rule import packed_layers
+from support.inside import CORE_SIZES, by_core, lq_of
+from support.tiny import save_tiny
 
 # Sides that every format packs, and one that int8 rotates
 BIG = {"hidden_size": 64, "mlp_size": 256, "pixel_attn_size": 32, "lq_width": 32, "caption_width": 32}

@@ -5,13 +5,13 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
-from graphs import decode_graph, image_nodes, link, put_latent, saved_pixels
-from tiny import save_tiny
 
 from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES, decode, degrade, load_network
 from pid_core.latents.rgb import to_image, to_rgb_latent
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support.graphs import decode_graph, image_nodes, link, put_latent, saved_pixels
+from support.tiny import save_tiny
 
 SEED = 5
 CASES = {

@@ -7,9 +7,6 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
-from graphs import decode_graph, link, pid_decode_graph, put_latent
-from inside import SEED, by_core
-from tiny import save_tiny
 
 from comfy_server import PromptError
 from pid_core import LATENT_FAMILIES
@@ -17,6 +14,9 @@ from pid_core import decode as core_decode
 from pid_core.latents.lq_input import prepare_lq
 from pid_core.latents.rgb import to_image
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support.graphs import decode_graph, link, pid_decode_graph, put_latent
+from support.inside import SEED, by_core
+from support.tiny import save_tiny
 
 FAMILIES = {"flux": (16, 2, 3), "flux2": (128, 1, 2), "sdxl": (4, 3, 2), "rgb": (12, 5, 4)}
 

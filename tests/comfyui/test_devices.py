@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from narrow_device import DEVICE, NarrowDevice
+
+from support.narrow_device import DEVICE, NarrowDevice
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from graphs import decode_graph, image_nodes, link, put_latent, saved_pixels
-from tiny import save_tiny
-from tiny_gemma import reference_caption, save_encoder
 
 from comfy_server import PromptError
 from pid_core.captions.text import read_caption
 from pid_core.hub.catalogue import FILES, get_file
+from support.graphs import decode_graph, image_nodes, link, put_latent, saved_pixels
+from support.tiny import save_tiny
+from support.tiny_gemma import reference_caption, save_encoder
 
 PID = get_file("pid_sdxl_1024_to_4096_4step_bf16.safetensors")
 GEMMA = get_file("gemma_2_2b_it_elm_fp8_scaled.safetensors")

@@ -6,12 +6,12 @@ import importlib
 
 import pytest
 import torch
-from graphs import decode_graph, link, put_latent, saved_pixels
-from inside import SEED
 from test_bad_input import fails, model
 
 from pid_core import LATENT_FAMILIES, decode, load_network
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support.graphs import decode_graph, link, put_latent, saved_pixels
+from support.inside import SEED
 
 FAMILIES = {  # PiD family: ComfyUI's model class, its ModelType, the generator's name here, shape of its latent
     "flux": ("Flux", "FLUX", "flux", (1, 16, 4, 6)),

@@ -7,10 +7,11 @@ import pkgutil
 import numpy as np
 import pytest
 import torch
-from failures import failure, refused
-from graphs import decode_graph, link, pid_decode_graph, put_latent
-from tiny import save_tiny
-from tiny_gemma import save_encoder
+
+from support.failures import failure, refused
+from support.graphs import decode_graph, link, pid_decode_graph, put_latent
+from support.tiny import save_tiny
+from support.tiny_gemma import save_encoder
 
 NANO = "pid_nano (bundled)"
 FETCHED = "pid_1.5_flux1_1024_to_4096_4step_bf16.safetensors"

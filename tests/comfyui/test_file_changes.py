@@ -4,8 +4,9 @@ import os
 
 import pytest
 import torch
-from graphs import decode_graph, put_latent
-from tiny import save_tiny
+
+from support.graphs import decode_graph, put_latent
+from support.tiny import save_tiny
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from graphs import decode_graph, link, pid_decode_graph, put_latent
-from tiny import save_tiny
 
 from comfy_server import PromptError
+from support.graphs import decode_graph, link, pid_decode_graph, put_latent
+from support.tiny import save_tiny
 
 GREY = torch.linspace(0, 1, 8 * 6).view(1, 8, 6, 1)
 

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
-from graphs import decode_graph, link, put_latent, saved_pixels
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import save_tiny
 
 from comfy_server import PromptError
 from pid_core.latents.files import SavedLatent, read_latent, write_latent
+from support.graphs import decode_graph, link, put_latent, saved_pixels
+from support.tiny import save_tiny
 
 
 def samples(channels=16, seed=3):

@@ -4,11 +4,11 @@ import inspect
 
 import pytest
 import torch
-from graphs import decode_graph, link, put_latent
-from hub_server import HubServer
-from tiny import save_tiny
 
 from pid_core.hub.catalogue import get_file
+from support.graphs import decode_graph, link, put_latent
+from support.hub_server import HubServer
+from support.tiny import save_tiny
 
 PID = get_file("pid_sdxl_1024_to_4096_4step_bf16.safetensors")
 HOOKS = ("fingerprint_inputs", "validate_inputs")

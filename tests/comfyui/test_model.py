@@ -6,11 +6,11 @@ import importlib
 
 import pytest
 import torch
-from inside import SEED, by_core, lq_of
-from tiny import SIZES, save_tiny, tiny_state_dict
 
 from pid_core import DISTILLED_SIGMAS, decode, distilled_sigmas
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support.inside import SEED, by_core, lq_of
+from support.tiny import SIZES, save_tiny, tiny_state_dict
 
 
 def test_simple_schedules_are_the_reference(comfyui):

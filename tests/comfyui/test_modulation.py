@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 import torch
-from tiny import save_tiny
 
 from pid_core.checkpoints.convert import convert
+from support.tiny import save_tiny
 
 ADALN = ("adaLN_modulation_img.0", "adaLN_modulation_txt.0")
 NAME = "diffusion_model.patch_blocks.1.adaLN_modulation_img.0.weight"

@@ -4,10 +4,11 @@ import importlib
 
 import pytest
 import torch
-from inside import by_core, lq_of
 from test_precision import psnr
 from test_quantised import BIG, quantise, save
-from tiny import SIZES, tiny_state_dict
+
+from support.inside import by_core, lq_of
+from support.tiny import SIZES, tiny_state_dict
 
 BLOCKS = SIZES["patch_depth"] + SIZES["pixel_depth"]
 FORMS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float8": torch.float8_e4m3fn}

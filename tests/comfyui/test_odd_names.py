@@ -4,12 +4,12 @@ import os
 
 import pytest
 import torch
-from graphs import decode_graph, link, pid_decode_graph, put_latent
-from tiny import save_tiny, tiny_state_dict
 
 from comfy_server import PromptError
 from pid_core.captions.text import Caption, write_caption
 from pid_core.latents.files import SavedLatent, write_latent
+from support.graphs import decode_graph, link, pid_decode_graph, put_latent
+from support.tiny import save_tiny, tiny_state_dict
 
 LATIN = os.fsdecode(b"caf\xe9")
 HALF = "\ud800"

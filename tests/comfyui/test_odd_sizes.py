@@ -5,13 +5,13 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from graphs import decode_graph, link, saved_pixels
-from inside import SEED
-from tiny import save_tiny
 
 from pid_core import decode, load_network
 from pid_core.latents.rgb import to_rgb_latent
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support.graphs import decode_graph, link, saved_pixels
+from support.inside import SEED
+from support.tiny import save_tiny
 
 SIZES = [(53, 37), (1, 1), (1, 2), (3, 301), (64, 33)]  # height, width
 

@@ -5,7 +5,8 @@ import inspect
 
 import pytest
 import torch
-from inside import SEED
+
+from support.inside import SEED
 
 LATENT = torch.randn(1, 16, 3, 3, generator=torch.Generator().manual_seed(5))
 

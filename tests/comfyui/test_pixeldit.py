@@ -6,12 +6,12 @@ import importlib
 
 import pytest
 import torch
-from graphs import image_nodes, link
-from inside import CORE_SIZES, SEED
-from tiny import save_tiny, tiny_state_dict
 
 from comfy_server import PromptError
 from pid_core import load_network
+from support.graphs import image_nodes, link
+from support.inside import CORE_SIZES, SEED
+from support.tiny import save_tiny, tiny_state_dict
 
 SHAPE = (1, 3, 64, 96)
 

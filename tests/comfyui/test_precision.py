@@ -4,7 +4,8 @@ import importlib
 
 import pytest
 import torch
-from inside import by_core, lq_of
+
+from support.inside import by_core, lq_of
 
 HALVES = (torch.bfloat16, torch.float16)
 EXACT = ("norm", "log_alpha", "t_embedder.", "pixel_embedder.", "final_layer.")

@@ -8,13 +8,13 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from inside import by_core, lq_of
 from safetensors.torch import save_file
 from test_precision import psnr
-from tiny import tiny_config, tiny_state_dict
 
 from pid_core import load_network
 from pid_core.checkpoints.quantised import FORMATS
+from support.inside import by_core, lq_of
+from support.tiny import tiny_config, tiny_state_dict
 
 # Sides that the blocks of every format divide; the rest as in tiny.py.
 BIG = {"hidden_size": 64, "mlp_size": 96, "pixel_attn_size": 32, "lq_width": 32, "caption_width": 32}

@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from graphs import decode_graph, link, put_latent, saved_pixels
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import save_tiny
 
 from pid_core import read_checkpoint
 from pid_core.checkpoints.reading import CONFIG_KEY, config_tensor
+from support.graphs import decode_graph, link, put_latent, saved_pixels
+from support.tiny import save_tiny
 
 
 def save_model(comfy, path, name: str) -> str:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from graphs import link, put_latent
 
 from comfy_server import PromptError
 from pid_core.captions.text import Caption, read_caption, write_caption
 from pid_core.latents.files import SavedLatent, write_latent
+from support.graphs import link, put_latent
 
 
 def saver(comfy, node: str, prefix) -> dict:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from graphs import link, put_latent
-from tiny import save_tiny
-from tiny_gemma import save_encoder
+
+from support.graphs import link, put_latent
+from support.tiny import save_tiny
+from support.tiny_gemma import save_encoder
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from graphs import link
 from PIL import Image
-from tiny import save_tiny
 
 from comfy_server import PromptError
+from support.graphs import link
+from support.tiny import save_tiny
 
 BUNDLED = "pid_nano (bundled)"
 SIGMAS = [0.1, 0.5, 0.75]

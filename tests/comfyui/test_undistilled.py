@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from inside import SEED, lq_of
-from tiny import save_tiny, tiny_config, tiny_state_dict
 
 from pid_core.checkpoints.hints import AUX_HEAD
 from pid_core.checkpoints.reading import config_tensor
 from pid_core.sampling.comfy_noise import comfy_noise
 from pid_core.sampling.schedule import flow_shift, undistilled_sigmas
+from support.inside import SEED, lq_of
+from support.tiny import save_tiny, tiny_config, tiny_state_dict
 
 CFG, STEPS = 5.0, 5
 

@@ -6,15 +6,15 @@ import urllib.request
 
 import numpy as np
 import pytest
-from failures import refused
-from graphs import link
 from PIL import Image
-from tiny import save_tiny, save_vae
-from tiny_gemma import save_encoder
 
 from comfy_server import PromptError
 from pid_core.hub.catalogue import get_file
 from pid_core.hub.model_sets import MODEL_SETS, TEXT_ENCODERS
+from support.failures import refused
+from support.graphs import link
+from support.tiny import save_tiny, save_vae
+from support.tiny_gemma import save_encoder
 
 SET = "FLUX v1.5"
 FILES = {

@@ -6,15 +6,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from graphs import link
-from inside import SEED
-from tiny import save_tiny, save_vae
-from tiny_gemma import save_encoder
 
 from comfy_server import PromptError
 from pid_core.images.colour import hold_colour_
 from pid_core.images.framing import finish_image, plan_framing, prepare_image
 from pid_core.latents.rgb import to_rgb_latent
+from support.graphs import link
+from support.inside import SEED
+from support.tiny import save_tiny, save_vae
+from support.tiny_gemma import save_encoder
 
 
 def picture(height: int = 21, width: int = 34) -> np.ndarray:

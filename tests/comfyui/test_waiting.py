@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from stand_in import Waits
+
+from support.stand_in import Waits
 
 LATENT = torch.randn(1, 16, 3, 4, generator=torch.Generator().manual_seed(4))
 

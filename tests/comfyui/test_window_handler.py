@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from inside import SEED, lq_of
 
 from pid_core import decode
 from pid_core.model.pixels import KEEPINGS
@@ -16,6 +15,7 @@ from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 from pid_core.sampling.predict import x0_from_velocity
 from pid_core.windows.plan import fuse_weights, plan_windows
 from pid_core.windows.run import crop
+from support.inside import SEED, lq_of
 
 PIXELS = (96, 128)  # 3 x 4 latent cells of 32
 PLAN = plan_windows(*PIXELS, 64, 32, align=32)

@@ -8,11 +8,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from inside import load
 from PIL import Image
 from safetensors.torch import save_file
-from tiny import save_tiny, tiny_state_dict
-from tiny_gemma import save_encoder
 
 import make_workflows
 from comfy_server import PromptError
@@ -20,6 +17,9 @@ from make_workflows import FOLDER
 from pid_core import NANO_PATH
 from pid_core.checkpoints.reading import read_checkpoint
 from pid_core.hub.catalogue import get_file
+from support.inside import load
+from support.tiny import save_tiny, tiny_state_dict
+from support.tiny_gemma import save_encoder
 from workflow_graphs import GEMMA
 from workflow_models import GENERATORS, model_entry
 

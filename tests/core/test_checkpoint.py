@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from goldens import NAMES, draw, spec, weights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pid_core import PiDConfig, PiDNetwork, decode, load_network, read_checkpoint
 from pid_core.checkpoints.reading import config_tensor
+from support.goldens import NAMES, draw, spec, weights
 
 PREFIXES = ["", "net.", "core.", "model.diffusion_model.", "diffusion_model."]
 AUX = "lq_proj.lq_aux_rgb_head."

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sizes import SMALL
 
 from pid_core import PiDNetwork
 from pid_core.model import chunks, pixels
@@ -17,6 +16,7 @@ from pid_core.sampling.decode import decode
 from pid_core.sampling.predict import predict_x0_by_windows, x0_from_velocity
 from pid_core.windows.plan import plan_windows
 from pid_core.windows.run import WindowRun
+from support.sizes import SMALL
 
 SIDE, TOKENS = 48, 36  # of the images here, patches of 8
 

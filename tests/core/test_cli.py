@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from goldens import spec, weights
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -22,6 +21,7 @@ from pid_core.latents.rgb import from_rgb_latent
 from pid_core.model.cost import forward_flops
 from pid_core.version import pack_version
 from pid_core.windows.plan import plan_flops
+from support.goldens import spec, weights
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,12 +6,12 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from goldens import FOLDER, NAMES, spec
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pid_core import LATENT_FAMILIES, PiDConfig, PiDNetwork
 from pid_core.model.config import RELEASED
+from support.goldens import FOLDER, NAMES, spec
 
 FULL = json.loads((FOLDER / "full_size_param_shapes.json").read_text())
 BASE = FULL["v1_16ch(flux,sd3,qwen)"]["shapes"]

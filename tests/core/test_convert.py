@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from goldens import spec, weights
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -14,6 +13,7 @@ from pid_core import read_checkpoint
 from pid_core.__main__ import main
 from pid_core.checkpoints.convert import default_target
 from pid_core.checkpoints.quantised import CONF
+from support.goldens import spec, weights
 
 EXPERIMENT = "PiD_v1pt5_res2kto4k_sr4x_official_flux_undistilled"
 

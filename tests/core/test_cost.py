@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sizes import SMALL, V1, V15
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,6 +14,7 @@ from pid_core.model.chunks import chunk_bytes
 from pid_core.model.cost import forward_flops, forward_work, peak_bytes, trunk_bytes
 from pid_core.model.pixels import KEEPINGS, pixel_chunks
 from pid_core.windows.plan import plan_flops, plan_windows
+from support.sizes import SMALL, V1, V15
 
 # Few blocks, because building them takes the time.
 SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL), ("v1", "v1.5", "small")

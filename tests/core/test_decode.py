@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from goldens import draw, spec, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pid_core import decode, distilled_sigmas, load_network, plan_windows
 from pid_core.latents.mirror import extend
+from support.goldens import draw, spec, weights
 
 NETS = ("flux_v1", "flux2_v1", "sdxl_v1", "flux_v1pt5", "flux2_v1pt5")
 

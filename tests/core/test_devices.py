@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from goldens import draw, spec, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from narrow_device import DEVICE, NarrowDevice, attend_plainly
 
 from pid_core import decode, load_network
 from pid_core.images.colour import hold_colour_
@@ -14,6 +12,8 @@ from pid_core.model.devices import widest_float
 from pid_core.model.network import PiDNetwork
 from pid_core.sampling.predict import x0_from_velocity
 from pid_core.windows.plan import FUSE_METHODS, fuse_weights, plan_windows
+from support.goldens import draw, spec, weights
+from support.narrow_device import DEVICE, NarrowDevice, attend_plainly
 
 SIZE = (96, 128)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from goldens import spec, weights
 from safetensors.torch import save_file
 from test_checkpoint import split
 
@@ -16,6 +15,7 @@ from pid_core.__main__ import main
 from pid_core.machine import inventory
 from pid_core.machine import report as doctor
 from pid_core.machine.comfy_home import find_comfyui, model_folders
+from support.goldens import spec, weights
 
 SDXL = "pid_sdxl_1024_to_4096_4step_bf16.safetensors"
 GEMMA = "gemma_2_2b_it_elm_bf16.safetensors"

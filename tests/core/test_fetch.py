@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
 
 from pid_core.__main__ import main
 from pid_core.hub.catalogue import FILES, HubFile, get_file, known_file, local_name
 from pid_core.hub.download import FetchError, fetch
 from pid_core.hub.licences import LICENCES, LicenceError, accepted, check_licences
 from pid_core.machine.comfy_home import folder_for_new
+from support.hub_server import HubServer
 
 ROOT = Path(__file__).parents[2]
 

@@ -163,7 +163,7 @@ def test_attention_handed_in_is_used_even_if_it_counts_as_false():
         def __call__(self, q, k, v):
             raise InterruptedError
 
-    from sizes import SMALL
+    from support.sizes import SMALL
 
     net = PiDNetwork(SMALL).eval()
     x, number = torch.zeros(1, 3, 32, 32), torch.zeros(1)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from goldens import NAMES, draw, outputs, spec, weights
 from safetensors.torch import save_file
 
 from pid_core import decode, load_network
+from support.goldens import NAMES, draw, outputs, spec, weights
 
 TOLERANCE = 5e-5
 CASES = [(name, case["tag"]) for name in NAMES for case in spec(name)["cases"]]

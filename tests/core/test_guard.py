@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import save_tiny, tiny_state_dict
 
 from pid_core import decode, load_network
 from pid_core.latents.rgb import to_image
 from pid_core.model import attention
 from pid_core.model.guard import NonFiniteError, all_finite, checked_together, finite_or_repeat
 from pid_core.windows.plan import plan_windows
+from support.tiny import save_tiny, tiny_state_dict
 
 BF16 = torch.bfloat16
 

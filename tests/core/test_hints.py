@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from goldens import spec, weights
 from safetensors.torch import save_file
 
 from pid_core import read_checkpoint
 from pid_core.checkpoints.hints import AUX_HEAD, family_hint, field_hints
+from support.goldens import spec, weights
 
 PID = ["net.lq_proj.latent_proj.0.weight", "net.s_embedder.proj.weight"]
 TEACHER = [*PID, f"net.{AUX_HEAD}0.weight"]

@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 import torch
-from goldens import draw, spec, weights
 
 from pid_core import decode, load_network
 from pid_core.model.modulation import Modulations
 from pid_core.windows.plan import plan_windows
+from support.goldens import draw, spec, weights
 
 SIZE = (96, 128)  # pixels; 3 x 4 latent cells of 32
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from goldens import draw, spec, weights
 
 from pid_core import PiDConfig, load_network
+from support.goldens import draw, spec, weights
 
 
 def cut(name):

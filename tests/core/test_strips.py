@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from sizes import NANO, SMALL, V1, V15
 from test_cost import LiveBytes
-from tiny import tiny_state_dict
 
 from pid_core import PiDNetwork, load_network
 from pid_core.model import lq
 from pid_core.model.cost import trunk_bytes
+from support.sizes import NANO, SMALL, V1, V15
+from support.tiny import tiny_state_dict
 
 CELLS = 10, 7  # of the latent
 

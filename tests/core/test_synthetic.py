@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from goldens import FOLDER, spec
 
 from benchmarks.synthetic import file_shapes, file_tensors, full_size_config, write_safetensors
 from pid_core import PiDConfig, load_network, read_checkpoint
+from support.goldens import FOLDER, spec
 
 SHAPES = json.loads((FOLDER / "full_size_param_shapes.json").read_text())
 BASE = "v1_16ch(flux,sd3,qwen)"

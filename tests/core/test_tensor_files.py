@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from fuzzing import DTYPES
-from goldens import spec, weights
 from safetensors.torch import save_file
 from test_checkpoint import split
 
@@ -21,6 +19,8 @@ from pid_core.checkpoints import reading
 from pid_core.checkpoints.reading import examine_checkpoint
 from pid_core.latents.files import SavedLatent, read_latent, write_latent
 from pid_core.tensor_files import LARGEST_HEADER, MOST_TENSORS, Stamp, read_tensors
+from support.fuzzing import DTYPES
+from support.goldens import spec, weights
 
 READERS = {"a.safetensors": read_checkpoint, "a.latent": read_latent, "b.safetensors": read_caption}
 

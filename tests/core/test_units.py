@@ -5,12 +5,12 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from goldens import FOLDER
 from safetensors.torch import load_file
 
 from pid_core import degrade, distilled_sigmas
 from pid_core.model.lq import SigmaGate
 from pid_core.model.positions import image_rope, rotate, sine_cosine, text_rope, timestep_features
+from support.goldens import FOLDER
 
 UNITS = load_file(FOLDER / "units.safetensors")
 IMAGE_ROPES = sorted({k.rpartition(".")[0] for k in UNITS if k.startswith("rope2d_")})

@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from goldens import draw, spec, weights
 
 from pid_core import decode, load_network
 from pid_core.sampling.predict import predict_x0, predict_x0_by_windows
 from pid_core.windows.plan import Window, fuse_weights, plan_windows, shrink_plan
 from pid_core.windows.run import WindowRun
+from support.goldens import draw, spec, weights
 
 SIZE = (96, 128)  # pixels; 3 x 4 latent cells of 32
 

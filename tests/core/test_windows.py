@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sizes import FLUX2, NANO, SMALL, V1, V15
 
 from pid_core.model.cost import ATTENTION_PRICE, forward_work, peak_bytes
 from pid_core.model.pixels import KEEPINGS
@@ -21,6 +20,7 @@ from pid_core.windows.plan import (
     fuse_weights,
     plan_windows,
 )
+from support.sizes import FLUX2, NANO, SMALL, V1, V15
 
 
 @st.composite

@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory: pytest.TempPathFactory):
     """ComfyUI's modules and the pack in the test process; what nodes write goes to a folder of its own."""
-    from inside import Inside
+    from support.inside import Inside
 
     try:
         inside = Inside(tmp_path_factory.mktemp("models"))

@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from fuzzing import DTYPES, JSON, TEXT, answer, bent, entry, examples, of_bytes, write
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
@@ -19,6 +18,7 @@ from pid_core.checkpoints.reading import examine_checkpoint
 from pid_core.hub.intact import damage
 from pid_core.latents.files import SavedLatent, latent_bytes, read_latent
 from pid_core.model.guard import NonFiniteError
+from support.fuzzing import DTYPES, JSON, TEXT, answer, bent, entry, examples, of_bytes, write
 
 SMALLEST = PiDConfig(
     patch_size=4,

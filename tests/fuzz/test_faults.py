@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from support.fuzzing import examples
 
 EXAMPLES = 10  # for each way to decode
 LATENT = torch.randn(2, 16, 2, 1, generator=torch.Generator().manual_seed(1))

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
 import comfy_env
+from support.fuzzing import examples
 
 EXAMPLES = 30  # for each node
 LONGEST = 700  # characters of a message

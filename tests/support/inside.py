@@ -13,12 +13,12 @@ from types import ModuleType
 from unittest import mock
 
 import torch
-from tiny import save_tiny, tiny_state_dict
-from tiny_gemma import SIZES
 
 import comfy_env
 from pid_core import decode, load_network
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support.tiny import save_tiny, tiny_state_dict
+from support.tiny_gemma import SIZES
 
 PACK = "pidkit_pack"
 SEED = 7

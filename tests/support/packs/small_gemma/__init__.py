@@ -1,4 +1,4 @@
-"""A pack for the test server: ComfyUI builds Gemma-2 in the sizes of tests/comfyui/tiny_gemma.py."""
+"""A pack for the test server: ComfyUI builds Gemma-2 in the sizes of tests/support/tiny_gemma.py."""
 
 import functools
 

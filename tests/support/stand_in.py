@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from narrow_device import DEVICE, NarrowDevice, OnDevice, attend_plainly
 from torch.utils._pytree import tree_leaves
 
 import comfy_env
+from support.narrow_device import DEVICE, NarrowDevice, OnDevice, attend_plainly
 
 ASKED = ("_local_scalar_dense", "item", "equal", "is_nonzero")
 ASKED += ("nonzero", "masked_select", "repeat_interleave", "_unique2")  # whose size depends on values

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from hub_server import HubServer
 from PIL import Image
 
 import comfy_env
 from comfy_server import ComfyServer, Finished
+from support.hub_server import HubServer
 
 PACKS = Path(__file__).parent / "packs"  # test doubles inside ComfyUI
 MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras", "checkpoints")
@@ -20,7 +20,7 @@ MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras", "checkpoin
 class TestServer(ComfyServer):
     """models: folder whose subfolders (MODEL_FOLDERS) ComfyUI lists and writes to; put a file there at any time.
 
-    hub: the model hub to this server (tests/core/hub_server.py), so that no test reaches the real one.
+    hub: the model hub to this server (hub_server.py), so that no test reaches the real one.
     """
 
     __test__ = False
