@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from comfy_api.latest import io
 
-from ..pid_core.latents.early_stop import GENERATORS, stop_early
+from ..pid_core.latents.early_stop import generators, stop_early
+from ..pid_core.latents.families import Generator, in_words
 from .comfy.show import show_on_node
 
 
 class PiDKitEarlyStop(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        known = generators()
+        few_step = in_words((name for name, row in known.items() if row.stop == row.steps), "and")
         return io.Schema(
             node_id="PiDKitEarlyStop",
             display_name="PiD Early Stop",
@@ -24,18 +29,17 @@ class PiDKitEarlyStop(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "generator",
-                    options=list(GENERATORS),
+                    options=list(known),
                     default="flux",
                     tooltip="The model that makes the latent. It decides the recommended stop and the kind of noise. "
-                    "flux2_klein and zimage_turbo run to the end: they have no step to spare.",
+                    f"{few_step} run to the end: they have no step to spare.",
                 ),
                 io.Combo.Input(
                     "stop",
                     options=["recommended", "at step"],
                     default="recommended",
-                    tooltip="recommended: where NVIDIA stops this generator (Flux and SD3 after 24 of 28 steps, SDXL "
-                    "26 of 30, Flux.2 and Z-Image 46 of 50, Qwen-Image 44 of 50), at the same part of a schedule of "
-                    "another length. at step: after stop_step steps.",
+                    tooltip=f"recommended: where NVIDIA stops this generator ({_stops(known.values())}), at the same "
+                    "part of a schedule of another length. at step: after stop_step steps.",
                 ),
                 io.Int.Input(
                     "stop_step",
@@ -62,3 +66,14 @@ class PiDKitEarlyStop(io.ComfyNode):
         made = stop_early(sigmas, generator, None if stop == "recommended" else stop_step)
         show_on_node(cls, f"{made.step} of {made.steps} steps, degrade_sigma {made.degrade_sigma:.3f}")
         return io.NodeOutput(made.sigmas, made.degrade_sigma)
+
+
+def _stops(known: Iterable[Generator]) -> str:
+    """ "Flux and SD3 after 24 of 28 steps, SDXL 26 of 30": those with a step to spare."""
+    stops: dict[tuple[int, int], list[str]] = {}
+    for row in sorted(known, key=lambda row: (row.steps, -row.stop)):
+        if row.stop < row.steps:
+            stops.setdefault((row.stop, row.steps), []).append(row.shown)
+    first, *others = [(in_words(names, "and"), stop, steps) for (stop, steps), names in stops.items()]
+    texts = ["{} after {} of {} steps".format(*first), *("{} {} of {}".format(*other) for other in others)]
+    return ", ".join(texts)

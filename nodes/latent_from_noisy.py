@@ -5,15 +5,16 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pid_core.latents.early_stop import CarriedNoise, undo_sampler_scaling
+from ..pid_core.latents.families import families
 from .comfy.latent_tags import NOISE, tagged
+from .shared.inputs import whose
 from .shared.lq_conditioning import image_latent
-
-FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage")
 
 
 class PiDKitLatentFromNoisy(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        sampled = [row for row in families() if row.generators]
         return io.Schema(
             node_id="PiDKitLatentFromNoisy",
             display_name="PiD Latent From Noisy",
@@ -30,10 +31,9 @@ class PiDKitLatentFromNoisy(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "latent_format",
-                    options=list(FAMILIES),
+                    options=[row.name for row in sampled],
                     default="flux",
-                    tooltip="Whose latent it is. flux: FLUX.1, Z-Image. flux2: FLUX.2, Klein. sd3: SD 3 and 3.5. "
-                    "sdxl: SDXL. qwenimage: Qwen-Image.",
+                    tooltip=f"Whose latent it is. {whose(sampled)}",
                 ),
                 io.Float.Input(
                     "degrade_sigma",

@@ -13,7 +13,7 @@ from .comfy.latent_tags import FAMILY, NOISE, SIZE, tagged
 from .comfy.picture_size import PictureSize
 from .comfy.show import show_on_node
 from .shared.files import file_stamp, listed_files, resolve_file
-from .shared.inputs import FORMATS
+from .shared.inputs import latent_formats
 
 FOLDER, ENDING = "latents", ".latent"
 
@@ -41,7 +41,7 @@ class PiDKitLoadLatent(io.ComfyNode):
                 ),
                 io.Combo.Output(
                     display_name="latent_format",
-                    options=list(FORMATS),
+                    options=latent_formats(),
                     tooltip="Its family, auto where it is not known. For the input of that name.",
                 ),
                 io.Float.Output(display_name="degrade_sigma", tooltip="The noise level it carries."),

@@ -17,6 +17,7 @@ from .comfy.compiled import OFF, compile_input
 from .comfy.model import PiDKitModel, load_model
 from .comfy.pid_models import describe_steps
 from .comfy.show import show_on_node
+from .shared.inputs import latent_formats, undetectable
 from .shared.known_files import MARK, fetch_options, generation, licence_input, marked_file, not_accepted, obtain
 from .shared.refused import refused
 
@@ -28,12 +29,12 @@ DTYPES = {
     "float16": torch.float16,
     "float8_e4m3fn": torch.float8_e4m3fn,
 }
-FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
 
 
 class PiDKitLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        channels, names = undetectable()
         return io.Schema(
             node_id="PiDKitLoader",
             display_name="PiD Loader",
@@ -62,12 +63,12 @@ class PiDKitLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "family",
-                    options=["auto", *FAMILIES],
+                    options=latent_formats(),
                     default="auto",
                     optional=True,
                     advanced=True,
                     tooltip="The latents this checkpoint was made for. auto: what the file tells. Files for "
-                    "16-channel latents tell it by their name at best: set flux, sd3 or qwenimage here and PiD "
+                    f"{channels}-channel latents tell it by their name at best: set {names} here and PiD "
                     "Latent Conditioning checks it.",
                 ),
                 io.Combo.Input(

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..pid_core.images.framing import FITS, TARGETS, plan_framing, prepare_image
-from ..pid_core.latents.families import get_family
+from ..pid_core.latents.families import LatentFamily, families, get_family
 from ..pid_core.latents.rgb import to_rgb_latent
 from .comfy.show import show_on_node
 from .shared.inputs import Framed, FramedPicture
-
-FAMILIES = ("flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb")  # those whose latents ComfyUI can make of a picture
 
 
 class PiDKitPrepareImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        rows = [row for row in families() if not row.unit]  # ComfyUI can make their latents of a picture
         return io.Schema(
             node_id="PiDKitPrepareImage",
             display_name="PiD Prepare Image",
@@ -40,10 +41,10 @@ class PiDKitPrepareImage(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "family",
-                    options=list(FAMILIES),
+                    options=[row.name for row in rows],
                     default="flux",
                     tooltip="Whose VAE encodes the picture; it must be the one the PiD file was made for. Decides what "
-                    "both sides must be multiples of: 16 for flux2, 2 for rgb, else 8.",
+                    f"both sides must be multiples of: {_multiples(rows)}.",
                 ),
                 io.Combo.Input(
                     "fit",
@@ -93,6 +94,12 @@ class PiDKitPrepareImage(io.ComfyNode):
         show_on_node(cls, framing.describe())
         prepared = prepare_image(image, framing)
         return io.NodeOutput(prepared, Framed(framing, image, prepared), _latent(prepared, family, vae))
+
+
+def _multiples(rows: list[LatentFamily]) -> str:
+    """ "16 for flux2, else 8": the most frequent one last."""
+    usual, _ = Counter(row.down for row in rows).most_common(1)[0]
+    return ", ".join([*(f"{row.down} for {row.name}" for row in rows if row.down != usual), f"else {usual}"])
 
 
 def _latent(image: Tensor, family: str, vae) -> dict | ExecutionBlocker:

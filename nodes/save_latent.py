@@ -14,7 +14,7 @@ from .comfy.latent_tags import FAMILY, NOISE, read_tag
 from .comfy.picture_size import picture_size
 from .comfy.show import show_on_node
 from .shared.files import save_new
-from .shared.inputs import FORMATS
+from .shared.inputs import latent_formats, undetectable
 from .shared.lq_conditioning import image_latent
 
 FOLDER, ENDING = "latents", ".latent"
@@ -23,6 +23,7 @@ FOLDER, ENDING = "latents", ".latent"
 class PiDKitSaveLatent(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        channels, names = undetectable()
         return io.Schema(
             node_id="PiDKitSaveLatent",
             display_name="PiD Save Latent",
@@ -35,10 +36,10 @@ class PiDKitSaveLatent(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="From a sampler, VAE Encode or PiD RGB Latent."),
                 io.Combo.Input(
                     "latent_format",
-                    options=list(FORMATS),
+                    options=latent_formats(),
                     default="auto",
                     tooltip="Whose VAE made the latent, as in PiD Latent Conditioning. auto: what is known of it, or "
-                    "what the channels tell; 16 channels tell nothing: choose flux, sd3 or qwenimage.",
+                    f"what the channels tell; {channels} channels tell nothing: choose {names}.",
                 ),
                 io.Float.Input(
                     "degrade_sigma",

@@ -12,7 +12,7 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from ..pid_core.assets import BUNDLED
 from ..pid_core.hub.catalogue import HubFile
-from ..pid_core.hub.model_sets import BUNDLED_SET, MODEL_SETS, get_set
+from ..pid_core.hub.model_sets import BUNDLED_SET, get_set, model_sets
 from ..pid_core.images.colour import COLOUR_HOLDS
 from ..pid_core.images.framing import TARGETS
 from ..pid_core.images.strengths import AUTO, OWN, STRENGTHS
@@ -42,7 +42,7 @@ class PiDKitUpscale(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "model_set",
-                    options=list(MODEL_SETS),
+                    options=list(model_sets()),
                     default=BUNDLED_SET.name,
                     tooltip="bundled: the small model of this pack, no download, no text. The others are NVIDIA's PiD "
                     "with the VAE of that name and PiD's text encoder, fetched on the first run (about 8 GB). For a "
@@ -144,7 +144,7 @@ class PiDKitUpscale(io.ComfyNode):
         wrong = refused(cls, model_set=model_set)
         if wrong or model_set is None:  # it comes by a link
             return wrong or True
-        return not_accepted(MODEL_SETS[model_set].files(_is_here), accept_licence) or True
+        return not_accepted(get_set(model_set).files(_is_here), accept_licence) or True
 
     @classmethod
     def fingerprint_inputs(cls, model_set: str | None = None, **_) -> list:

@@ -16,7 +16,9 @@ if sys.argv[:1] == ["-m"]:  # so it is while `python -m pid_core` looks for the 
 
 from .assets import NANO_PATH
 from .checkpoints.reading import load_network, read_checkpoint
-from .latents.families import LATENT_FAMILIES, LatentFamily, degrade, detect_family
+from .latents.checks import detect_family
+from .latents.families import LATENT_FAMILIES, LatentFamily
+from .latents.noise import degrade
 from .model.config import PiDConfig
 from .model.network import PiDNetwork
 from .sampling.decode import decode

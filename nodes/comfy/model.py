@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...pid_core import PiDConfig, read_checkpoint
 from ...pid_core.checkpoints.reading import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
-from ...pid_core.latents.families import wrong_channels
+from ...pid_core.latents.checks import wrong_channels
 from ...pid_core.latents.mirror import extend
 from ...pid_core.log import log
 from ...pid_core.model.cost import peak_bytes, trunk_bytes

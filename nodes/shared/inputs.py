@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from comfy_api.latest import io
@@ -9,9 +11,9 @@ from torch import Tensor
 
 from ...pid_core.images.colour import COLOUR_HOLDS
 from ...pid_core.images.framing import Framing
+from ...pid_core.latents.families import LatentFamily, families, families_with, in_words
 from ...pid_core.latents.lq_input import LATENT_NOISE
 
-FORMATS = ("auto", "flux", "flux2", "sd3", "sdxl", "qwenimage", "dinov2", "siglip", "rgb")
 SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
 FramedPicture = io.Custom("PIDKIT_FRAMING")
 
@@ -24,15 +26,29 @@ class Framed(NamedTuple):
     image: Tensor
 
 
+def latent_formats() -> list[str]:
+    return ["auto", *(row.name for row in families())]
+
+
+def whose(rows: Iterable[LatentFamily]) -> str:
+    """For tooltips: "sdxl: SDXL, Kolors. dinov2, siglip: RAE latents, normalised."."""
+    groups = itertools.groupby(rows, key=lambda row: row.about)
+    return " ".join(f"{', '.join(row.name for row in group)}: {about}." for about, group in groups)
+
+
+def undetectable() -> tuple[str, str]:
+    """Counts of channels that several families share, and those families, in words."""
+    rows = [row for row in families() if len(families_with(row.channels)) > 1]
+    return " or ".join(dict.fromkeys(str(row.channels) for row in rows)), in_words(row.name for row in rows)
+
+
 def latent_format_input(**options) -> io.Combo.Input:
     return io.Combo.Input(
         "latent_format",
-        options=list(FORMATS),
+        options=latent_formats(),
         default="auto",
-        tooltip="Whose VAE made the latent. auto: what the model says, else what the channels "
-        "tell. flux: FLUX.1, Z-Image. flux2: FLUX.2, Klein, Ideogram 4, ERNIE-Image. sd3: SD 3 "
-        "and 3.5. sdxl: SDXL, Kolors. qwenimage: Qwen-Image, Krea 2, Anima. dinov2, siglip: RAE latents, "
-        "normalised. rgb: PiD RGB Latent.",
+        tooltip="Whose VAE made the latent. auto: what the model says, else what the channels tell. "
+        f"{whose(families())}",
         **options,
     )
 

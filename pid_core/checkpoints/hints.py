@@ -11,8 +11,6 @@ from pathlib import Path
 from ..latents.families import families_with
 
 AUX_HEAD = "lq_proj.lq_aux_rgb_head."  # training only; a distilled student's file has it no more
-# Words in released file and folder names, lower case and without separators, that stand for a 16-channel family.
-_FAMILY_WORDS = {"flux": ("flux", "zimage"), "sd3": ("sd3",), "qwenimage": ("qwenimage", "krea2", "anima")}
 
 
 def field_hints(names: Iterable[str], path: Path | None = None) -> dict[str, str]:
@@ -32,8 +30,8 @@ def field_hints(names: Iterable[str], path: Path | None = None) -> dict[str, str
 def family_hint(channels: int, path: Path | None) -> str | None:
     """The latent family that the path names, of those with this many channels; None where it names none or several."""
     words = _words(path)
-    rows = [row.name for row in families_with(channels)]
-    found = [name for name in rows if any(word in words for word in _FAMILY_WORDS.get(name, (name,)))]
+    # released files and folders have a family's name, or a model's that shares it
+    found = [row.name for row in families_with(channels) if any(name in words for name in (row.name, *row.serves))]
     return found[0] if len(found) == 1 else None
 
 

@@ -81,7 +81,7 @@ def load_network(
     """Build the network a checkpoint holds, ready for `decode`.
 
     source: path of a .safetensors or .pth file, or a state dict. family: the latent family, where the file cannot tell
-    (16 channels: flux, sd3, qwenimage). schedule: "distilled" or "undistilled", where it cannot tell. Weights are
+    (16 channels). schedule: "distilled" or "undistilled", where it cannot tell. Weights are
     mapped from disk and converted tensor by tensor, so that two copies never exist. Raises ValueError
     (FileNotFoundError for no such file) in one line that says what the file seems to be.
     """

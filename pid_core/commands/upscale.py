@@ -14,7 +14,7 @@ from ..assets import NANO_PATH
 from ..checkpoints.reading import load_network
 from ..images.files import FORMATS, check_output, read_picture, write_picture
 from ..images.framing import Framing, finish_image, plan_framing, prepare_image
-from ..latents.families import degrade, sigma_per_image
+from ..latents.noise import degrade, sigma_per_image
 from ..latents.rgb import to_image, to_rgb_latent
 from ..machine.memory import free_memory
 from ..model.cost import peak_bytes, trunk_bytes, trunk_work

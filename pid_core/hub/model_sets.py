@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..latents.families import families
 from ..printable import quoted
-from .catalogue import HubFile, get_file
+from .catalogue import FILES, HubFile, get_file
 
 # The same weights in two precisions; the first is what PiD was trained with.
 TEXT_ENCODERS = ("gemma_2_2b_it_elm_bf16.safetensors", "gemma_2_2b_it_elm_fp8_scaled.safetensors")
@@ -35,25 +36,37 @@ class ModelSet:
         return [get_file(self.checkpoint), get_file(self.vae), encoder]
 
 
-_ALL = (
-    ModelSet("bundled", "rgb"),
-    ModelSet("FLUX v1.5", "flux", "pid_1.5_flux1_1024_to_4096_4step_bf16.safetensors", "ae.safetensors"),
-    ModelSet("FLUX.2 v1.5", "flux2", "pid_1.5_flux2_1024_to_4096_4step_bf16.safetensors", "flux2-vae.safetensors"),
-    ModelSet(
-        "Qwen-Image v1.5",
-        "qwenimage",
-        "pid_1.5_qwenimage_1024_to_4096_4step_bf16.safetensors",
-        "qwen_image_vae.safetensors",
-    ),
-    ModelSet("SD3", "sd3", "pid_sd3_1024_to_4096_4step_bf16.safetensors", "sd3_vae.safetensors"),
-    ModelSet("SDXL", "sdxl", "pid_sdxl_1024_to_4096_4step_bf16.safetensors", "sdxl_vae.safetensors"),
-)
-MODEL_SETS: dict[str, ModelSet] = {one.name: one for one in _ALL}
-BUNDLED_SET = _ALL[0]
+BUNDLED_SET = ModelSet("bundled", "rgb")
+
+
+def model_sets() -> dict[str, ModelSet]:
+    """Name -> set: the bundled model, then every family that the hub has a VAE and a checkpoint for, newest first.
+
+    Of a family's checkpoints it is the newest one of four steps for up to 4K, in bfloat16.
+    """
+    found = []
+    for row in families():
+        versions = [file for file in FILES if file.family == row.name and _is_student(file)]
+        vae = next((file.name for file in FILES if file.folder == "vae" and file.family == row.name), None)
+        if versions and vae:
+            file = max(versions, key=_age)
+            name = row.shown if file.version == "v1" else f"{row.shown} {file.version}"
+            found.append((file, ModelSet(name, row.name, file.name, vae)))
+    found.sort(key=lambda pair: _age(pair[0]), reverse=True)
+    return {one.name: one for one in [BUNDLED_SET, *(one for _, one in found)]}
+
+
+def _is_student(file: HubFile) -> bool:
+    return file.listed and file.precision == "bf16" and file.steps == 4 and file.resolution == "2K to 4K"
+
+
+def _age(file: HubFile) -> float:
+    return float(file.version.removeprefix("v"))
 
 
 def get_set(name: str) -> ModelSet:
     """The set of that name. Raises ValueError naming the known ones."""
-    if name not in MODEL_SETS:
-        raise ValueError(f"model_set is {quoted(name)}; choose one of {', '.join(MODEL_SETS)}")
-    return MODEL_SETS[name]
+    sets = model_sets()
+    if name not in sets:
+        raise ValueError(f"model_set is {quoted(name)}; choose one of {', '.join(sets)}")
+    return sets[name]

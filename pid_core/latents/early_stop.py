@@ -12,32 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .families import LatentFamily, check_latent, get_family
+from .checks import check_latent
+from .families import Generator, families, get_family
+from .noise import kept
 
 
-class Generator(NamedTuple):
-    """A generator's latent family and the stop that NVIDIA uses: after `stop` of `steps` steps."""
-
-    family: str
-    stop: int
-    steps: int
-
-    @property
-    def runs_to_the_end(self) -> bool:
-        return self.stop == self.steps
-
-
-# Few-step generators have no step to spare.
-GENERATORS: dict[str, Generator] = {
-    "flux": Generator("flux", 24, 28),
-    "flux2": Generator("flux2", 46, 50),
-    "flux2_klein": Generator("flux2", 4, 4),
-    "qwenimage": Generator("qwenimage", 44, 50),
-    "sd3": Generator("sd3", 24, 28),
-    "sdxl": Generator("sdxl", 26, 30),
-    "zimage": Generator("flux", 46, 50),
-    "zimage_turbo": Generator("flux", 8, 8),
-}
+def generators() -> dict[str, Generator]:
+    """The generators that can be stopped early, by their names, in the order of lists."""
+    rows = [generator for row in families() for generator in row.generators]
+    return {generator.name: generator for generator in sorted(rows)}
 
 
 class CarriedNoise(NamedTuple):
@@ -57,11 +40,11 @@ class Stop(NamedTuple):
 
 
 def recommended_step(generator: str, steps: int) -> int:
-    """NVIDIA's stop for a generator (a key of GENERATORS), as a step of a schedule of `steps`.
+    """NVIDIA's stop for a generator (a key of `generators()`), as a step of a schedule of `steps`.
 
     The same part of the schedule, rounded: the same scheduler is there at the same noise level, whatever the count.
     """
-    row = _row(generator)
+    row = _find(generator)
     return min(max(round(steps * row.stop / row.steps), 1), steps)
 
 
@@ -71,14 +54,14 @@ def stop_early(sigmas: Tensor, generator: str, step: int | None = None) -> Stop:
     Raises ValueError in one line for a schedule that does not fall, a step outside 1 to n, or a level above 1 where
     the generator's own noise levels end at 1.
     """
-    row = _row(generator)
+    _find(generator)
     steps = _check_schedule(sigmas)
     if step is None:
         step = recommended_step(generator, steps)
     if not 1 <= step <= steps:
         raise ValueError(f"stop_step is {step}, but the schedule has {steps} steps: choose 1 to {steps}")
     level = float(sigmas[step])
-    family = get_family(row.family)
+    family = next(row for row in families() for made in row.generators if made.name == generator)
     if family.noising == "flow" and level > 1:
         raise ValueError(
             f"after step {step} the schedule is at sigma {level:.3g}; {generator}'s never exceed 1: set generator "
@@ -101,18 +84,16 @@ def undo_sampler_scaling(latent: Tensor, sigma: float, family: str) -> Tensor:
         )
     row = get_family(family)
     check_latent(latent, row.channels, row.name)
-    return row.denormalise(row.normalise(latent.float()) * _kept(row, sigma))
-
-
-def _kept(row: LatentFamily, sigma: float) -> float:
     # for SDXL 1 / sqrt(1 + s^2), written in sigma = s / sqrt(1 + s^2)
-    return math.sqrt(1 - sigma * sigma) if row.noising == "vp" else 1 - sigma
+    factor = float(kept(torch.tensor(sigma, dtype=torch.float64), row.name))
+    return row.denormalise(row.normalise(latent.float()) * factor)
 
 
-def _row(generator: str) -> Generator:
-    if generator not in GENERATORS:
-        raise ValueError(f"unknown generator {generator!r}; choose one of {', '.join(GENERATORS)}")
-    return GENERATORS[generator]
+def _find(generator: str) -> Generator:
+    known = generators()
+    if generator not in known:
+        raise ValueError(f"unknown generator {generator!r}; choose one of {', '.join(known)}")
+    return known[generator]
 
 
 def _check_schedule(sigmas: Tensor) -> int:

@@ -15,7 +15,8 @@ from ..entries import read_object
 from ..files import replace_file
 from ..printable import printable, quoted
 from ..tensor_files import read_tensors
-from .families import check_latent, get_family
+from .checks import check_latent
+from .families import get_family
 
 _TENSOR, _MARK = "latent_tensor", "latent_format_version_0"
 _OLD_SCALE = 0.18215  # ComfyUI's first files hold scaled latents and no mark

@@ -7,19 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .checks import BLANK, check_latent, detect_family, is_blank
 from .early_stop import CarriedNoise
-from .families import (
-    BLANK,
-    LatentFamily,
-    check_latent,
-    degrade,
-    detect_family,
-    get_family,
-    is_blank,
-    latent_cell,
-    scale_down,
-    sigma_per_image,
-)
+from .families import LatentFamily, get_family, latent_cell
+from .noise import degrade, scale_down, sigma_per_image
 
 TRAINED_SIGMA = 0.8  # largest degrade_sigma in NVIDIA's training
 LATENT_NOISE = ("add", "scale", "keep")

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..assets import BUNDLED
 from ..checkpoints.reading import examine_checkpoint
 from ..hub.catalogue import COMMAND, get_file, known_file, local_name
+from ..latents.families import families, in_words
 from ..printable import printable
 from ..tensor_files import SAFETENSORS, read_shapes
 from .comfy_home import Home, model_files
@@ -166,11 +167,12 @@ def _vae(name: str, path: Path) -> tuple[str, bool] | None:
     shapes = _shapes(path)
     if shapes is None:
         return None
-    if "decoder.conv1.weight" in shapes:
-        return ("VAE, qwenimage", True) if shapes["decoder.conv1.weight"][1:2] == (16,) else None
-    channels = sum(shapes.get("decoder.conv_in.weight", ())[1:2])
-    families = {4: "sdxl (or SD 1)", 16: "flux or sd3", 32: "flux2"}
-    return (f"VAE, {families[channels]}", True) if channels in families else None
+    names = [
+        f"{row.name} (or {row.vae.alike})" if row.vae.alike else row.name
+        for row in families()
+        if row.vae and shapes.get(row.vae.tensor, ())[1:2] == (row.vae.channels,)
+    ]
+    return (f"VAE, {in_words(names)}", True) if names else None
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]] | None:

@@ -9,8 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..latents.families import check_latent, sigma_per_image
+from ..latents.checks import check_latent
 from ..latents.mirror import extend
+from ..latents.noise import sigma_per_image
 from ..model.chunks import by_rows
 from ..model.config import PiDConfig
 from ..model.cost import forward_flops, trunk_work

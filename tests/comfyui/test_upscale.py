@@ -10,7 +10,7 @@ from PIL import Image
 
 from comfy_server import PromptError
 from pid_core.hub.catalogue import get_file
-from pid_core.hub.model_sets import MODEL_SETS, TEXT_ENCODERS
+from pid_core.hub.model_sets import TEXT_ENCODERS, get_set
 from support.failures import refused
 from support.graphs import link
 from support.tiny import save_tiny, save_vae
@@ -18,8 +18,8 @@ from support.tiny_gemma import save_encoder
 
 SET = "FLUX v1.5"
 FILES = {
-    "model": get_file(MODEL_SETS[SET].checkpoint),
-    "vae": get_file(MODEL_SETS[SET].vae),
+    "model": get_file(get_set(SET).checkpoint),
+    "vae": get_file(get_set(SET).vae),
     "clip": get_file(TEXT_ENCODERS[0]),
 }
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pid_core import decode, load_network
 from pid_core.images.colour import hold_colour_
-from pid_core.latents.families import degrade
+from pid_core.latents.noise import degrade
 from pid_core.model.devices import widest_float
 from pid_core.model.network import PiDNetwork
 from pid_core.sampling.predict import x0_from_velocity

@@ -9,9 +9,9 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. Wings of one floor do not know each other. Files beside the wings lie below all of them.
 FLOORS = {
     "pid_core": [
-        {"assets", "model", "captions", "hub"},
+        {"assets", "model", "captions"},
         {"latents", "windows"},
-        {"sampling", "images"},
+        {"sampling", "images", "hub"},
         {"checkpoints"},
         {"machine"},
         {"commands"},

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pid_core import LATENT_FAMILIES, degrade, detect_family
-from pid_core.latents.families import check_latent, get_family, sigma_per_image
+from pid_core.latents.checks import check_latent
+from pid_core.latents.families import get_family
+from pid_core.latents.noise import sigma_per_image
 
 ROWS = sorted({row.name for row in LATENT_FAMILIES.values()})
 ALIASES = {

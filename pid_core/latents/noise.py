@@ -1,0 +1,62 @@
+"""Noise of a latent in its family's form: degrade_sigma, and the part of the latent that is left beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..model.devices import to_device
+from ..printable import quoted
+from .families import get_family
+
+
+def sigma_per_image(sigma: float | Sequence[float] | Tensor, batch: int, device: torch.device | str = "cpu") -> Tensor:
+    """degrade_sigma, a number or one per image -> float32 tensor [batch].
+
+    Raises ValueError when the count does not match the batch, or a value is no number or outside 0 to 1.
+    """
+    try:
+        values = to_device(torch.as_tensor(sigma), device).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"degrade_sigma must be a number, or one number per image, got {quoted(sigma)}") from None
+    if values.numel() not in (1, batch):
+        raise ValueError(
+            f"degrade_sigma has {values.numel()} values for {batch} images: give one number, or one per image"
+        )
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError(f"degrade_sigma must be between 0 and 1, got {', '.join(f'{v:g}' for v in values)}")
+    return values.expand(batch)
+
+
+def degrade(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: str, seed: int) -> Tensor:
+    """Add noise of level `sigma` (0 to 1, a number or one per image) to a normalised latent in its family's form.
+
+    The noise is drawn in float32 on the CPU from a generator of its own, so the same seed gives the same pattern on
+    every device and at every sigma, and never shifts the image's noise. An image whose sigma is 0 comes back untouched.
+    Same shape and dtype.
+    """
+    s = _per_image(sigma, latent)
+    eps = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(
+        latent.device
+    )
+    return torch.where(s > 0, (kept(s, family) * latent.float() + s * eps).to(latent.dtype), latent)
+
+
+def scale_down(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: str) -> Tensor:
+    """A normalised latent that carries noise already, at the size it has among latents of noise level `sigma`.
+
+    As `degrade`, with nothing added: for latents of a noisy picture, whose own noise stands for what would be added.
+    """
+    s = _per_image(sigma, latent)
+    return torch.where(s > 0, (kept(s, family) * latent.float()).to(latent.dtype), latent)
+
+
+def _per_image(sigma: float | Sequence[float] | Tensor, latent: Tensor) -> Tensor:
+    return sigma_per_image(sigma, latent.shape[0], latent.device).view(-1, *[1] * (latent.ndim - 1))
+
+
+def kept(sigma: Tensor, family: str) -> Tensor:
+    """The factor on the latent beside noise of level `sigma`, 0 to 1."""
+    return (1 - sigma * sigma).clamp(min=0).sqrt() if get_family(family).noising == "vp" else 1 - sigma
