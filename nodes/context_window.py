@@ -99,8 +99,8 @@ class PiDKitContextWindow(io.ComfyNode):
                     f"the canvas has shape {list(shape)}: connect the canvas that PiD Latent Conditioning gives"
                 )
             images, _, height, width = shape
-            plan = handler.plan(windowed, images, height, width)
-            show_on_node(cls, *handler.describe(windowed, plan, images).lines())
+            memory = handler.memory(windowed, images)
+            show_on_node(cls, *handler.describe(memory, handler.plan(memory, height, width)).lines())
         elif not settings.auto:
             # what is wrong with the settings on any canvas is said here, not in the sampler
             cell = handler.config.latent_cell

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from ...pid_core.windows.memory import Canvases
 from .student import StudentSampler
 
 STUDENT = 1  # its x
 # Of KSampler's samplers: x, the first noise, and two of earlier predictions and noises.
 OTHERS = 4
-
-
-class Canvases(NamedTuple):
-    """in_call: beside a network call. of_call: as many more of the size the call has. in_trunk: beside the projector,
-    which runs before the first call. between: while there is neither.
-    """
-
-    in_call: int
-    of_call: int
-    in_trunk: int
-    between: int
 
 
 def canvases(sampler, predictions: int, windowed: bool) -> Canvases:

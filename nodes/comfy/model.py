@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,17 +23,15 @@ from ...pid_core.checkpoints.reading import CAPTION_KEY, CONFIG_KEY, Checkpoint,
 from ...pid_core.latents.checks import wrong_channels
 from ...pid_core.latents.mirror import extend
 from ...pid_core.log import log
-from ...pid_core.model.cost import peak_bytes, trunk_bytes
 from ...pid_core.model.devices import without_float64
-from ...pid_core.model.fused import COMPILED, kind_of
 from ...pid_core.model.guard import PROJECTOR, finite_or_repeat, taken_for_granted
 from ...pid_core.model.modulation import Level, Modulations
-from ...pid_core.model.pixels import Kept
 from ...pid_core.printable import printable
 from ...pid_core.tensor_files import Stamp
+from ...pid_core.windows.memory import MemoryModel
 from ...pid_core.windows.run import crop_features
 from .canvases import canvases
-from .compiled import OFF, around_call, compile_network, is_compiled_by_others
+from .compiled import OFF, around_call, compile_network
 from .latent_windows import CONDLatent, Latents
 from .network import ComfyPiDNetwork, weights_changed
 from .picture_size import CANVAS_KEY
@@ -42,7 +39,7 @@ from .progress import KEY as PROGRESS_KEY
 from .progress import current_run, show_frame, watched
 from .quantised import QUANT_CONFIG, check_formats, dequantise
 from .sampling import outer_sample, predict_noise, sampling_for
-from .window_memory import fitting_kept
+from .window_memory import call_memory, run_memory
 
 KEY = "pidkit"
 SUPPORTED_DTYPES = [torch.bfloat16, torch.float32]
@@ -50,41 +47,6 @@ SUPPORTED_DTYPES = [torch.bfloat16, torch.float32]
 SMALL_FILE = 256_000_000
 # Networks up to this many parameters gain nothing from a shorter dtype.
 SMALL = 50_000_000
-
-
-class Planned(NamedTuple):
-    """Bytes of a run. trunk: at the projector's peak, before the network calls. held: beside every call; of_call:
-    canvases of the call's own size beside it. between: while there is no call.
-    """
-
-    trunk: int = 0
-    held: int = 0
-    of_call: int = 0
-    between: int = 0
-    patcher: comfy.model_patcher.ModelPatcher | None = None  # the one that runs
-
-
-class Moments(NamedTuple):
-    """The fullest moments of a run in bytes: a network call, and beside it what is held; the projector before the
-    first; and between them what the sampler does with whole canvases.
-    """
-
-    call: float
-    held: float
-    trunk: float
-    between: float
-
-    @property
-    def needed(self) -> float:
-        return max(self.call + self.held, self.trunk, self.between)
-
-    def cause(self) -> str:
-        """What needs it, in words."""
-        if self.between >= self.needed:
-            return "for the whole canvases that the sampler works on between two calls of the network"
-        if self.trunk >= self.needed:
-            return "for the latent's projector, before the first window"
-        return f"{self.call / 1e9:.2g} GB for one window and {self.held / 1e9:.2g} GB for the picture as a whole"
 
 
 class PiDModelConfig(comfy.supported_models_base.BASE):
@@ -118,7 +80,7 @@ class PiDKitModel(BaseModel):
         self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
         self._is_held = False
         self._had_hooks = False
-        self._planned = Planned()
+        self.run_memory: MemoryModel | None = None  # of the run that is being loaded
 
     def extra_conds(self, **kwargs) -> dict:
         images, device = kwargs["noise"].shape[0], kwargs.get("device")  # where all is moved here, once for the run
@@ -277,28 +239,9 @@ class PiDKitModel(BaseModel):
 
     def memory_required(self, input_shape, cond_shapes=None) -> float:
         """Bytes above the weights for one network call on images [B, 3, H, W], with what is held beside it."""
-        return self.memory_for(input_shape, self.diffusion_model.kept)
-
-    def memory_for(self, input_shape: Sequence[int], kept: Kept | None) -> float:
-        """`memory_required` where this is kept between the network's pixel blocks."""
-        return self.moments(input_shape, kept).needed
-
-    def moments(self, input_shape: Sequence[int], kept: Kept | None) -> Moments:
-        """`memory_for`, by what may need it most."""
-        dtype_bytes = comfy.model_management.dtype_size(self.get_dtype_inference())
         images, _, height, width = input_shape
-        kind = self._kind(comfy.model_management.get_torch_device(), images * height * width)
-        call = peak_bytes(self.config, height, width, images, dtype_bytes, kind, kept)
-        planned = self._planned
-        call += planned.of_call * 4 * math.prod(input_shape)
-        return Moments(call, planned.held, planned.trunk, planned.between)
-
-    def _kind(self, device: torch.device, pixels: int) -> str:
-        """What runs the network there, for the memory it needs."""
-        patcher, compiled = self._planned.patcher or self.current_patcher, self.diffusion_model.compiled
-        if patcher is not None and is_compiled_by_others(patcher):
-            return COMPILED
-        return kind_of(device) if compiled is None or compiled.why_not else compiled.kind_of(device, pixels)
+        memory = self.run_memory or call_memory(self, self.current_patcher)
+        return memory.needed(images, height, width, self.diffusion_model.kept)
 
     def state_dict_for_saving(self, *args, **kwargs) -> dict:
         """What ComfyUI's Save Model writes: with the configuration and caption, which else would be lost."""
@@ -375,23 +318,16 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
         base.file.check()
     if len(noise_shape) != 4:
         raise ValueError(f"the canvas has shape {list(noise_shape)}: use the one that PiD Latent Conditioning gives")
-    images, _, height, width = noise_shape
-    dtype_bytes = comfy.model_management.dtype_size(base.get_dtype_inference())
-    trunk, features = 0, 0
-    if base.config.has_latent:
-        trunk, features = trunk_bytes(base.config, height, width, images, dtype_bytes)
     run, windowed = current_run(), "context_handler" in kwargs.get("model_options", {})
-    counted = canvases(None, 1, windowed) if run is None else run.canvases(windowed)
-    canvas = 4 * math.prod(noise_shape)
-    held, between = (features + count * canvas for count in (counted.in_call, counted.between))
-    base._planned = Planned(trunk + counted.in_trunk * canvas, held, counted.of_call, between, patcher)
+    held = canvases(None, 1, windowed) if run is None else run.canvases(windowed)
+    base.run_memory = memory = run_memory(patcher, noise_shape, held)
     try:
         if not windowed:
-            base.diffusion_model.kept = fitting_kept(patcher, noise_shape)
-            show_frame(patcher, noise_shape, base.diffusion_model.kept)
+            base.diffusion_model.kept = memory.fitting_kept(*noise_shape[2:])
+            show_frame(memory, *noise_shape[2:], base.diffusion_model.kept)
         return executor(patcher, noise_shape, *args, **kwargs)
     finally:
-        base._planned = Planned()
+        base.run_memory = None
 
 
 def _step(level: float, transformer_options: dict) -> str:

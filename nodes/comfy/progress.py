@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.model_patcher import ModelPatcher
 
 from ...pid_core import PiDConfig
 from ...pid_core.log import log
 from ...pid_core.model.cost import forward_work, priced, trunk_work
 from ...pid_core.model.pixels import KEEPINGS, Kept
 from ...pid_core.progress import Meter, OnPart, duration, when_done
+from ...pid_core.windows.memory import Canvases, MemoryModel
 from ...pid_core.windows.plan import Window, WindowPlan
-from .canvases import Canvases, canvases
+from .canvases import canvases
 from .show import send_text
 from .status import Status
 
@@ -107,15 +107,13 @@ def watched(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
     return out
 
 
-def show_frame(patcher: ModelPatcher, shape: Sequence[int], kept: Kept) -> None:
-    """The run on a canvas [B, 3, H, W] goes in one frame: say so on the node that is being watched."""
+def show_frame(memory: MemoryModel, height: int, width: int, kept: Kept) -> None:
+    """The run on a canvas of height x width goes in one frame: say so on the node that is being watched."""
     run = _run.get()
     if run is not None:
-        images, _, height, width = shape
         plan = WindowPlan(height, width, (Window(0, 0, height, width),), 0, 1, kept=kept)
         run.use(plan)
-        memory = patcher.model.memory_required(shape)
-        run.watch.show(Status(plan, (height, width), memory, images, run.expected))
+        run.watch.show(Status(plan, (height, width), memory.of_plan(plan), memory.images, run.expected))
 
 
 class Watch:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...pid_core.latents.mirror import extend
 from ...pid_core.log import log
 from ...pid_core.model.cost import forward_flops
-from ...pid_core.model.pixels import KEEPINGS
+from ...pid_core.windows.memory import MemoryModel
 from ...pid_core.windows.plan import (
     OVERLAP,
     SMALLEST,
@@ -25,7 +25,6 @@ from ...pid_core.windows.plan import (
     Window,
     WindowPlan,
     plan_flops,
-    plan_for_memory,
     plan_price,
     plan_windows,
 )
@@ -40,7 +39,7 @@ from .regions import RegionalCaption
 from .show import send_text
 from .status import Status
 from .student import nothing_like
-from .window_memory import fitting_batch, fitting_kept, needed_memory, window_memory
+from .window_memory import memory_of
 
 KEY = "pidkit_windows"
 Conds = Sequence[list[dict] | None]  # one list of conditionings for positive, one for negative
@@ -121,49 +120,25 @@ class WindowHandler(ContextHandlerABC):
         least = self.config.window_min
         return any(side < min(least, whole) for side, whole in zip(plan.size, (plan.height, plan.width), strict=True))
 
-    def plan(
-        self, patcher: ModelPatcher, images: int, height: int, width: int, overlap: int | None = None
-    ) -> WindowPlan:
-        """The windows for `images` canvases of height x width pixels. Raises ValueError in one line.
+    def memory(self, patcher: ModelPatcher, images: int) -> MemoryModel:
+        """What `plan` and `describe` ask, for a run on `images` canvases."""
+        return memory_of(patcher, self.config, images)
+
+    def plan(self, memory: MemoryModel, height: int, width: int, overlap: int | None = None) -> WindowPlan:
+        """The windows for canvases of height x width pixels. Raises ValueError in one line.
 
         overlap: instead of what the node is set to.
         """
         comfy.model_management.throw_exception_if_processing_interrupted()
-        config, wanted = self.config, self.settings
+        wanted = self.settings
         overlap = wanted.overlap if overlap is None else overlap
         if not wanted.auto:
-            plan = plan_windows(height, width, wanted.size, overlap, align=config.latent_cell)
-            return replace(plan, kept=fitting_kept(patcher, [images, 3, *plan.size]))
-        budget = window_memory(patcher)
+            plan = plan_windows(height, width, wanted.size, overlap, align=self.config.latent_cell)
+            return replace(plan, kept=memory.fitting_kept(*plan.size))
         try:
-            return plan_for_memory(
-                *(height, width, config),
-                memory_budget=budget,
-                overlap=overlap,
-                device=patcher.load_device,
-                peak=lambda h, w, kept: needed_memory(patcher, [images, 3, h, w], kept),
-            )
+            return memory.plan(height, width, overlap)
         except NoPlanError as error:
-            raise TooLittleMemoryError(self._too_little(patcher, images, height, width, budget, error)) from None
-
-    def _too_little(
-        self, patcher: ModelPatcher, images: int, height: int, width: int, budget: float, error: NoPlanError
-    ) -> str:
-        """What the smallest windows need and what needs it, and what helps."""
-        picture = f"{width} x {height}" if images == 1 else f"{images} pictures of {width} x {height}"
-        cause = ""
-        if self._ours:
-            shape = [images, 3, *error.size]
-            moments = (patcher.model.moments(shape, kept) for kept in KEEPINGS)
-            cause = f" ({min(moments, key=lambda each: each.needed).cause()})"
-        fewer = "decode fewer pictures at once, " if images > 1 else ""
-        wide = patcher.model.get_dtype_inference().itemsize > 2
-        shorter = ", or set dtype to bfloat16 on the loader" if wide else ""
-        return (
-            f"too little memory for {picture}: even windows of {error.size[1]} x {error.size[0]} need "
-            f"{error.needed / 1e9:.2g} GB{cause} and {budget / 1e9:.2g} GB are free: {fewer}make the picture smaller "
-            f"or close other programs{shorter}"
-        )
+            raise TooLittleMemoryError(_too_little(memory, height, width, error)) from None
 
     def begin(self, patcher: ModelPatcher, shape: Sequence[int], conds: dict[str, list[dict]]) -> list[int]:
         """Plan a run on a canvas [B, 3, H, W]; returns the shape of one batch of windows, [n * B, 3, h, w]."""
@@ -172,12 +147,13 @@ class WindowHandler(ContextHandlerABC):
                 check_canvas(self.config, cond["lq_latent"], shape, cond.get(CANVAS_KEY))
         images, channels, *size = shape
         height, width = self._whole(size)
-        plan = self.plan(patcher, images, height, width)
+        memory = self.memory(patcher, images)
+        plan = self.plan(memory, height, width)
         self._positive = {cond["uuid"] for cond in conds.get("positive", ())}
         if self._ours:
             patcher.model.diffusion_model.kept = plan.kept
         self._regions, notes = self._usable_regions(patcher, images, plan)
-        batch = fitting_batch(patcher, plan, images)
+        batch = memory.batch(plan)
         self._run = WindowRun(
             plan,
             fuse=self.settings.fuse,
@@ -190,7 +166,7 @@ class WindowHandler(ContextHandlerABC):
         run = progress.current_run()
         if run is not None:
             run.use(plan)
-        status = replace(self.describe(patcher, plan, images, batch), size=tuple(size))
+        status = replace(self.describe(memory, plan, batch), size=tuple(size))
         expected = None if run is None else run.expected
         status = replace(status, expected=expected, warnings=(*status.warnings, *notes))
         self._show(status)
@@ -199,15 +175,14 @@ class WindowHandler(ContextHandlerABC):
         log.debug("PiD: %s a step, %s in one frame", _flop(work), _flop(whole))
         return [batch * images, channels, *plan.size]
 
-    def describe(self, patcher: ModelPatcher, plan: WindowPlan, images: int, batch: int | None = None) -> Status:
+    def describe(self, memory: MemoryModel, plan: WindowPlan, batch: int | None = None) -> Status:
         """The plan in words: windows and predicted memory."""
-        batch = batch or fitting_batch(patcher, plan, images)
-        memory = needed_memory(patcher, [batch * images, 3, *plan.size], plan.kept)
+        batch = batch or memory.batch(plan)
         size, details, warnings = (plan.height, plan.width), (), plan.notes
         if plan.count > 1:
             details = (
                 f"{plan.cols} across, {plan.rows} down, overlap at least {plan.overlap} px"
-                + self._half_the_overlap(patcher, plan, images),
+                + self._half_the_overlap(memory, plan),
                 f"{batch} at a time",
             )
         if self.settings.auto:  # what was rounded is news only to who chose it
@@ -215,18 +190,18 @@ class WindowHandler(ContextHandlerABC):
             short = self._too_small(plan)
             line = f"memory is short: windows are smaller than the {least} px this checkpoint was trained on"
             warnings = (line,) if short else ()
-        return Status(plan, size, memory, images, warnings=warnings, details=details)
+        return Status(plan, size, memory.of_plan(plan, batch), memory.images, warnings=warnings, details=details)
 
-    def _half_the_overlap(self, patcher: ModelPatcher, plan: WindowPlan, images: int) -> str:
+    def _half_the_overlap(self, memory: MemoryModel, plan: WindowPlan) -> str:
         """What half of a plan's overlap would save, in words, where it is worth some."""
         half = plan.overlap // 2 // plan.align * plan.align
         if not half:
             return ""
         try:
-            other = self.plan(patcher, images, plan.height, plan.width, half)
+            other = self.plan(memory, plan.height, plan.width, half)
         except ValueError:
             return ""
-        kind = patcher.load_device.type
+        kind = memory.device.type
         share = plan_price(other, self.config, kind) / plan_price(plan, self.config, kind)
         return f" (with {half} about {share:.1f} of the time)" if share < 0.95 else ""
 
@@ -344,6 +319,17 @@ class WindowHandler(ContextHandlerABC):
             run.watch.show(status)
         if run is None or run.watch.node_id != self.node_id:
             send_text(self.node_id, *status.lines(status.expected))
+
+
+def _too_little(memory: MemoryModel, height: int, width: int, error: NoPlanError) -> str:
+    images = memory.images
+    picture = f"{width} x {height}" if images == 1 else f"{images} pictures of {width} x {height}"
+    fewer = "decode fewer pictures at once, " if images > 1 else ""
+    shorter = ", or set dtype to bfloat16 on the loader" if memory.dtype_bytes > 2 else ""
+    return (
+        f"too little memory for {picture}: {memory.shortage(error)}: {fewer}make the picture smaller or close other "
+        f"programs{shorter}"
+    )
 
 
 def _flop(count: float) -> str:

@@ -1,21 +1,69 @@
-"""How much memory context windows may plan with."""
+"""The core's memory model with what ComfyUI knows: what is free on the device, who compiles, what a sampler holds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import comfy.model_management as management
+import torch
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 
-from ...pid_core.model.pixels import KEEPINGS, Kept
-from ...pid_core.windows.plan import WindowPlan
-from .compiled import is_compiled
-
-# On the CPU more windows at once gain no speed and only take memory.
-CPU_BATCH_BYTES = 1e9
-# A window of this many pixels fills a card: several at once move more bytes and take more memory.
-FILLING_PIXELS = 1024**2
+from ...pid_core import PiDConfig, PiDNetwork
+from ...pid_core.model.fused import COMPILED, kind_of
+from ...pid_core.model.pixels import Kept
+from ...pid_core.windows.memory import Canvases, MemoryModel, Overhead
+from .compiled import is_compiled, is_compiled_by_others
 
 
-def window_memory(patcher: ModelPatcher) -> float:
+def run_memory(patcher: ModelPatcher, shape: Sequence[int], canvases: Canvases) -> MemoryModel:
+    """Of a run of a PiDKitModel on a canvas [B, 3, H, W], whose sampler holds so many canvases."""
+    base, (images, _, height, width) = patcher.model, shape
+    overhead = Overhead.of(base.config, images, height, width, _dtype_bytes(base), canvases)
+    return call_memory(base, patcher, overhead=overhead, **_room(patcher, images))
+
+
+def memory_of(patcher: ModelPatcher, config: PiDConfig, images: int) -> MemoryModel:
+    """Of the run of `images` images that is being loaded, or of its calls alone where none is."""
+    base = patcher.model
+    if getattr(base, "run_memory", None) is not None:
+        return base.run_memory
+    if isinstance(base.diffusion_model, PiDNetwork):
+        return call_memory(base, patcher, **_room(patcher, images))
+
+    def foreign(images: int, height: int, width: int, kept: Kept | None) -> float:
+        return base.memory_required([images, 3, height, width])
+
+    size, room = _dtype_bytes(base), _room(patcher, images)
+    return MemoryModel(config, patcher.load_device, dtype_bytes=size, foreign=foreign, **room)
+
+
+def call_memory(base: BaseModel, patcher: ModelPatcher | None, **room) -> MemoryModel:
+    """Of single calls of a PiDKitModel; room: other fields of MemoryModel."""
+    device = management.get_torch_device() if patcher is None else patcher.load_device
+    return MemoryModel(
+        base.config,
+        device,
+        dtype_bytes=_dtype_bytes(base),
+        kind=lambda pixels: network_kind(base, patcher, device, pixels),
+        **room,
+    )
+
+
+def _room(patcher: ModelPatcher, images: int) -> dict:
+    # a last batch that is smaller would be compiled anew
+    return {"budget": _free(patcher), "images": images, "one_at_a_time": is_compiled(patcher)}
+
+
+def network_kind(base: BaseModel, patcher: ModelPatcher | None, device: torch.device, pixels: int) -> str:
+    """What runs a PiDKitModel's call on so many pixels, as `cost.peak_bytes` takes it."""
+    compiled = base.diffusion_model.compiled
+    if patcher is not None and is_compiled_by_others(patcher):
+        return COMPILED
+    return kind_of(device) if compiled is None or compiled.why_not else compiled.kind_of(device, pixels)
+
+
+def _free(patcher: ModelPatcher) -> float:
     """Bytes for network calls once the model is loaded: what is free, and what ComfyUI can free of other models."""
     device = patcher.load_device
     free = management.get_free_memory(device)
@@ -27,36 +75,5 @@ def window_memory(patcher: ModelPatcher) -> float:
     return max(room - patcher.model_size(), room / 2)
 
 
-def needed_memory(patcher: ModelPatcher, shape: list[int], kept: Kept | None) -> float:
-    """Bytes of a network call on images [B, 3, H, W]; kept: between the pixel blocks, of a model of ours."""
-    ask = getattr(patcher.model, "memory_for", None)
-    return patcher.model.memory_required(shape) if ask is None else ask(shape, kept)
-
-
-def fitting_kept(patcher: ModelPatcher, shape: list[int]) -> Kept:
-    """The most that the memory allows to keep between pixel blocks in a network call on images [B, 3, H, W]."""
-    budget = window_memory(patcher)
-    return next((kept for kept in KEEPINGS if needed_memory(patcher, shape, kept) <= budget), KEEPINGS[-1])
-
-
-def fitting_batch(patcher: ModelPatcher, plan: WindowPlan, images: int) -> int:
-    """How many windows of `images` images each to run at once; 1 where not even one is sure to fit.
-
-    1 for a compiled network too: a last batch that is smaller would be compiled anew.
-    """
-    if is_compiled(patcher):
-        return 1
-
-    def needed(windows: int) -> float:
-        # twice: positive and negative may run together
-        return needed_memory(patcher, [2 * windows * images, 3, *plan.size], plan.kept)
-
-    budget = window_memory(patcher)
-    if management.is_device_cpu(patcher.load_device):
-        budget = min(budget, needed(1) + CPU_BATCH_BYTES)
-    elif plan.size[0] * plan.size[1] * images >= FILLING_PIXELS:
-        return 1
-    count = 1
-    while count < plan.count and needed(count + 1) <= budget:
-        count += 1
-    return count
+def _dtype_bytes(base: BaseModel) -> int:
+    return management.dtype_size(base.get_dtype_inference())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...pid_core.model.cost import forward_flops
-from ...pid_core.windows.plan import OVERLAP, NoPlanError, plan_flops, plan_for_memory
+from ...pid_core.windows.plan import OVERLAP, NoPlanError, plan_flops
 from ..comfy.pid_models import config_of
 from ..comfy.status import gigabytes
+from ..comfy.window_memory import memory_of
 
 WINDOW_NODES = ("PiDKitContextWindow", "ContextWindowsManual")
 WORTH = 1.5  # how many times as much work one frame must be for the line
@@ -21,21 +24,16 @@ def frame_advice(hidden, model, images: int, height: int, width: int) -> tuple[s
     whole = tuple(-(-side // config.latent_cell) * config.latent_cell for side in (height, width))
     if max(whole) <= config.window_max:
         return ()
+    memory = memory_of(model, config, images)
     try:
-        plan = plan_for_memory(
-            *(*whole, config),
-            memory_budget=float("inf"),
-            overlap=OVERLAP,
-            device=model.load_device,
-            peak=lambda *_: 0.0,
-        )
+        plan = replace(memory, budget=float("inf")).plan(*whole, OVERLAP)
     except NoPlanError:
         return ()
     frame, windows = forward_flops(config, *whole), plan_flops(plan, config)
     if frame < WORTH * windows:
         return ()
-    memory = gigabytes(model.model.memory_required([images, 3, *whole]))
+    takes = gigabytes(memory.needed(images, *whole, None))
     return (
-        f"in one frame this is {frame / windows:.2g} times the work of windows, and takes {memory}: put Context Window "
+        f"in one frame this is {frame / windows:.2g} times the work of windows, and takes {takes}: put Context Window "
         "(PiD) between the model and the sampler",
     )

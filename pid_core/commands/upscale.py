@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import warnings
 from pathlib import Path
@@ -17,19 +16,16 @@ from ..images.framing import Framing, finish_image, plan_framing, prepare_image
 from ..latents.noise import degrade, sigma_per_image
 from ..latents.rgb import to_image, to_rgb_latent
 from ..machine.memory import free_memory
-from ..model.cost import peak_bytes, trunk_bytes, trunk_work
+from ..model.cost import trunk_work
 from ..model.devices import choose_device
-from ..model.fused import kind_of
-from ..model.network import PiDNetwork
-from ..model.pixels import Kept
-from ..sampling.decode import decode
+from ..sampling.decode import decode, decode_memory
 from ..sampling.schedule import distilled_sigmas
 from ..version import pack_version
-from ..windows.plan import OVERLAP, NoPlanError, WindowPlan, plan_flops, plan_for_memory
+from ..windows.memory import MemoryModel
+from ..windows.plan import OVERLAP, NoPlanError, WindowPlan, plan_flops
 from .bar import progress_bar
 
 SEEDS = 2**64
-CANVASES = 4  # whole float32 canvases alive during a network call: noise, image, prediction, fused prediction
 
 ABOUT = "`upscale IMAGE -o OUT.png`: enlarge a picture four times with the bundled model, without ComfyUI."
 
@@ -73,9 +69,10 @@ def run(args: argparse.Namespace) -> int:
     steps = net.config.steps if args.steps is None else args.steps
     distilled_sigmas(steps)
 
-    plan = _plan(net, framing, device)
+    memory = decode_memory(net.config, *framing.decoded, device, budget=free_memory(device), dtype_bytes=4)
+    plan = _plan(memory, framing)
     flop = trunk_work(net.config, *framing.decoded) + steps * plan_flops(plan, net.config)
-    print(_announce(framing, plan, device, _peak(net, framing, device)(*plan.size, plan.kept), flop), file=sys.stderr)
+    print(_announce(framing, plan, device, memory.of_plan(plan), flop), file=sys.stderr)
     latent = to_rgb_latent(prepare_image(image, framing))
     if sigma > 0:
         latent = degrade(latent, sigma, "rgb", args.seed)
@@ -97,36 +94,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(net: PiDNetwork, framing: Framing, device: torch.device) -> WindowPlan:
+def _plan(memory: MemoryModel, framing: Framing) -> WindowPlan:
     """The cheapest windows that fit the memory, or the whole frame, as PiD Decode chooses them."""
-    budget = free_memory(device)
     try:
-        return plan_for_memory(
-            *framing.decoded,
-            net.config,
-            memory_budget=budget,
-            overlap=OVERLAP,
-            device=device,
-            peak=_peak(net, framing, device),
-        )
+        return memory.plan(*framing.decoded, OVERLAP)
     except NoPlanError as error:
         raise ValueError(
-            f"too little memory for {framing.decoded} pixels: even windows of {error.size[1]} x {error.size[0]} need "
-            f"{error.needed / 1e9:.2g} GB and {budget / 1e9:.2g} GB are free: close other programs, or make the "
-            "picture smaller"
+            f"too little memory for {framing.decoded} pixels: {memory.shortage(error)}: close other programs, or make "
+            "the picture smaller"
         ) from None
-
-
-def _peak(net: PiDNetwork, framing: Framing, device: torch.device):
-    """Bytes above the weights that a decode of this picture in windows of (height, width) takes."""
-    trunk, features = trunk_bytes(net.config, *framing.decoded, dtype_bytes=4)
-    held = features + CANVASES * 4 * 3 * math.prod(framing.decoded)
-
-    def peak(height: int, width: int, kept: Kept | None) -> float:
-        call = peak_bytes(net.config, height, width, dtype_bytes=4, kind=kind_of(device), kept=kept)
-        return max(call, trunk) + held
-
-    return peak
 
 
 def _announce(framing: Framing, plan: WindowPlan, device: torch.device, memory: float, flop: float) -> str:

@@ -19,11 +19,10 @@ from ..checkpoints.reading import load_network
 from ..errors import one_line
 from ..model.attention import chosen_kernels, fastest_sdpa
 from ..model.config import RELEASED
-from ..model.cost import peak_bytes
-from ..model.fused import kind_of, why_not
+from ..model.fused import why_not
 from ..printable import printable
-from ..sampling.decode import decode
-from ..windows.plan import OVERLAP, choose_plan
+from ..sampling.decode import decode, decode_memory
+from ..windows.plan import OVERLAP, NoPlanError
 from .comfy_home import Home
 from .inventory import find_models, workflow_needs
 
@@ -97,22 +96,15 @@ def _tried_attention() -> list[str]:
 def plan_4k() -> dict:
     """How a v1.5 network would decode 4096 x 4096 in the memory that is free now, beside its weights."""
     here = device()
-    size = 4 if here["kind"] == "cpu" else 2
-    weights = V15_PARAMETERS * size
-    kind = kind_of(torch.device(here["kind"]))
-    whole = peak_bytes(V15, CANVAS, CANVAS, dtype_bytes=size, kind=kind)
-    result = {"weights": weights, "whole_frame": whole}
+    chosen = torch.device(here["kind"])
+    weights = V15_PARAMETERS * (4 if chosen.type == "cpu" else 2)
+    memory = decode_memory(V15, CANVAS, CANVAS, chosen, budget=here["free"] - weights)
+    result = {"weights": weights, "whole_frame": memory.needed(1, CANVAS, CANVAS, None)}
     try:
-        plan = choose_plan(
-            CANVAS, CANVAS, V15, memory_budget=here["free"] - weights, overlap=OVERLAP, device=here["kind"]
-        )
-    except ValueError as error:
+        plan = memory.plan(CANVAS, CANVAS, OVERLAP)
+    except NoPlanError as error:
         return result | {"fits": False, "plan": str(error)}
-    return result | {
-        "fits": True,
-        "plan": plan.describe(),
-        "peak": peak_bytes(V15, *plan.size, dtype_bytes=size, kind=kind, kept=plan.kept),
-    }
+    return result | {"fits": True, "plan": plan.describe(), "peak": memory.of_plan(plan)}
 
 
 def check_bundled_model() -> dict:

@@ -20,11 +20,14 @@ from ..model.guard import PROJECTOR, NonFiniteError, checked_together, finite_or
 from ..model.modulation import Modulations
 from ..model.network import PiDNetwork
 from ..progress import OnPart, when_done
+from ..windows.memory import Canvases, MemoryModel, Overhead
 from ..windows.plan import SMALLEST, WindowPlan, plan_flops
 from ..windows.run import WindowRun
 from .predict import predict_x0, predict_x0_by_windows
 from .schedule import distilled_sigmas
 
+# What `decode` holds: noise, image, prediction and fused prediction.
+CANVASES = Canvases(in_call=4, of_call=0, in_trunk=4, between=4)
 Callback = Callable[[int, int, Tensor], None]  # steps done, steps in all, x0 [B, 3, H, W] so far
 
 
@@ -106,6 +109,15 @@ def decode(
             callback(step, steps, x0)
         x = by_rows(partial(_renoised, t_next), x0, next(draw)) if step < steps else x0
     return x.clamp(-1, 1)
+
+
+def decode_memory(
+    config: PiDConfig, height: int, width: int, device: torch.device, *, budget: float, dtype_bytes: int | None = None
+) -> MemoryModel:
+    """Of a decode of one image of height x width pixels with so many bytes free, see `MemoryModel`."""
+    size = dtype_bytes or (4 if device.type == "cpu" else 2)
+    overhead = Overhead.of(config, 1, height, width, size, CANVASES)
+    return MemoryModel(config, device, budget=budget, dtype_bytes=size, overhead=overhead)
 
 
 class _Work:

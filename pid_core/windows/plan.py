@@ -275,44 +275,6 @@ def choose_plan(
     raise NoPlanError((low, high), memory_budget, *least)
 
 
-def plan_for_memory(
-    height: int,
-    width: int,
-    config: PiDConfig,
-    *,
-    memory_budget: float,
-    overlap: int,
-    device: torch.device | str,
-    peak: Peak,
-) -> WindowPlan:
-    """`choose_plan` within the sides the checkpoint was trained on; where none of them fits the memory, smaller ones.
-
-    They are at least a third of the smallest trained side, better than nothing. The overlap is lowered where
-    the windows are too small for it, and the plan's notes say so. Raises NoPlanError.
-    """
-    low, high = config.window_min, config.window_max
-    overlap, asked = overlap if 2 * overlap <= high else high // 4, overlap
-
-    def choose(low: int, overlap: int) -> WindowPlan:
-        return choose_plan(
-            *(height, width, config),
-            memory_budget=memory_budget,
-            overlap=overlap,
-            device=device,
-            align=config.latent_cell,
-            bounds=(low, high),
-            peak=peak,
-        )
-
-    try:
-        plan = choose(low, overlap)
-    except NoPlanError:
-        plan = choose(low // SMALLEST, min(overlap, low // (2 * SMALLEST)))
-    if plan.count > 1 and plan.overlap < asked:
-        plan = replace(plan, notes=(*plan.notes, f"overlap {asked} lowered to {plan.overlap} px"))
-    return plan
-
-
 def shrink_plan(plan: WindowPlan, least: int = 0) -> WindowPlan | None:
     """The next plan to try when one window of this one is too large for the memory: sides of three quarters.
 

@@ -19,7 +19,7 @@ CANVAS = 4 * 3 * SIDE**2
 @pytest.fixture
 def counted(comfyui, card, monkeypatch):
     """counted(sampler, cfg, windows) -> (beside a network call, at most), in canvases; the network makes only zeros."""
-    monkeypatch.setattr(comfyui.module("nodes.comfy.window_memory"), "FILLING_PIXELS", 0)  # one window at a time
+    monkeypatch.setattr(comfyui.module("pid_core.windows.memory"), "FILLING_PIXELS", 0)  # one window at a time
     monkeypatch.setattr(comfyui.module("pid_core.model.chunks"), "CANVAS_VALUES", CANVAS // 128)
     network = type(comfyui.load()[0].model.diffusion_model)
     features = lambda self, lq, h, w, *_: torch.zeros(1, 1, 1, device=DEVICE).expand(1, h * w // 256, 16)  # noqa: E731
@@ -76,9 +76,15 @@ def planned(comfyui, monkeypatch):
     config = model.PiDModelConfig(model.PiDConfig(**asdict(V15)))
     config.set_inference_dtype(torch.bfloat16, None)
     base = model.PiDKitModel(config, None)
-    monkeypatch.setattr(base, "_kind", lambda device, pixels: "kernels")
+    monkeypatch.setattr(memory, "network_kind", lambda *_: "kernels")
     weights = 2 * sum(p.numel() for p in base.diffusion_model.parameters())
-    card = SimpleNamespace(model=base, load_device=torch.device("cuda"), model_size=lambda: weights, model_options={})
+    card = SimpleNamespace(
+        model=base,
+        load_device=torch.device("cuda"),
+        model_size=lambda: weights,
+        model_options={},
+        get_model_object=lambda name: base.diffusion_model,
+    )
     monkeypatch.setattr(memory.management, "current_loaded_models", [])
     monkeypatch.setattr(memory.management, "extra_reserved_memory", lambda: 0.6e9)
 
@@ -91,7 +97,7 @@ def planned(comfyui, monkeypatch):
         canvases = comfyui.module("nodes.comfy.canvases").canvases
 
         def loaded(patcher, shape, *args, **kwargs):
-            found.append(handler.plan(patcher, *shape[:1], *shape[2:]))
+            found.append(handler.plan(handler.memory(patcher, shape[0]), *shape[2:]))
 
         model.plan_memory(loaded, card, shape, model_options={"context_handler": handler})
         return found[0]

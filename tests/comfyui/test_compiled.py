@@ -48,7 +48,7 @@ def backend(comfyui, monkeypatch):
 def texts(comfyui, monkeypatch):
     said = []
     for name in ("show", "progress", "window_handler"):
-        monkeypatch.setattr(comfyui.module(f"nodes.{name}"), "send_text", lambda node, *lines: said.append(lines))
+        monkeypatch.setattr(comfyui.module(f"nodes.comfy.{name}"), "send_text", lambda node, *lines: said.append(lines))
     return said
 
 
@@ -90,10 +90,9 @@ def test_windows_run_one_at_a_time_and_share_their_graphs(comfyui, backend, load
     found = decode(comfyui, patcher, side=20, **windows)
     assert (found - decode(comfyui, plain, side=20, **windows)).abs().max() <= NEAR
     assert len(backend.graphs) == GRAPHS["blocks"]
-    memory, plan = comfyui.module("nodes.comfy.window_memory"), comfyui.module("pid_core.windows.plan").plan_windows
-    nine = plan(80, 80, 32, 8, align=8)
-    assert memory.fitting_batch(plain, nine, 1) == nine.count == 9
-    assert memory.fitting_batch(patcher, nine, 1) == 1
+    nine = comfyui.module("pid_core.windows.plan").plan_windows(80, 80, 32, 8, align=8)
+    memories = (comfyui.module("nodes.comfy.window_memory").memory_of(p, p.model.config, 1) for p in (plain, patcher))
+    assert [memory.batch(nine) for memory in memories] == [9, 1]
 
 
 def test_an_attention_of_the_user_s_choice_makes_no_graph_per_step(comfyui, backend, load):
@@ -148,7 +147,7 @@ def test_torch_compile_model_makes_one_graph_without_a_break(comfyui, backend, l
 def test_what_torch_compile_model_runs_is_planned_as_it_runs(comfyui, load, monkeypatch):
     """Where the kernels run uncompiled: in a graph that is not ours they do not, and all tokens are one chunk."""
     model, compiled = comfyui.module("nodes.comfy.model"), comfyui.module("nodes.comfy.compiled")
-    monkeypatch.setattr(model, "kind_of", lambda device: "kernels")
+    monkeypatch.setattr(comfyui.module("nodes.comfy.window_memory"), "kind_of", lambda device: "kernels")
     patcher = load()
     config, shape = patcher.model.config, [1, 3, 512, 512]
     node = importlib.import_module("comfy_extras.nodes_torch_compile").TorchCompileModel

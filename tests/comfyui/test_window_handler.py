@@ -238,7 +238,7 @@ def test_the_memory_estimate_is_that_of_one_batch(comfyui, monkeypatch):
         wanted, least = planned(comfyui, inner, model, made)
     batch = shapes[0][0]
     assert shapes[0][2:] == (1024, 1024) and batch > 1
-    cost = importlib.import_module(comfyui.model.peak_bytes.__module__)
+    cost = comfyui.module("pid_core.model.cost")
     config = patcher.model.config
     features, everything = cost.trunk_bytes(config, side, side, 1, 4)[1], KEEPINGS[0]
     of_call = 5 * 4 * 3 * 1024**2  # a window, and what ComfyUI holds for it
@@ -253,21 +253,21 @@ def test_the_memory_estimate_is_that_of_one_batch(comfyui, monkeypatch):
 
 def test_auto_plans_from_free_memory(comfyui, monkeypatch):
     patcher, _ = comfyui.load("rgb", changes={"window_min": 64, "window_max": 128})
-    memory = importlib.import_module(f"{comfyui.model.__package__}.window_memory")
     handler = windowed(comfyui, patcher, mode="auto", overlap=512).model_options["context_handler"]
     needed = patcher.model.memory_required([1, 3, 96, 96])
 
     def plan_with(budget):
-        monkeypatch.setattr(memory.management, "get_free_memory", lambda *a: 2 * budget)
-        return handler.plan(patcher, 1, 256, 192)
+        monkeypatch.setattr(comfyui.management, "get_free_memory", lambda *a: 2 * budget)
+        memory = handler.memory(patcher, 1)
+        return memory, handler.plan(memory, 256, 192)
 
-    roomy, tight = plan_with(1e12), plan_with(needed)
+    (memory, roomy), (_, tight) = plan_with(1e12), plan_with(needed)
     assert max(roomy.size) <= 128 and roomy.overlap == 32
     assert "overlap 512 lowered to 32 px" in roomy.notes
     assert patcher.model.memory_required([1, 3, *tight.size]) <= needed
-    short = plan_with(needed / 4)
+    _, short = plan_with(needed / 4)
     assert max(short.size) < 64
-    said = [handler.describe(patcher, plan, 1).lines() for plan in (short, roomy)]
+    said = [handler.describe(memory, plan).lines() for plan in (short, roomy)]
     assert any("memory is short" in line for line in said[0])
     assert len(said[1]) == 2 and said[1][1].endswith("overlap 512 lowered to 32 px")
     said = r"too little memory for 192 x 256: even windows of \d+ x \d+ need .* GB are free: make the picture smaller"
@@ -278,9 +278,10 @@ def test_auto_plans_from_free_memory(comfyui, monkeypatch):
 def test_planning_stops_when_the_run_is_cancelled(comfyui):
     patcher, _ = comfyui.load()
     handler = windowed(comfyui, patcher, mode="auto").model_options["context_handler"]
+    memory = handler.memory(patcher, 1)
     comfyui.management.interrupt_current_processing()
     with pytest.raises(comfyui.management.InterruptProcessingException):
-        handler.plan(patcher, 1, 16384, 16384)
+        handler.plan(memory, 16384, 16384)
 
 
 def test_the_plan_is_written_on_the_node(comfyui, monkeypatch):
@@ -307,8 +308,9 @@ def test_the_node_says_what_half_the_overlap_would_save(comfyui):
     patcher, _ = comfyui.load()
     handlers = comfyui.module("nodes.comfy.window_handler")
     handler = handlers.WindowHandler(patcher, handlers.WindowSettings(128, 64, auto=False))
-    plan, half = handler.plan(patcher, 1, 320, 320), handler.plan(patcher, 1, 320, 320, 32)
-    line = handler.describe(patcher, plan, 1).details[0]
+    memory = handler.memory(patcher, 1)
+    plan, half = handler.plan(memory, 320, 320), handler.plan(memory, 320, 320, 32)
+    line = handler.describe(memory, plan).details[0]
     said = re.search(r"at least 64 px \(with 32 about (0\.\d) of the time\)", line)
     assert half.count < plan.count and float(said[1]) == pytest.approx(half.count / plan.count, abs=0.06)
 
