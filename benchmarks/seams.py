@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from benchmarks.measures import psnr
 from benchmarks.photos import load_photos
 from pid_core import NANO_PATH, PiDNetwork, decode, load_network
 from pid_core.latents.rgb import to_image, to_rgb_latent
@@ -44,11 +45,6 @@ def border_ratios(windowed: Tensor, full: Tensor, plan: WindowPlan) -> Tensor:
         return torch.stack([line.abs().mean() for line in lines])
 
     return across(windowed) / across(full)
-
-
-def psnr(image: Tensor, other: Tensor) -> float:
-    """Peak signal to noise ratio in dB of two images in [0, 1]."""
-    return float(-10 * torch.log10((image - other).square().mean()))
 
 
 def decode_both(

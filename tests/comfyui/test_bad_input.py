@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from comfy_server import PromptError
+from support.failures import fails
 from support.graphs import decode_graph, image_nodes, link, put_latent
-from support.tiny import save_tiny
+from support.tiny import put_tiny, save_tiny
 
 
 class Unsafe:
@@ -17,33 +17,14 @@ class Unsafe:
         return print, ("ran",)
 
 
-def model(comfy, name: str, family: str = "flux", **changes):
-    path = comfy.models / "diffusion_models" / f"{name}.safetensors"
-    if not path.exists():
-        save_tiny(path, family, caption=3, **changes)
-    return path
-
-
-def fails(comfy, graph: dict, *words: str) -> str:
-    """Queue a graph that must fail in one line holding these words; returns the line."""
-    with pytest.raises(PromptError) as caught:
-        comfy.queue(graph)
-    line = caught.value.message.strip()
-    assert "\n" not in line
-    for word in words:
-        assert word in line, line
-    assert comfy.alive
-    return line
-
-
 def graph_for(comfy, name: str, latent: torch.Tensor, family: str = "flux", **conditioning) -> dict:
     return decode_graph(
-        model(comfy, f"bad_{family}", family).name, put_latent(comfy, name, latent), conditioning=conditioning
+        put_tiny(comfy, f"bad_{family}", family).name, put_latent(comfy, name, latent), conditioning=conditioning
     )
 
 
 def test_a_file_that_went_away(comfy):
-    path = model(comfy, "bad_gone")
+    path = put_tiny(comfy, "bad_gone")
     graph = decode_graph(path.name, put_latent(comfy, "gone", torch.zeros(1, 16, 2, 2)))
     comfy.object_info("PiDKitLoader")
     path.unlink()
@@ -51,7 +32,7 @@ def test_a_file_that_went_away(comfy):
 
 
 def test_a_truncated_file(comfy):
-    path = model(comfy, "bad_short")
+    path = put_tiny(comfy, "bad_short")
     path.write_bytes(path.read_bytes()[:-1000])
     fails(comfy, decode_graph(path.name, put_latent(comfy, "short", torch.zeros(1, 16, 2, 2))), "truncated")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,12 +61,9 @@ def load(comfyui, monkeypatch):
 
 
 def decode(comfyui, patcher, side=12, **inputs):
-    node = type("Node", (comfyui.nodes.PiDKitDecode,), {})
-    node.hidden = SimpleNamespace(unique_id="5", dynprompt=None)
     picture = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(side))
-    options = {"degrade_sigma": 0.1, "steps": 4, "seed": 3, "window_mode": "off"} | inputs
-    with torch.inference_mode():
-        return node.execute(patcher, {"samples": to_rgb_latent(picture)}, **options).args[0]
+    options = {"degrade_sigma": 0.1, "seed": 3, "window_mode": "off"} | inputs
+    return comfyui.decode(patcher, to_rgb_latent(picture), node_id="5", **options)
 
 
 @pytest.mark.parametrize("how", ["blocks", "whole"])

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from comfy_server import PromptError
-from pid_core import LATENT_FAMILIES, decode, load_network
-from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from pid_core import LATENT_FAMILIES, load_network
 from pid_core.windows.plan import plan_windows
+from support import inside
+from support.failures import fails
 from support.graphs import decode_graph, link, pid_decode_graph, put_latent, saved_pixels
-from support.tiny import save_tiny
+from support.tiny import put_tiny, save_tiny
 
 SEED = 5
 # family, version, latent, window size and overlap in pixels
@@ -25,10 +26,7 @@ CASES = {
 
 def model_for(comfy, case: str):
     family, version, *_ = CASES[case]
-    path = comfy.models / "diffusion_models" / f"windows_{case}.safetensors"
-    if not path.exists():
-        save_tiny(path, family, version, caption=3)
-    return path
+    return put_tiny(comfy, f"windows_{case}", family, version)
 
 
 def raw_latent(case: str, batch: int = 1) -> torch.Tensor:
@@ -43,9 +41,7 @@ def by_core(path, latent, case: str, *, sigma=0.0, fuse="pyramid"):
     pixels = net.config.output_size(*lq.shape[-2:])
     plan = plan_windows(*pixels, size, overlap, align=net.config.latent_cell)
     assert plan.count > 1
-    shape = (lq.shape[0], 3, *pixels)
-    noise = {"noise": comfy_noise(shape, SEED), "step_noise": comfy_step_noise(shape, SEED, 3)}
-    return decode(net, lq, None, sigma, windows=plan, fuse=fuse, **noise)
+    return inside.by_core(net, lq, sigma, seed=SEED, windows=plan, fuse=fuse)
 
 
 def windows(comfy, case: str = "flux", batch: int = 1, *, sampler=None, conditioning=None, **settings) -> dict:
@@ -65,15 +61,6 @@ def windows(comfy, case: str = "flux", batch: int = 1, *, sampler=None, conditio
 def ending(node: str) -> dict:
     """An output node, so that the graph runs."""
     return {"class_type": "PreviewAny", "inputs": {"source": link(node)}}
-
-
-def fails(comfy, graph: dict, node: str, *words: str) -> None:
-    with pytest.raises(PromptError) as caught:
-        comfy.queue(graph)
-    line = caught.value.message.strip()
-    assert "\n" not in line and all(word in line for word in words), line
-    assert caught.value.node_id == node
-    assert comfy.alive
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -223,13 +210,13 @@ def core_windows(model: str, output: int = 0) -> dict:
 def test_a_second_context_handler(comfy):
     before = windows(comfy, model=link("other"))
     before["other"] = core_windows("model")
-    fails(comfy, before, "windows", "already has context windows", "IndexListContextHandler")
+    fails(comfy, before, "already has context windows", "IndexListContextHandler", node="windows")
     twice = windows(comfy, model=link("first"))
     twice["first"] = windows(comfy)["windows"]
-    fails(comfy, twice, "windows", "already has context windows", "WindowHandler")
+    fails(comfy, twice, "already has context windows", "WindowHandler", node="windows")
     after = windows(comfy, sampler={"model": link("other")})
     after["other"] = core_windows("windows")
-    fails(comfy, after, "sampler", "comes after Context Window (PiD)", "remove one")
+    fails(comfy, after, "comes after Context Window (PiD)", "remove one", node="sampler")
 
 
 def test_sizes_that_cannot_be(comfy):
@@ -239,16 +226,16 @@ def test_sizes_that_cannot_be(comfy):
         "windows",
         "overlap 64 must be smaller than size 64: lower overlap or raise size",
     )
-    fails(comfy, windows(comfy, size=64, overlap=48), "windows", "overlap 64, size 64")
-    fails(comfy, windows(comfy, size=24, overlap=8), "windows", "window size 24 is too small", "32 px")
-    fails(comfy, windows(comfy, overlap=-8), "windows", "-8")
+    fails(comfy, windows(comfy, size=64, overlap=48), "overlap 64, size 64", node="windows")
+    fails(comfy, windows(comfy, size=24, overlap=8), "window size 24 is too small", "32 px", node="windows")
+    fails(comfy, windows(comfy, overlap=-8), "-8", node="windows")
 
 
 def test_a_model_that_cannot_run_in_windows(comfy):
     save_tiny(comfy.models / "diffusion_models" / "windows_t2i.safetensors", "pixeldit", caption=3)
     graph = windows(comfy)
     graph["model"]["inputs"]["model_name"] = "windows_t2i.safetensors"
-    fails(comfy, {k: graph[k] for k in ("model", "windows")} | {"end": ending("windows")}, "windows", "PixelDiT")
+    fails(comfy, {k: graph[k] for k in ("model", "windows")} | {"end": ending("windows")}, "PixelDiT", node="windows")
 
 
 def test_the_plain_graph_says_what_one_large_frame_takes(comfyui, monkeypatch):

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from comfy_server import PromptError
-from pid_core import LATENT_FAMILIES, decode, degrade, load_network
+from pid_core import LATENT_FAMILIES, degrade, load_network
 from pid_core.latents.rgb import to_image, to_rgb_latent
-from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support import inside
 from support.graphs import decode_graph, image_nodes, link, put_latent, saved_pixels
-from support.tiny import save_tiny
+from support.tiny import put_tiny
 
 SEED = 5
 CASES = {
@@ -29,10 +29,7 @@ CASES = {
 
 def model_for(comfy, case: str):
     family, version, _ = CASES[case]
-    path = comfy.models / "diffusion_models" / f"tiny_{case}.safetensors"
-    if not path.exists():
-        save_tiny(path, family, version, caption=3)
-    return path
+    return put_tiny(comfy, f"tiny_{case}", family, version)
 
 
 def raw_latent(case: str, batch: int = 1) -> torch.Tensor:
@@ -45,17 +42,7 @@ def by_core(path, latent, family, *, sigma=0.0, steps=4, noise_seed=0, seed=SEED
     lq = LATENT_FAMILIES[family].normalise(latent)
     if sigma:
         lq = degrade(lq, sigma, family, noise_seed)
-    height, width = net.config.output_size(*lq.shape[-2:])
-    shape = (lq.shape[0], 3, height, width)
-    return decode(
-        net,
-        lq,
-        caption,
-        sigma,
-        steps=steps,
-        noise=comfy_noise(shape, seed),
-        step_noise=comfy_step_noise(shape, seed, steps - 1),
-    )
+    return inside.by_core(net, lq, sigma, caption, steps, seed=seed)
 
 
 @pytest.mark.parametrize("case", CASES)

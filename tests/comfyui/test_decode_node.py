@@ -14,30 +14,21 @@ from pid_core import decode as core_decode
 from pid_core.latents.lq_input import prepare_lq
 from pid_core.latents.rgb import to_image
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support.failures import fails
 from support.graphs import decode_graph, link, pid_decode_graph, put_latent
 from support.inside import SEED, by_core
-from support.tiny import save_tiny
+from support.tiny import put_tiny, save_tiny
 
 FAMILIES = {"flux": (16, 2, 3), "flux2": (128, 1, 2), "sdxl": (4, 3, 2), "rgb": (12, 5, 4)}
 
 
 def model_for(comfy, family: str) -> str:
-    path = comfy.models / "diffusion_models" / f"decode_{family}.safetensors"
-    if not path.exists():
-        save_tiny(path, family, "v1", caption=3)
-    return path.name
+    return put_tiny(comfy, f"decode_{family}", family).name
 
 
 def latent_for(comfy, family: str, batch: int = 1) -> str:
     latent = torch.randn((batch, *FAMILIES[family]), generator=torch.Generator().manual_seed(1))
     return put_latent(comfy, f"decode_{family}_{batch}", latent)
-
-
-def fails(comfy, graph: dict, *words: str) -> None:
-    with pytest.raises(PromptError) as caught:
-        comfy.queue(graph)
-    line = caught.value.message.strip()
-    assert "\n" not in line and all(word in line for word in words), line
 
 
 @pytest.mark.parametrize(
@@ -75,7 +66,7 @@ def test_windows_are_shown_on_the_node(comfyui, monkeypatch):
     monkeypatch.setattr(
         sys.modules[comfyui.nodes.PiDKitDecode.__module__], "show_on_node", lambda node, *lines: shown.append(lines)
     )
-    decode(comfyui, patcher, torch.randn(1, 16, 2, 4), window_mode="manual", window_size=64, window_overlap=0)
+    comfyui.decode(patcher, torch.randn(1, 16, 2, 4), window_mode="manual", window_size=64, window_overlap=0)
     assert shown[0][0] == "flux latent, 128 x 64 pixels"
     assert shown[-1][0].startswith("128 x 64 in 2 windows of 64 x 64, less than 0.1 GB")
     assert shown[-1][1].startswith("details: flux latent, 4 steps, 2 across, 1 down")
@@ -89,19 +80,13 @@ def test_kept_noise_and_a_format_by_hand(comfy):
     assert np.array_equal(ours, theirs)
 
 
-def decode(comfyui, patcher, latent, **options):
-    settings = {"degrade_sigma": 0.0, "steps": 4, "seed": SEED} | options
-    with torch.inference_mode():
-        return comfyui.nodes.PiDKitDecode.execute(model=patcher, latent={"samples": latent}, **settings).args[0]
-
-
 @pytest.mark.parametrize(("changes", "best"), [({}, 4), ({"steps": 2}, 2)])
 def test_0_steps_are_as_many_as_the_checkpoint_is_best_at(comfyui, changes, best):
     patcher, _ = comfyui.load(changes=changes)
     latent = torch.randn(1, 16, 2, 1)
-    asked = decode(comfyui, patcher, latent, steps=best)
-    assert torch.equal(decode(comfyui, patcher, latent, steps=0), asked)
-    assert not torch.equal(decode(comfyui, patcher, latent, steps=best - 1), asked)
+    asked = comfyui.decode(patcher, latent, steps=best)
+    assert torch.equal(comfyui.decode(patcher, latent, steps=0), asked)
+    assert not torch.equal(comfyui.decode(patcher, latent, steps=best - 1), asked)
     sweep = comfyui.nodes.PiDKitSigmaSweep
     with torch.inference_mode():
         (tried, _) = sweep.execute([patcher], [{"samples": latent}], [1], ["0"], [str(SEED)], [0]).args
@@ -117,10 +102,10 @@ def test_0_steps_for_comfyuis_own_model_are_4(comfyui, core_pid):
 def test_a_sigma_per_image_equals_each_alone(comfyui):
     patcher, net = comfyui.load()
     latent, sigmas = torch.randn(3, 16, 2, 1), [0.0, 0.35, 0.7]
-    images = decode(comfyui, patcher, latent, sigma_list=sigmas)
+    images = comfyui.decode(patcher, latent, sigma_list=sigmas)
     for i, sigma in enumerate(sigmas):
         alone = latent[i : i + 1]
-        assert torch.equal(images[i : i + 1], decode(comfyui, patcher, alone, degrade_sigma=sigma))
+        assert torch.equal(images[i : i + 1], comfyui.decode(patcher, alone, degrade_sigma=sigma))
         lq = prepare_lq(alone, "flux", sigma, seed=SEED)
         assert torch.allclose(images[i : i + 1], to_image(by_core(net, lq.latent, lq.sigma)), atol=2e-5)
 
@@ -128,7 +113,7 @@ def test_a_sigma_per_image_equals_each_alone(comfyui):
 def test_a_noisy_pictures_latent_is_scaled_and_nothing_is_added(comfyui):
     patcher, net = comfyui.load()
     latent = torch.randn(2, 16, 2, 1)
-    images = decode(comfyui, patcher, latent, degrade_sigma=0.35, latent_noise="scale")
+    images = comfyui.decode(patcher, latent, degrade_sigma=0.35, latent_noise="scale")
     lq = prepare_lq(latent, "flux")
     assert torch.allclose(images, to_image(by_core(net, 0.65 * lq.latent, torch.full((2,), 0.35))), atol=2e-5)
 
@@ -138,7 +123,7 @@ def test_one_sigma_in_any_form(comfyui, value):
     patcher, _ = comfyui.load()
     latent = torch.randn(2, 16, 1, 1)
     assert torch.equal(
-        decode(comfyui, patcher, latent, sigma_list=value), decode(comfyui, patcher, latent, degrade_sigma=0.35)
+        comfyui.decode(patcher, latent, sigma_list=value), comfyui.decode(patcher, latent, degrade_sigma=0.35)
     )
 
 
@@ -179,7 +164,7 @@ def test_previews_show_the_picture_so_far(comfyui, monkeypatch):
     monkeypatch.setattr(
         utils, "PROGRESS_BAR_HOOK", lambda value, total, image, **_: shown.append((value, total, image))
     )
-    decode(comfyui, patcher, torch.randn(1, 16, 2, 3))
+    comfyui.decode(patcher, torch.randn(1, 16, 2, 3))
     value, total, last = [entry for entry in shown if entry[2] is not None][-1]
     assert (value, total) == (4, 4)
     kind, image, _ = last
@@ -190,7 +175,7 @@ def test_with_comfyuis_own_pid_model(comfyui, core_pid):
     patcher = core_pid("flux", "v1")
     _, net = comfyui.load("flux", "v1")
     text, latent = torch.randn(1, 12, 24), torch.randn(1, 16, 1, 2)
-    image = decode(comfyui, patcher, latent, latent_format="flux", positive=[[text, {}]])
+    image = comfyui.decode(patcher, latent, latent_format="flux", positive=[[text, {}]])
     shape = (1, 3, 32, 64)
     expected = core_decode(
         net,
@@ -206,9 +191,7 @@ def test_nan_of_comfyuis_own_model_is_an_error_and_no_black_image(comfyui, core_
     patcher = core_pid("flux", "v1")
     patcher.model.diffusion_model.final_layer.linear.bias.data.fill_(float("nan"))
     with pytest.raises(ValueError, match="NaN.*PiD Loader"):
-        decode(
-            comfyui, patcher, torch.randn(1, 16, 1, 1), latent_format="flux", positive=[[torch.randn(1, 12, 24), {}]]
-        )
+        comfyui.decode(patcher, torch.randn(1, 16, 1, 1), latent_format="flux", positive=[[torch.randn(1, 12, 24), {}]])
 
 
 @pytest.mark.parametrize("window_mode", ["off", "auto"])
@@ -224,7 +207,7 @@ def test_what_would_turn_a_picture_of_comfyuis_own_model_grey(comfyui, core_pid,
     patcher, latent = core_pid("flux", "v1"), torch.randn(1, 16, 1, 1)
     text = [[torch.randn(1, 12, 24), extras]]
     with pytest.raises(ValueError, match=words):
-        decode(comfyui, patcher, latent, latent_format="flux", positive=text, window_mode=window_mode)
+        comfyui.decode(patcher, latent, latent_format="flux", positive=text, window_mode=window_mode)
     assert not patcher.wrappers.get("outer_sample")  # the user's own model stays as it was
 
 
@@ -241,4 +224,4 @@ def test_a_model_without_a_caption(comfy):
 def test_a_sigma_list_of_the_wrong_length(comfyui):
     patcher, _ = comfyui.load()
     with pytest.raises(ValueError, match="3 values, latent holds 2 images"):
-        decode(comfyui, patcher, torch.zeros(2, 16, 1, 1), sigma_list=[0.1, 0.2, 0.3])
+        comfyui.decode(patcher, torch.zeros(2, 16, 1, 1), sigma_list=[0.1, 0.2, 0.3])

@@ -6,12 +6,13 @@ import importlib
 
 import pytest
 import torch
-from test_bad_input import fails, model
 
 from pid_core import LATENT_FAMILIES, decode, load_network
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support.failures import fails
 from support.graphs import decode_graph, link, put_latent, saved_pixels
 from support.inside import SEED
+from support.tiny import put_tiny
 
 FAMILIES = {  # PiD family: ComfyUI's model class, its ModelType, the generator's name here, shape of its latent
     "flux": ("Flux", "FLUX", "flux", (1, 16, 4, 6)),
@@ -148,7 +149,7 @@ def test_a_checkpoint_of_another_family_is_refused(comfyui, known):
 
 def early_graph(comfy, **stop) -> dict:
     latent = put_latent(comfy, "early", torch.zeros(1, 16, 2, 2))
-    graph = decode_graph(model(comfy, "bad_flux").name, latent)
+    graph = decode_graph(put_tiny(comfy, "bad_flux").name, latent)
     graph["schedule"] = {"class_type": "ManualSigmas", "inputs": {"sigmas": "1.0, 0.75, 0.5, 0.25, 0.0"}}
     graph["stop"] = {
         "class_type": "PiDKitEarlyStop",
@@ -166,7 +167,7 @@ def test_the_graph_decodes_the_latent_at_its_level(comfy):
     pixels = saved_pixels(comfy, comfy.queue(early_graph(comfy)))
     lq = 0.75 * LATENT_FAMILIES["flux"].normalise(torch.zeros(1, 16, 2, 2))
     noise = {"noise": comfy_noise((1, 3, 64, 64), 5), "step_noise": comfy_step_noise((1, 3, 64, 64), 5, 3)}
-    expected = decode(load_network(model(comfy, "bad_flux")), lq, None, 0.25, **noise)
+    expected = decode(load_network(put_tiny(comfy, "bad_flux")), lq, None, 0.25, **noise)
     # as near as two float32 runs in different processes and thread counts come; another level is 0.1 off
     assert torch.allclose(pixels.clamp(-1, 1), expected, atol=1e-4)
 

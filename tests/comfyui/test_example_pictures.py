@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
-from test_server import image_graph
 
 from comfy_server import PromptError
 from make_workflows import FOLDER
+from support.graphs import image_graph
 
 NAME = "pidkit_photo.png"
 

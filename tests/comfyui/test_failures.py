@@ -37,9 +37,7 @@ def decoding(comfyui, monkeypatch):
 
 
 def decode(comfyui, patcher, latent=LATENT, **inputs):
-    options = {"degrade_sigma": 0.0, "steps": 2, "seed": 7} | inputs
-    with torch.inference_mode():
-        return comfyui.nodes.PiDKitDecode.execute(patcher, {"samples": latent}, **options).args[0]
+    return comfyui.decode(patcher, latent, **{"steps": 2} | inputs)
 
 
 SIGMAS = {"sigma_list": [0.0, 0.1, 0.2, 0.3]}

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from comfy_server import PromptError
+from support.failures import fails
 from support.graphs import decode_graph, link, pid_decode_graph, put_latent
 from support.tiny import save_tiny
 
@@ -127,13 +128,6 @@ def graph(comfy):
     save_tiny(comfy.models / "diffusion_models" / "inputs.safetensors", "flux", caption=3)
     latent = put_latent(comfy, "inputs", torch.randn(1, 16, 2, 2, generator=torch.Generator().manual_seed(1)))
     return lambda **inputs: decode_graph("inputs.safetensors", latent, **inputs)
-
-
-def fails(comfy, graph: dict, *words: str) -> None:
-    with pytest.raises(PromptError) as caught:
-        comfy.queue(graph)
-    line = caught.value.message.strip()
-    assert "\n" not in line and all(word in line for word in words), line
 
 
 def between(graph: dict, kind: str, **inputs) -> dict:

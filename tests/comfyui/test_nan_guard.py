@@ -4,10 +4,10 @@ import importlib
 
 import pytest
 import torch
-from test_precision import psnr
-from test_quantised import BIG, quantise, save
 
 from support.inside import by_core, lq_of
+from support.measures import psnr
+from support.quantised import BIG, quantise, save_quantised
 from support.tiny import SIZES, tiny_state_dict
 
 BLOCKS = SIZES["patch_depth"] + SIZES["pixel_depth"]
@@ -149,7 +149,7 @@ def test_a_sampler_that_gives_nan_is_no_black_image(comfyui):
 
 @torch.inference_mode()  # as ComfyUI runs every node; quantised tensors mind
 def test_quantised_weights_are_widened(comfyui):
-    path = save(comfyui, quantise(comfyui, tiny_state_dict("flux", "v1.5", **BIG), "float8_e4m3fn"))
+    path = save_quantised(comfyui, quantise(comfyui, tiny_state_dict("flux", "v1.5", **BIG), "float8_e4m3fn"))
     patcher = comfyui.model.load_model(str(path))
     text, latent = torch.randn(1, 5, BIG["caption_width"]), torch.randn(1, 16, 1, 2)
     made = comfyui.conditioning(patcher, latent, positive=[[text, {}]])

@@ -25,9 +25,7 @@ def drawn(comfyui, monkeypatch):
 
 
 def decode(comfyui, patcher, latent=LATENT, **inputs):
-    options = {"degrade_sigma": 0.0, "steps": 2, "seed": 7} | inputs
-    with torch.inference_mode():
-        return comfyui.nodes.PiDKitDecode.execute(patcher, {"samples": latent}, **options).args[0]
+    return comfyui.decode(patcher, latent, **{"steps": 2} | inputs)
 
 
 def test_images_of_one_seed_draw_it_once(comfyui, drawn):

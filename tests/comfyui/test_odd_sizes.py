@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pid_core import decode, load_network
+from pid_core import load_network
 from pid_core.latents.rgb import to_rgb_latent
-from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support import inside
 from support.graphs import decode_graph, link, saved_pixels
 from support.inside import SEED
 from support.tiny import save_tiny
@@ -24,18 +24,10 @@ def rgb_latent(comfyui, image, odd_size="pad"):
     return comfyui.nodes.PiDKitRGBLatent.execute(image, odd_size).args[0]
 
 
-def pid_decode(comfyui, patcher, latent, **inputs):
-    options = {"degrade_sigma": 0.0, "steps": 2, "seed": SEED} | inputs
-    with torch.inference_mode():
-        return comfyui.nodes.PiDKitDecode.execute(patcher, latent, **options).args[0]
-
-
 def by_core(net, image, steps=2):
     """[B, H, W, 3] as the plain decode without ComfyUI draws it."""
     size = tuple(4 * side for side in image.shape[1:3])
-    shape = (image.shape[0], 3, *size)
-    noise = {"noise": comfy_noise(shape, SEED), "step_noise": comfy_step_noise(shape, SEED, steps - 1)}
-    pixels = decode(net, to_rgb_latent(image), None, steps=steps, size=size, **noise)
+    pixels = inside.by_core(net, to_rgb_latent(image), steps=steps, size=size)
     return (pixels.movedim(1, -1) + 1) / 2
 
 
@@ -43,7 +35,7 @@ def by_core(net, image, steps=2):
 def test_pid_decode(comfyui, size):
     patcher, net = comfyui.load("rgb")
     image = picture(*size)
-    out = pid_decode(comfyui, patcher, rgb_latent(comfyui, image))
+    out = comfyui.decode(patcher, steps=2, latent=rgb_latent(comfyui, image))
     assert out.shape == (1, 4 * size[0], 4 * size[1], 3)
     assert torch.allclose(out, by_core(net, image), atol=1e-4)
 
@@ -73,7 +65,7 @@ def test_guidance_and_windows(comfyui):
     model = comfyui.nodes.PiDKitContextWindow.execute(patcher, "manual", 64, 32, "pyramid").args[0]
     windows = comfyui.sample(model, *made, steps=1)
     assert windows.shape == (1, 3, 212, 148)
-    assert pid_decode(comfyui, patcher, latent, window_mode="auto").shape == (1, 212, 148, 3)
+    assert comfyui.decode(patcher, steps=2, latent=latent, window_mode="auto").shape == (1, 212, 148, 3)
     # a window that holds the whole canvas changes no bit
     whole = comfyui.nodes.PiDKitContextWindow.execute(patcher, "manual", 256, 32, "pyramid").args[0]
     assert torch.equal(comfyui.sample(whole, *made, steps=1), plain)
@@ -84,9 +76,9 @@ def test_a_batch_with_a_sigma_for_each_and_colours_held(comfyui):
     image = picture(21, 17, images=2)
     latent = rgb_latent(comfyui, image)
     options = {"colour_hold": "low_frequencies", "fidelity": 0.5}
-    out = pid_decode(comfyui, patcher, latent, sigma_list=[0.0, 0.4], **options)
+    out = comfyui.decode(patcher, steps=2, latent=latent, sigma_list=[0.0, 0.4], **options)
     assert out.shape == (2, 84, 68, 3)
-    alone = pid_decode(comfyui, patcher, rgb_latent(comfyui, image[1:]), degrade_sigma=0.4, **options)
+    alone = comfyui.decode(patcher, steps=2, latent=rgb_latent(comfyui, image[1:]), degrade_sigma=0.4, **options)
     assert torch.allclose(out[1:], alone, atol=1e-4)
 
 
@@ -102,7 +94,7 @@ def test_images_taken_out_of_the_batch_keep_their_size(comfyui):
     patcher, _ = comfyui.load("rgb")
     latent = rgb_latent(comfyui, picture(21, 17, images=3))
     one = latent | {"samples": latent["samples"][1:2].repeat(2, 1, 1, 1)}  # as core's latent nodes do
-    assert pid_decode(comfyui, patcher, one).shape == (2, 84, 68, 3)
+    assert comfyui.decode(patcher, steps=2, latent=one).shape == (2, 84, 68, 3)
 
 
 def test_a_changed_latent_keeps_its_padding_and_says_so(comfyui, caplog):
@@ -111,7 +103,7 @@ def test_a_changed_latent_keeps_its_padding_and_says_so(comfyui, caplog):
     latent = rgb_latent(comfyui, picture(21, 17))
     flipped = latent | {"samples": latent["samples"].flip(-1)}
     caplog.set_level("WARNING")
-    assert pid_decode(comfyui, patcher, flipped).shape == (1, 88, 72, 3)
+    assert comfyui.decode(patcher, steps=2, latent=flipped).shape == (1, 88, 72, 3)
     assert "the row or column added there to make the sides even stays" in caplog.text
 
 
@@ -124,7 +116,7 @@ def test_a_saved_latent_keeps_the_size(comfyui, tmp_path):
     files.write_latent(path, files.SavedLatent(latent["samples"], "rgb", 0.0, known[:2]))
     saved = files.read_latent(path)
     patcher, _ = comfyui.load("rgb")
-    assert pid_decode(comfyui, patcher, size.with_size(saved.samples, *saved.size)).shape == (1, 84, 68, 3)
+    assert comfyui.decode(patcher, steps=2, latent=size.with_size(saved.samples, *saved.size)).shape == (1, 84, 68, 3)
 
 
 def test_a_canvas_that_is_nobodys_is_still_refused(comfyui):
@@ -152,6 +144,6 @@ def test_the_size_shown_is_that_of_the_picture(comfyui, monkeypatch):
     monkeypatch.setattr(decode, "show_on_node", lambda cls, *lines: said.append(lines[0]))
     latent = rgb_latent(comfyui, picture(53, 37))
     for mode in ("auto", "off"):
-        pid_decode(comfyui, patcher, latent, window_mode=mode)
+        comfyui.decode(patcher, steps=2, latent=latent, window_mode=mode)
     assert said[0] == "rgb latent, 148 x 212 pixels"
     assert said[1].startswith("148 x 212 in ") and said[3].startswith("148 x 212 in one frame")

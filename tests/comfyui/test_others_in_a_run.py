@@ -6,16 +6,11 @@ import inspect
 import pytest
 import torch
 
-from support.inside import SEED
-
 LATENT = torch.randn(1, 16, 3, 3, generator=torch.Generator().manual_seed(5))
 
 
 def decode(comfyui, patcher):
-    with torch.inference_mode():
-        return comfyui.nodes.PiDKitDecode.execute(
-            patcher, {"samples": LATENT}, degrade_sigma=0.0, steps=4, seed=SEED, window_mode="off"
-        ).args[0]
+    return comfyui.decode(patcher, LATENT, window_mode="off")
 
 
 def by_ksampler(comfyui, patcher):

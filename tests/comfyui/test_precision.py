@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from support.inside import by_core, lq_of
+from support.measures import psnr
 
 HALVES = (torch.bfloat16, torch.float16)
 EXACT = ("norm", "log_alpha", "t_embedder.", "pixel_embedder.", "final_layer.")
@@ -15,11 +16,6 @@ EXACT = ("norm", "log_alpha", "t_embedder.", "pixel_embedder.", "final_layer.")
 def no_manual_cast(comfyui, monkeypatch):
     """A device that computes in the weights' own dtype, as GPUs do."""
     monkeypatch.setattr(comfyui.management, "unet_manual_cast", lambda *a, **k: None)
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """In dB, for values in [-1, 1]."""
-    return float(10 * torch.log10(4 / (a - b).pow(2).mean()))
 
 
 def dtypes(patcher) -> dict[str, torch.dtype]:

@@ -52,11 +52,7 @@ def seen(comfyui, monkeypatch):
 
 
 def pid_decode(comfyui, patcher, latent, node_id="5", **inputs):
-    node = type("Node", (comfyui.nodes.PiDKitDecode,), {})
-    node.hidden = SimpleNamespace(unique_id=node_id, dynprompt=None)
-    options = {"degrade_sigma": 0.0, "steps": 1, "seed": 0} | inputs
-    with torch.inference_mode():
-        return node.execute(patcher, latent, **options)
+    return comfyui.decode(patcher, latent, node_id=node_id, **{"steps": 1} | inputs)
 
 
 @pytest.mark.parametrize("mode", ["off", "auto", "manual"])

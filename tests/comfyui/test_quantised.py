@@ -4,50 +4,19 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_precision import psnr
 
 from pid_core import load_network
 from pid_core.checkpoints.quantised import FORMATS
 from support.inside import by_core, lq_of
-from support.tiny import tiny_config, tiny_state_dict
+from support.measures import psnr
+from support.quantised import BIG, conf, layers_of, quantise, save_quantised
+from support.tiny import tiny_state_dict
 
-# Sides that the blocks of every format divide; the rest as in tiny.py.
-BIG = {"hidden_size": 64, "mlp_size": 96, "pixel_attn_size": 32, "lq_width": 32, "caption_width": 32}
 CLOSEST = {"float8_e4m3fn": 22, "float8_e5m2": 16, "mxfp8": 20, "int8_tensorwise": 28}  # dB, half the bits lost
-
-
-def layers_of(weights: dict) -> list[str]:
-    """The Linear layers that Comfy-Org quantises: those of the patch blocks."""
-    names = (k for k, v in weights.items() if v.ndim == 2 and "patch_blocks." in k and k.endswith(".weight"))
-    return [k.removesuffix(".weight") for k in names]
-
-
-def conf(**entries) -> torch.Tensor:
-    return torch.tensor(list(json.dumps(entries).encode()), dtype=torch.uint8)
-
-
-def quantise(comfyui, weights: dict, form: str, layers=None) -> dict:
-    """The same weights as ComfyUI would store them, in one of FORMATS."""
-    quant = importlib.import_module("comfy.quant_ops")
-    layout = quant.QUANT_ALGOS[form]["comfy_tensor_layout"]
-    out = dict(weights)
-    for layer in layers or layers_of(weights):
-        stored = quant.QuantizedTensor.from_float(weights[f"{layer}.weight"], layout, scale="recalculate")
-        out |= stored.state_dict(f"{layer}.weight")
-        out[f"{layer}.comfy_quant"] = conf(format=form)
-    return out
-
-
-def save(comfyui, tensors: dict, version="v1.5", metadata=None):
-    path = comfyui.folder / f"{len(list(comfyui.folder.iterdir()))}_quantised.safetensors"
-    config = {"pid_config": json.dumps(asdict(tiny_config("flux", version, **BIG)))}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path, config | (metadata or {}))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +56,7 @@ def test_close_to_the_same_weights_unquantised(comfyui, plain, form):
     weights, net = plain
     if is_told_to_update(comfyui, weights, form):
         return
-    path = save(comfyui, quantise(comfyui, weights, form))
+    path = save_quantised(comfyui, quantise(comfyui, weights, form))
     patcher = comfyui.model.load_model(str(path))
     kinds = {type(p).__name__ for p in patcher.model.diffusion_model.parameters()}
     assert "QuantizedTensor" in kinds  # they are still quantised in the model
@@ -101,7 +70,7 @@ def test_a_chosen_dtype_takes_the_quantisation_out(comfyui, plain, form, dtype):
     weights, _ = plain
     if is_told_to_update(comfyui, weights, form):
         return
-    path = save(comfyui, quantise(comfyui, weights, form))
+    path = save_quantised(comfyui, quantise(comfyui, weights, form))
     as_stored, *_ = decoded(comfyui, path)
     cast, *_, patcher = decoded(comfyui, path, dtype=dtype)
     assert patcher.model.diffusion_model.patch_blocks[0].attn.qkv_x.weight.dtype == dtype
@@ -126,14 +95,14 @@ def in_metadata(tensors: dict) -> tuple[dict, dict]:
 def test_every_way_of_writing_it_down_is_read(comfyui, plain):
     weights, _ = plain
     tensors = quantise(comfyui, weights, "float8_e4m3fn")
-    first, *_ = decoded(comfyui, save(comfyui, tensors))
-    old, *_ = decoded(comfyui, save(comfyui, old_form(tensors, "net.scaled_fp8")))
+    first, *_ = decoded(comfyui, save_quantised(comfyui, tensors))
+    old, *_ = decoded(comfyui, save_quantised(comfyui, old_form(tensors, "net.scaled_fp8")))
     assert torch.allclose(old, first, atol=1e-4)  # files align their tensors otherwise
     bare, metadata = in_metadata(tensors)
-    told, *_ = decoded(comfyui, save(comfyui, bare, metadata=metadata))
+    told, *_ = decoded(comfyui, save_quantised(comfyui, bare, metadata=metadata))
     assert torch.allclose(told, first, atol=1e-4)
     other = {k.replace("net.", "model.diffusion_model.", 1): v for k, v in tensors.items()}
-    prefixed, *_ = decoded(comfyui, save(comfyui, other))
+    prefixed, *_ = decoded(comfyui, save_quantised(comfyui, other))
     assert torch.allclose(prefixed, first, atol=1e-4)
 
 
@@ -146,7 +115,9 @@ def test_quantised_halves_of_comfyuis_split_modulation(comfyui, plain):
         halves[name.replace(".0.", "_mlp.").replace("blocks_mlp.", "blocks.0.")] = rows[:, 3:].flatten(0, 2)
     layers = sorted({k.removesuffix(".weight") for k in halves if "modulation_m" in k and k.endswith(".weight")})
     assert len(layers) == 4
-    path = save(comfyui, quantise(comfyui, {k: v.contiguous() for k, v in halves.items()}, "float8_e4m3fn", layers))
+    path = save_quantised(
+        comfyui, quantise(comfyui, {k: v.contiguous() for k, v in halves.items()}, "float8_e4m3fn", layers)
+    )
     assert closeness(comfyui, path, net) > CLOSEST["float8_e4m3fn"]
 
 
@@ -154,7 +125,7 @@ def test_layers_that_stay_exact_are_taken_out_of_it(comfyui, plain, monkeypatch)
     """Of a large network some layers are float32 whatever the rest is; a file may have them quantised all the same."""
     weights, net = plain
     layers = [*layers_of(weights), "net.t_embedder.mlp.0", "net.lq_proj.output_heads.0"]
-    path = save(comfyui, quantise(comfyui, weights, "float8_e4m3fn", layers))
+    path = save_quantised(comfyui, quantise(comfyui, weights, "float8_e4m3fn", layers))
     monkeypatch.setattr(comfyui.model, "SMALL", 0)
     monkeypatch.setattr(comfyui.model.comfy.model_management, "unet_dtype", lambda **_: torch.bfloat16)
     out, made, text, patcher = decoded(comfyui, path)
@@ -166,7 +137,7 @@ def test_layers_that_stay_exact_are_taken_out_of_it(comfyui, plain, monkeypatch)
 
 def test_saved_and_loaded_again(comfyui, plain):
     weights, _ = plain
-    out, *_, patcher = decoded(comfyui, save(comfyui, quantise(comfyui, weights, "float8_e4m3fn")))
+    out, *_, patcher = decoded(comfyui, save_quantised(comfyui, quantise(comfyui, weights, "float8_e4m3fn")))
     model = patcher.model
     saved = model.state_dict_for_saving(model.diffusion_model.state_dict())
     path = comfyui.folder / "saved_quantised.safetensors"
@@ -177,7 +148,7 @@ def test_saved_and_loaded_again(comfyui, plain):
 
 def error(comfyui, tensors, **options) -> str:
     with pytest.raises(ValueError) as caught:
-        comfyui.model.load_model(str(save(comfyui, tensors, **options)))
+        comfyui.model.load_model(str(save_quantised(comfyui, tensors, **options)))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -205,6 +176,6 @@ def test_formats_that_this_pack_does_not_run(comfyui, plain):
 
 def test_the_core_alone_says_where_they_run(comfyui, plain):
     weights, _ = plain
-    path = save(comfyui, quantise(comfyui, weights, "float8_e4m3fn"))
+    path = save_quantised(comfyui, quantise(comfyui, weights, "float8_e4m3fn"))
     with pytest.raises(ValueError, match="quantised \\(float8_e4m3fn\\): ComfyUI runs such files"):
         load_network(path)

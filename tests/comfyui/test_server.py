@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from comfy_server import PromptError
+from support.graphs import image_graph
 
 
 def declared_node_ids(root: Path) -> set[str]:
@@ -18,13 +19,6 @@ def declared_node_ids(root: Path) -> set[str]:
             if isinstance(call, ast.keyword) and call.arg == "node_id" and isinstance(call.value, ast.Constant):
                 found.add(call.value.value)
     return found
-
-
-def image_graph(name: str) -> dict:
-    return {
-        "1": {"class_type": "LoadImage", "inputs": {"image": name}},
-        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "same"}},
-    }
 
 
 def test_pack_loads_without_an_import_error(comfy):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from comfy_server import PromptError
+from support.failures import fails
 from support.graphs import link
 from support.tiny import save_tiny
 
@@ -85,13 +85,6 @@ def run(comfy, graph: dict):
 
 def shown(done) -> list[dict]:
     return done.outputs["tuner"]["pidkit_pictures"]
-
-
-def fails(comfy, graph: dict, *words: str) -> None:
-    with pytest.raises(PromptError) as caught:
-        comfy.queue(graph)
-    line = caught.value.message.strip()
-    assert "\n" not in line and all(word in line for word in words), line
 
 
 def test_three_photos_three_sigmas_each_as_alone(comfy, model, photos):

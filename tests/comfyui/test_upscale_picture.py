@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from comfy_server import PromptError
 from pid_core.images.colour import hold_colour_
 from pid_core.images.framing import finish_image, plan_framing, prepare_image
 from pid_core.latents.rgb import to_rgb_latent
+from support.failures import fails
 from support.graphs import link
 from support.inside import SEED
 from support.tiny import save_tiny, save_vae
@@ -36,13 +36,6 @@ def graph_for(comfy, *, fit: str = "pad", factor: float = 4.0, height: int = 21,
         "decode": {"class_type": "PiDKitDecode", "inputs": inputs | {"framing": link("prepare", 1)} | decode},
         "png": {"class_type": "SaveImage", "inputs": {"images": link("decode"), "filename_prefix": "test"}},
     }
-
-
-def fails(comfy, graph: dict, *words: str) -> None:
-    with pytest.raises(PromptError) as caught:
-        comfy.queue(graph)
-    line = caught.value.message.strip()
-    assert "\n" not in line and all(word in line for word in words), line
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -13,9 +11,8 @@ LATENT = torch.randn(1, 16, 3, 4, generator=torch.Generator().manual_seed(4))
 
 
 def decode(comfyui, patcher, steps, mode):
-    node = type("Node", (comfyui.nodes.PiDKitDecode,), {"hidden": SimpleNamespace(unique_id=None, dynprompt=None)})
-    options = {"degrade_sigma": 0.0, "steps": steps, "seed": 0, "window_size": 64, "window_overlap": 32}
-    return node.execute(patcher, {"samples": LATENT}, latent_format="flux", window_mode=mode, **options).args[0]
+    windows = {"window_mode": mode, "window_size": 64, "window_overlap": 32}
+    return comfyui.decode(patcher, LATENT, steps=steps, latent_format="flux", **windows)
 
 
 def test_the_stand_in_sees_a_model_move_there(comfyui, card):

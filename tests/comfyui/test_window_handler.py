@@ -11,11 +11,11 @@ import torch
 
 from pid_core import decode
 from pid_core.model.pixels import KEEPINGS
-from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from pid_core.sampling.comfy_noise import comfy_noise
 from pid_core.sampling.predict import x0_from_velocity
 from pid_core.windows.plan import fuse_weights, plan_windows
 from pid_core.windows.run import crop
-from support.inside import SEED, lq_of
+from support.inside import SEED, by_core, lq_of
 
 PIXELS = (96, 128)  # 3 x 4 latent cells of 32
 PLAN = plan_windows(*PIXELS, 64, 32, align=32)
@@ -24,12 +24,6 @@ LATENT = torch.randn(1, 16, 3, 4, generator=torch.Generator().manual_seed(4))
 
 def windowed(comfyui, patcher, *, size=64, overlap=32, fuse="pyramid", mode="manual", **more):
     return comfyui.nodes.PiDKitContextWindow.execute(patcher, mode, size, overlap, fuse, **more).args[0]
-
-
-def by_core(net, lq, plan, sigma=0.0, caption=None, **more):
-    shape = (lq.shape[0], 3, *PIXELS)
-    noise = {"noise": comfy_noise(shape, SEED), "step_noise": comfy_step_noise(shape, SEED, 3)}
-    return decode(net, lq, caption, sigma, windows=plan, **noise, **more)
 
 
 @pytest.fixture
@@ -58,7 +52,7 @@ def test_out_of_memory_halves_the_batch(comfyui, small_card, caplog):
     model = windowed(comfyui, patcher)
     seen = small_card(patcher, 3 * 64 * 64)
     out = comfyui.sample(model, *made)
-    assert torch.allclose(out.clamp(-1, 1), by_core(net, lq_of(made[0]), PLAN), atol=1e-4)
+    assert torch.allclose(out.clamp(-1, 1), by_core(net, lq_of(made[0]), windows=PLAN), atol=1e-4)
     assert seen == 8 * [(3, 3, 64, 64)]
     assert caplog.text.count("out of memory: 3 window(s) at a time") == 1  # it holds for the steps that follow
 
@@ -120,7 +114,7 @@ def test_a_sigma_per_image_and_a_batch(comfyui):
     made = comfyui.conditioning(patcher, latent)
     made[0][0][1]["degrade_sigma"] = torch.tensor([0.0, 0.7])
     out = comfyui.sample(windowed(comfyui, patcher), *made).clamp(-1, 1)
-    assert torch.allclose(out, by_core(net, lq_of(made[0]), PLAN, torch.tensor([0.0, 0.7])), atol=1e-4)
+    assert torch.allclose(out, by_core(net, lq_of(made[0]), torch.tensor([0.0, 0.7]), windows=PLAN), atol=1e-4)
 
 
 def test_masked_texts_are_cut_with_the_windows(comfyui):
@@ -184,7 +178,7 @@ def test_one_window_takes_a_regional_caption_too(comfyui):
     made = comfyui.conditioning(patcher, LATENT)
     text = torch.randn(1, 9, 24)
     model = windowed(comfyui, patcher, size=128, regions=region(comfyui, text, 0, 0, 128, 64))
-    expected = by_core(net, lq_of(made[0]), None, caption=text)
+    expected = by_core(net, lq_of(made[0]), caption=text)
     assert torch.allclose(comfyui.sample(model, *made).clamp(-1, 1), expected, atol=1e-4)
 
 

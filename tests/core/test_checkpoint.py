@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from pid_core import PiDConfig, PiDNetwork, decode, load_network, read_checkpoint
 from pid_core.checkpoints.reading import config_tensor
 from support.goldens import NAMES, draw, spec, weights
+from support.layouts import split
 
 PREFIXES = ["", "net.", "core.", "model.diffusion_model.", "diffusion_model."]
 AUX = "lq_proj.lq_aux_rgb_head."
@@ -41,22 +42,6 @@ def error(source, **options):
     text = str(caught.value)
     assert "\n" not in text and "\x1b" not in text and len(text) < 700
     return text
-
-
-def split(state):
-    """ComfyUI's layout: rows [pixel, 6, P], the first three and the last three of every pixel apart."""
-    out, width = {}, state["pixel_embedder.proj.weight"].shape[0]
-    for name, value in state.items():
-        if not re.match(r"pixel_blocks\.\d+\.adaLN_modulation\.0\.", name):
-            out[name] = value
-            continue
-        rows = value.unflatten(0, (-1, 6, width))
-        for half, part in (("msa", rows[:, :3]), ("mlp", rows[:, 3:])):
-            out[name.replace("modulation.0.", f"modulation_{half}.")] = part.flatten(0, 2).contiguous()
-    return out
-
-
-# Layouts
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

@@ -17,6 +17,7 @@ from pid_core.sampling.predict import predict_x0_by_windows, x0_from_velocity
 from pid_core.windows.plan import plan_windows
 from pid_core.windows.run import WindowRun
 from support.sizes import SMALL
+from support.small import inputs, seeded
 
 SIDE, TOKENS = 48, 36  # of the images here, patches of 8
 
@@ -24,29 +25,6 @@ SIDE, TOKENS = 48, 36  # of the images here, patches of 8
 @pytest.fixture(scope="module")
 def net():
     return seeded(PiDNetwork(SMALL).eval())
-
-
-def seeded(net):
-    generator = torch.Generator().manual_seed(0)
-    for parameter in net.parameters():
-        value = torch.randn(parameter.shape, generator=generator)
-        parameter.data.copy_(value / parameter[0].numel() ** 0.5 if value.ndim > 1 else 1 + 0.1 * value)
-    return net
-
-
-def inputs(batch=2, side=SIDE):
-    generator = torch.Generator().manual_seed(1)
-
-    def draw(*shape):
-        return torch.randn(batch, *shape, generator=generator)
-
-    return {
-        "x": draw(3, side, side),
-        "timestep": torch.linspace(100.0, 900.0, batch),
-        "caption": draw(5, SMALL.caption_width),
-        "lq_features": draw((side // SMALL.patch_size) ** 2, SMALL.lq_width),
-        "degrade_sigma": torch.linspace(0.0, 0.5, batch),
-    }
 
 
 @given(st.integers(1, 5000), st.integers(1, 3), st.integers(1, 50_000), st.integers(1, 1 << 24), st.integers(1, 12))

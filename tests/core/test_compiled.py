@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from test_chunks import seeded
 from torch._dynamo.utils import counters
 
 from pid_core import PiDNetwork
@@ -21,6 +20,7 @@ from pid_core.sampling.predict import predict_x0_by_windows
 from pid_core.windows.plan import plan_windows
 from pid_core.windows.run import WindowRun
 from support.sizes import SMALL
+from support.small import seeded
 
 CONFIG = dataclasses.replace(SMALL, hidden_size=32, num_heads=2, mlp_size=40, pixel_depth=2, lq_width=16)
 GRAPHS = {"blocks": 3, "whole": 1}  # of a size: a patch block, the last one, a pixel block

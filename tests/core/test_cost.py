@@ -1,12 +1,9 @@
 """The cost model agrees with the network: floating point operations and peak memory."""
 
-import weakref
 from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from pid_core import PiDNetwork
@@ -14,6 +11,7 @@ from pid_core.model.chunks import chunk_bytes
 from pid_core.model.cost import forward_flops, forward_work, peak_bytes, trunk_bytes
 from pid_core.model.pixels import KEEPINGS, pixel_chunks
 from pid_core.windows.plan import plan_flops, plan_windows
+from support.live_bytes import LiveBytes
 from support.sizes import SMALL, V1, V15
 
 # Few blocks, because building them takes the time.
@@ -38,31 +36,6 @@ def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", m
         with mode:
             net(x, number, caption, **inputs)
     return (x.nbytes + features.nbytes) + tokens * 4 * (config.head_dim + config.pixel_head_dim)
-
-
-class LiveBytes(TorchDispatchMode):
-    """Adds up the storages alive and keeps the largest sum."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes, self.now, self.peak = {}, 0, 0
-
-    def ignore(self, tensors):
-        self.sizes |= {t.untyped_storage()._cdata: 0 for t in tensors}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.sizes:
-                storage = tensor.untyped_storage()
-                self.sizes[storage._cdata] = storage.nbytes()
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self.free, storage._cdata)
-        return result
-
-    def free(self, key):
-        self.now -= self.sizes.pop(key)
 
 
 @pytest.mark.parametrize("config", SHALLOW, ids=NAMES)

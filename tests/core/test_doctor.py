@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_checkpoint import split
 
 from pid_core.__main__ import main
 from pid_core.machine import inventory
 from pid_core.machine import report as doctor
 from pid_core.machine.comfy_home import find_comfyui, model_folders
 from support.goldens import spec, weights
+from support.layouts import split
 
 SDXL = "pid_sdxl_1024_to_4096_4step_bf16.safetensors"
 GEMMA = "gemma_2_2b_it_elm_bf16.safetensors"

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from pid_core import NANO_PATH, decode, degrade, load_network
 from pid_core.latents.rgb import to_image, to_rgb_latent
+from support.measures import psnr
 
 PHOTO = Path(__file__).parents[2] / "example_workflows" / "pidkit_photo.png"
 
@@ -28,7 +29,7 @@ def photo():
 
 @pytest.fixture(scope="module")
 def small(photo):
-    return shrink(photo)
+    return shrink(photo, span=1)
 
 
 def read(path):
@@ -49,10 +50,6 @@ def restore(net, small, **options):
     return to_image(decode(net, to_rgb_latent(small.movedim(1, -1)), **options)).movedim(-1, 1)
 
 
-def psnr(image, photo):
-    return float(-10 * torch.log10((image - photo).square().mean()))
-
-
 def test_the_file_is_small_and_says_what_it_is(net):
     assert NANO_PATH.stat().st_size <= 8_000_000
     with safe_open(NANO_PATH, "pt") as file:
@@ -62,8 +59,8 @@ def test_the_file_is_small_and_says_what_it_is(net):
 
 
 def test_one_step_beats_bicubic(net, photo, small):
-    plain = psnr(F.interpolate(small, scale_factor=4, mode="bicubic").clamp(0, 1), photo)
-    assert psnr(restore(net, small, steps=1), photo) > plain
+    plain = psnr(F.interpolate(small, scale_factor=4, mode="bicubic").clamp(0, 1), photo, span=1)
+    assert psnr(restore(net, small, steps=1), photo, span=1) > plain
 
 
 def test_four_steps_are_as_sharp_as_photos_and_one_step_is_closer(net):
@@ -71,11 +68,11 @@ def test_four_steps_are_as_sharp_as_photos_and_one_step_is_closer(net):
     gains, sharpness = [], []
     for path in sorted((Path(__file__).parent / "photos").glob("*.png")):
         photo = read(path)
-        small = shrink(photo)
+        small = shrink(photo, span=1)
         one, four = (restore(net, small, steps=steps) for steps in (1, 4))
         plain = F.interpolate(small, scale_factor=4, mode="bicubic").clamp(0, 1)
-        gains.append([psnr(image, photo) - psnr(plain, photo) for image in (one, four)])
-        sharpness.append([mean_gradient(image) / mean_gradient(photo) for image in (one, four)])
+        gains.append([psnr(image, photo, span=1) - psnr(plain, photo, span=1) for image in (one, four)])
+        sharpness.append([mean_gradient(image) / mean_gradient(photo, span=1) for image in (one, four)])
     one, four = np.mean(sharpness, axis=0)
     assert 0.8 <= four <= 1.1 and four > 1.15 * one
     one, four = np.mean(gains, axis=0)
@@ -85,7 +82,7 @@ def test_four_steps_are_as_sharp_as_photos_and_one_step_is_closer(net):
 def test_degrade_sigma_tells_noise_from_picture(net, photo, small):
     noisy = degrade(to_rgb_latent(small.movedim(1, -1)), 0.4, "rgb", seed=1)
     right, wrong = (
-        psnr(to_image(decode(net, noisy, degrade_sigma=sigma)).movedim(-1, 1), photo) for sigma in (0.4, 0.0)
+        psnr(to_image(decode(net, noisy, degrade_sigma=sigma)).movedim(-1, 1), photo, span=1) for sigma in (0.4, 0.0)
     )
     assert right > wrong + 3
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_packing import CONFIG, source  # noqa: F401
 
 from pid_core import NANO_PATH, PiDNetwork, load_network
 from pid_core.__main__ import main
@@ -12,6 +11,7 @@ from pid_core.checkpoints.packing import pack, unpack
 from pid_core.checkpoints.packing_report import measure, read_given
 from pid_core.checkpoints.packing_rule import packed_layers
 from pid_core.latents.files import SavedLatent, write_latent
+from support.sizes import PACKABLE
 
 
 @pytest.fixture(autouse=True)
@@ -41,28 +41,28 @@ def test_of_the_bundled_model_and_a_picture(tmp_path, picture, capsys):
     assert len(decodes) == 2 and "decode of mine.png, 64 x 64 pixels, 4 steps: PSNR " in decodes[1]
 
 
-def test_figures_are_those_of_the_packed_weights(source):  # noqa: F811
-    found = measure(source, "int8", family="flux", schedule="distilled")
-    assert [row.layer for row in found.layers] == packed_layers(CONFIG, "int8")
-    weight = load_file(source)[f"{found.layers[0].layer}.weight"].float()
+def test_figures_are_those_of_the_packed_weights(packable):
+    found = measure(packable, "int8", family="flux", schedule="distilled")
+    assert [row.layer for row in found.layers] == packed_layers(PACKABLE, "int8")
+    weight = load_file(packable)[f"{found.layers[0].layer}.weight"].float()
     off = (unpack("int8", pack("int8", weight)) - weight).norm() / weight.norm()
     assert found.layers[0].weights == pytest.approx(float(off), rel=1e-4)
     assert all(0 < row.weights < 0.02 and row.output < row.in_8_bits < 0.05 for row in found.layers if row.output)
     assert found.notes == ["the file holds no caption: a random one was used"]
-    worse = measure(source, "fp8", family="flux", schedule="distilled")
+    worse = measure(packable, "fp8", family="flux", schedule="distilled")
     for report in (found, worse):
         assert report.decodes[0].weights > report.decodes[0].in_8_bits
     assert found.decodes[0].weights > worse.decodes[0].weights + 3
 
 
-def test_a_latent_stands_for_the_picture_where_a_vae_made_it(source, tmp_path, picture, capsys):  # noqa: F811
+def test_a_latent_stands_for_the_picture_where_a_vae_made_it(packable, tmp_path, picture, capsys):
     path = tmp_path / "mine.latent"
     write_latent(path, SavedLatent(torch.randn(1, 16, 2, 1), "flux"))
-    given = {path.name: read_given(path, load_network(source, family="flux").config)}
-    found = measure(source, "fp8", family="flux", given=given)
+    given = {path.name: read_given(path, load_network(packable, family="flux").config)}
+    found = measure(packable, "fp8", family="flux", given=given)
     assert [row.latent for row in found.decodes] == ["a synthetic latent", "mine.latent"]
     assert (found.decodes[1].height, found.decodes[1].width) == (64, 32)
-    told = ["convert", str(source), "--family", "flux", "--to", "fp8", "--picture"]
+    told = ["convert", str(packable), "--family", "flux", "--to", "fp8", "--picture"]
     assert main([*told, str(picture)]) == 1
     assert "mine.png is a picture, and this checkpoint decodes flux latents" in capsys.readouterr().err
     write_latent(path, SavedLatent(torch.randn(1, 4, 2, 1), "sdxl"))
@@ -71,23 +71,25 @@ def test_a_latent_stands_for_the_picture_where_a_vae_made_it(source, tmp_path, p
     assert not list(tmp_path.glob("*_fp8.safetensors"))  # found out before anything is written
 
 
-def test_what_belongs_to_the_packing_is_refused_without_it(source, tmp_path, capsys):  # noqa: F811
-    assert main(["convert", str(source), "--family", "flux", "--picture", str(source)]) == 1
+def test_what_belongs_to_the_packing_is_refused_without_it(packable, tmp_path, capsys):
+    assert main(["convert", str(packable), "--family", "flux", "--picture", str(packable)]) == 1
     assert "belong to --to" in capsys.readouterr().err
-    assert main(["convert", str(source), "--family", "flux", "--to", "fp8", "--picture", str(tmp_path / "no.png")]) == 1
+    assert (
+        main(["convert", str(packable), "--family", "flux", "--to", "fp8", "--picture", str(tmp_path / "no.png")]) == 1
+    )
     error = capsys.readouterr().err
     assert "no.png" in error and error.count("\n") == 1
-    assert [p.name for p in tmp_path.iterdir()] == [source.name]
+    assert [p.name for p in tmp_path.iterdir()] == [packable.name]
 
 
-def test_without_a_report_nothing_is_run(source, monkeypatch, capsys):  # noqa: F811
+def test_without_a_report_nothing_is_run(packable, monkeypatch, capsys):
     monkeypatch.setattr("pid_core.commands.convert.measure", None)
-    assert main(["convert", str(source), "--family", "flux", "--to", "mxfp8", "--no-report"]) == 0
+    assert main(["convert", str(packable), "--family", "flux", "--to", "mxfp8", "--no-report"]) == 0
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_checkpoint_that_is_no_four_step_decoder(tmp_path):
     path = tmp_path / "undistilled.safetensors"
-    save_file({k: torch.randn(v.shape) for k, v in PiDNetwork(CONFIG).state_dict().items()}, path)
+    save_file({k: torch.randn(v.shape) for k, v in PiDNetwork(PACKABLE).state_dict().items()}, path)
     found = measure(path, "fp8", family="flux", schedule="undistilled")
     assert not found.decodes and "no decode was measured" in found.notes[0] and len(found.layers) == 20

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from test_chunks import inputs, seeded
 
 from pid_core import PiDNetwork, progress
 from pid_core.model.cost import forward_work, patch_share, priced, trunk_work
 from pid_core.progress import INTERVAL, Meter, duration, when_done
 from support.sizes import SMALL, V1, V15
+from support.small import inputs, seeded
 
 
 class Clock:

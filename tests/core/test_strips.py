@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from test_cost import LiveBytes
 
 from pid_core import PiDNetwork, load_network
 from pid_core.model import lq
 from pid_core.model.cost import trunk_bytes
+from support.live_bytes import LiveBytes
 from support.sizes import NANO, SMALL, V1, V15
 from support.tiny import tiny_state_dict
 

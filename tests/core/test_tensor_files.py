@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_checkpoint import split
 
 from pid_core import load_network, read_checkpoint
 from pid_core.captions.fingerprint import fingerprint
@@ -21,6 +20,7 @@ from pid_core.latents.files import SavedLatent, read_latent, write_latent
 from pid_core.tensor_files import LARGEST_HEADER, MOST_TENSORS, Stamp, read_tensors
 from support.fuzzing import DTYPES
 from support.goldens import spec, weights
+from support.layouts import split
 
 READERS = {"a.safetensors": read_checkpoint, "a.latent": read_latent, "b.safetensors": read_caption}
 

@@ -82,6 +82,14 @@ def pid_decode_graph(model: str, latent: str, **inputs) -> dict:
     }
 
 
+def image_graph(name: str) -> dict:
+    """LoadImage, SaveImage."""
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": name}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "same"}},
+    }
+
+
 def image_nodes(sampler: str) -> dict:
     return {
         "vae": {"class_type": "PiDKitPixelVAE", "inputs": {}},

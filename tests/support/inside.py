@@ -9,7 +9,7 @@ import functools
 import importlib
 import importlib.util
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import torch
@@ -103,6 +103,15 @@ class Inside:
         assert type(patcher.model).__name__ == "PiD"
         return patcher
 
+    def decode(self, patcher, latent, *, node_id=None, **inputs):
+        """PiD Decode's images, [B, H, W, 3]. latent: a tensor, or a LATENT. node_id: as which node of a graph."""
+        node = self.nodes.PiDKitDecode
+        if node_id is not None:
+            node = type("Node", (node,), {"hidden": SimpleNamespace(unique_id=node_id, dynprompt=None)})
+        given = latent if isinstance(latent, dict) else {"samples": latent}
+        with torch.inference_mode():
+            return node.execute(patcher, given, **{"degrade_sigma": 0.0, "steps": 4, "seed": SEED} | inputs).args[0]
+
     def conditioning(self, patcher, latent, sigma=0.0, *, positive=None, negative=None):
         node = self.nodes.PiDKitConditioning
         out = node.execute(
@@ -149,17 +158,11 @@ class Inside:
             )
 
 
-def by_core(net, lq, sigma=0.0, caption=None, steps=4):
-    shape = (lq.shape[0], 3, *net.config.output_size(*lq.shape[-2:]))
-    return decode(
-        net,
-        lq,
-        caption,
-        sigma,
-        steps=steps,
-        noise=comfy_noise(shape, SEED),
-        step_noise=comfy_step_noise(shape, SEED, steps - 1),
-    )
+def by_core(net, lq, sigma=0.0, caption=None, steps=4, *, seed=SEED, size=None, **options):
+    """The decode of `sample` and PiD Decode without ComfyUI, with ComfyUI's noise: [B, 3, H, W]."""
+    shape = (lq.shape[0], 3, *(size or net.config.output_size(*lq.shape[-2:])))
+    noise = {"noise": comfy_noise(shape, seed), "step_noise": comfy_step_noise(shape, seed, steps - 1)}
+    return decode(net, lq, caption, sigma, steps=steps, size=size, **noise, **options)
 
 
 def lq_of(conditioning):

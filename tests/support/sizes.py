@@ -47,3 +47,22 @@ NANO = PiDConfig(  # the bundled model
     window_min=128,
     window_max=512,
 )
+PACKABLE = PiDConfig(  # every side a multiple of what the formats of `convert --to` want; mlp_size is int8's rotation
+    hidden_size=64,
+    num_heads=2,
+    patch_depth=2,
+    mlp_size=256,
+    caption_width=32,
+    pixel_hidden_size=4,
+    pixel_attn_size=32,
+    pixel_num_heads=2,
+    pixel_mlp_size=16,
+    caption_length=8,
+    lq_width=32,
+    lq_res_blocks=1,
+    lq_interval=1,
+    pixel_depth=1,
+    latent_channels=16,
+    latent_down=8,
+    family="flux",
+)

@@ -89,6 +89,14 @@ def save_tiny(
     return path
 
 
+def put_tiny(comfy, name: str, family: str = "flux", version: str = "v1", **options) -> Path:
+    """A tiny checkpoint `name`.safetensors with a default caption in the server's models folder, if it is not there."""
+    path = comfy.models / "diffusion_models" / f"{name}.safetensors"
+    if not path.exists():
+        save_tiny(path, family, version, caption=3, **options)
+    return path
+
+
 def save_vae(path: Path, channels: int = 16) -> Path:
     """A VAE of factor 8 with random weights, in the smallest layout that VAELoader takes. Needs ComfyUI's modules."""
     import comfy.taesd.taesd
