@@ -233,6 +233,15 @@ def test_fingerprint_sees_a_file_that_was_replaced(tmp_path):
     assert fingerprint(path) != before
 
 
+def test_fingerprint_tells_a_longer_file_from_a_shorter_one(tmp_path):
+    """Where all that is sampled of both is the same."""
+    path = tmp_path / "encoder.safetensors"
+    save_file({"w": states(1, 40, 64)}, path)
+    before = fingerprint(path)
+    path.write_bytes(path.read_bytes() + bytes(9000))
+    assert fingerprint(path) != before
+
+
 @pytest.mark.parametrize("size", [0, 5, 8, 100, 4096, 3_000_000])
 def test_fingerprint_of_files_that_are_no_safetensors(tmp_path, size):
     path = tmp_path / "encoder.gguf"

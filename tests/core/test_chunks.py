@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pid_core import PiDNetwork
-from pid_core.model import chunks, pixels
+from pid_core.model import attention, chunks, pixels
 from pid_core.model.attention import attend, attend_by_products
 from pid_core.model.chunks import SMALLEST_CHUNK, map_tokens, token_spans
 from pid_core.sampling.decode import decode
@@ -117,6 +117,22 @@ def test_attention_is_sdpa_for_autograd_and_float32():
     q = q.bfloat16().requires_grad_()
     attend(q, k.bfloat16(), v.bfloat16()).sum().backward()
     assert q.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "products"), [(False, False, False), (True, False, True), (True, True, False)]
+)
+def test_which_attention_a_cpu_takes(monkeypatch, avx512_bf16, amx, products):
+    """Products only in bfloat16, where the CPU multiplies it but PyTorch's kernel does not use that."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(attention, "_products_beat_sdpa", attention._products_beat_sdpa.__wrapped__)
+    monkeypatch.setattr(attention, "attend_by_products", lambda q, k, v: "products")
+    monkeypatch.setattr(attention, "sdpa", lambda q, k, v: "sdpa")
+    short, wide = torch.zeros(1, 2, 9, 8, dtype=torch.bfloat16), torch.zeros(1, 2, 9, 8)
+    with torch.no_grad():
+        assert attention._attend(short, short, short) == ("products" if products else "sdpa")
+        assert attention._attend(wide, wide, wide) == "sdpa"
 
 
 def test_one_compiled_graph_serves_every_window_and_step():

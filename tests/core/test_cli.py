@@ -17,6 +17,7 @@ from pid_core import NANO_PATH
 from pid_core.__main__ import main
 from pid_core.checkpoints.reading import read_checkpoint
 from pid_core.commands import COMMANDS
+from pid_core.latents.families import degrade
 from pid_core.latents.rgb import from_rgb_latent
 from pid_core.model.cost import forward_flops
 from pid_core.version import pack_version
@@ -249,6 +250,21 @@ def test_overwrite_replaces_and_the_file_says_what_made_it(photo, tmp_path, monk
     about = json.loads(Image.open(out).info["pidkit"])
     assert about["seed"] == 2**64 - 1 and about["degrade_sigma"] == 0.25 and about["model"] == NANO_PATH.name
     assert about["steps"] == read_checkpoint(NANO_PATH).config.steps and about["software"].endswith(pack_version())
+
+
+def test_sigma_is_the_noise_that_is_added_and_what_the_network_is_told(photo, tmp_path, monkeypatch):
+    calls = []
+
+    def seen(net, latent, degrade_sigma=0.0, **_):
+        calls.append((latent, degrade_sigma))
+        return torch.zeros(1, 3, 4 * 2 * latent.shape[-2], 4 * 2 * latent.shape[-1])
+
+    monkeypatch.setattr("pid_core.commands.upscale.decode", seen)
+    for name, arguments in (("plain", []), ("noisy", ["--sigma", "0.25"])):
+        assert main([str(photo), "-o", str(tmp_path / f"{name}.png"), "--seed", "3", *arguments]) == 0
+    (clean, nothing), (noised, level) = calls
+    assert (nothing, level) == (0.0, 0.25)
+    assert torch.equal(noised, degrade(clean, 0.25, "rgb", 3))
 
 
 def test_a_large_picture_goes_in_windows_and_that_is_said_before(tmp_path, monkeypatch, capsys):

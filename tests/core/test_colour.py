@@ -82,6 +82,15 @@ def test_an_offset_goes_at_any_size(height, width, batch, hold, fidelity, offset
     assert torch.allclose(held, image, atol=1e-4)
 
 
+@pytest.mark.parametrize(("contrast", "gain"), [(0.1, 0.5), (0.8, 0.8), (1.25, 1.25), (6.0, 2.0)])
+def test_contrast_is_stretched_and_squeezed_to_a_limit(contrast, gain):
+    """Beyond it noise would be stretched too, or a picture would lose what it shows."""
+    image = torch.linspace(-0.5, 0.5, 64).expand(1, 3, 64, 64).clone()
+    held = hold_colour_(image.clone(), 0.1 + contrast * image, "mean_deviation")
+    assert held.mean() == pytest.approx(0.1, abs=1e-3)
+    assert float(held.std() / image.std()) == pytest.approx(gain, rel=1e-3)
+
+
 def test_every_image_has_its_reference_or_all_share_one():
     image, reference = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 16, 16)
     together = hold_colour_(image.clone(), reference)

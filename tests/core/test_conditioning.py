@@ -98,3 +98,11 @@ def test_rae_latents_that_are_not_normalised_are_told(family, channels):
     (warning,) = prepare_lq(7 * latent).warnings
     assert f"about 7 large; {family} latents are about 1" in warning
     assert prepare_lq(torch.full((1, 4, 2, 2), 0.1)).warnings == ()
+
+
+@pytest.mark.parametrize(("spread", "told"), [(0.39, True), (0.41, False), (2.45, False), (2.55, True)])
+def test_from_which_size_on_values_count_as_not_normalised(spread, told):
+    latent = torch.randn(1, 768, 2, 2, generator=torch.Generator().manual_seed(0))
+    latent *= spread / latent.square().mean().sqrt()
+    warnings = prepare_lq(latent).warnings
+    assert [f"about {spread:.1g} large" in line for line in warnings] == [True] * told

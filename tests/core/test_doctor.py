@@ -194,6 +194,7 @@ def test_the_plan_fits_the_memory(monkeypatch, free, fits):
     assert plan["fits"] == fits
     if fits:
         assert plan["peak"] + plan["weights"] <= free
+        assert "overlap at least 512 px" in plan["plan"]  # what the nodes take where nobody asks for another
     else:
         assert "GB" in plan["plan"] and "\n" not in plan["plan"]
 

@@ -56,7 +56,7 @@ def test_noise_is_measured_in_levels(photos):
     for photo in photos:
         found = [estimate_quality(noisy(photo, sigma)) for sigma in (0, 0.01, 0.02, 0.05, 0.1, 0.2)]
         assert rises([q.noise for q in found], by=0.005)
-        assert rises([suggest_sigma(q) for q in found], by=-0.06)
+        assert rises([suggest_sigma(q) for q in found])
         assert found[3].noise == pytest.approx(0.05, rel=0.15)
 
 
@@ -79,7 +79,7 @@ def test_noise_does_not_hide_blur(photos):
     for photo in photos:
         soft = blurred(photo, 2)
         found = [suggest_sigma(estimate_quality(noisy(soft, sigma))) for sigma in (0, 0.01, 0.02, 0.05)]
-        assert rises(found, by=-0.06) and min(found) >= 0.4
+        assert rises(found) and min(found) >= 0.4
 
 
 @given(st.floats(0.01, 0.15), st.floats(1.3, 2.0), st.integers(0, 99))

@@ -16,7 +16,7 @@ from pid_core.__main__ import main
 from pid_core.hub.catalogue import FILES, HubFile, get_file, known_file, local_name
 from pid_core.hub.download import FetchError, fetch
 from pid_core.hub.licences import LICENCES, LicenceError, accepted, check_licences
-from pid_core.machine.comfy_home import folder_for_new
+from pid_core.machine.comfy_home import folder_for_new, model_folders
 from support.hub_server import HubServer
 
 ROOT = Path(__file__).parents[2]
@@ -407,6 +407,18 @@ def test_files_go_where_extra_model_paths_says(tmp_path, capsys):
     (tmp_path / "big" / "more" / PID.name).write_bytes(safetensors_of(1000))
     assert main(["fetch", PID.name, "--comfyui", str(comfyui)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "big" / "more" / PID.name)
+
+
+def test_paths_of_extra_model_paths_stand_before_comfyuis_own_only_where_they_are_the_default(tmp_path):
+    comfyui = comfyui_folder(tmp_path / "ComfyUI")
+    sections = {
+        "more": {"base_path": str(tmp_path / "more"), "vae": "vae"},
+        "no": {"base_path": str(tmp_path / "no"), "is_default": False, "vae": "vae"},
+        "mine": {"base_path": str(tmp_path / "mine"), "is_default": True, "vae": "vae"},
+    }
+    (comfyui / "extra_model_paths.yaml").write_text(json.dumps(sections))
+    folders = [tmp_path / "mine", comfyui / "models", tmp_path / "more", tmp_path / "no"]
+    assert model_folders(comfyui)["vae"] == [folder / "vae" for folder in folders]
 
 
 def test_a_base_directory_without_comfyuis_code(tmp_path, capsys):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pid_core import decode, load_network
 from pid_core.latents.rgb import to_image
 from pid_core.model import attention
-from pid_core.model.guard import NonFiniteError, all_finite, checked_together, finite_or_repeat
+from pid_core.model.guard import NonFiniteError, all_finite, checked_together, finite_or_repeat, widened_layers
 from pid_core.windows.plan import plan_windows
 from support.tiny import save_tiny, tiny_state_dict
 
@@ -194,3 +194,13 @@ def test_calls_that_end_in_an_error_leave_nothing_behind():
         checked_together(calls)
     with pytest.raises(NonFiniteError):  # looked at now
         finite_or_repeat(net, lambda: torch.full((2,), NAN), lambda: "it")
+
+
+def test_a_layer_that_fails_while_it_is_widened_has_its_own_weights_again():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(5, 4)).to(BF16)
+    own = [parameter.data_ptr() for parameter in net.parameters()]
+    with widened_layers(net):
+        with pytest.raises(RuntimeError, match="shapes"):
+            net(torch.zeros(1, 4))
+        assert [parameter.data_ptr() for parameter in net.parameters()] == own
+    assert {parameter.dtype for parameter in net.parameters()} == {BF16}

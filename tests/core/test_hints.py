@@ -48,6 +48,7 @@ def test_pixeldits_rope():
         ("diffusion_models/pid_sd3_512_to_2048.safetensors", 16, "sd3"),
         ("diffusion_models/pid-z_image.safetensors", 16, "flux"),
         ("diffusion_models/anima_pid.safetensors", 16, "qwenimage"),
+        ("diffusion_models/pid_krea2_512.safetensors", 16, "qwenimage"),
         ("diffusion_models/flux_or_sd3.safetensors", 16, None),
         ("diffusion_models/pid.safetensors", 16, None),
         ("diffusion_models/pid_flux1.safetensors", 20, None),

@@ -1,16 +1,17 @@
 """The reference's own intermediate values, `golden/units.safetensors`, piece by piece."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from pid_core import degrade, distilled_sigmas
-from pid_core.model.lq import SigmaGate
+from pid_core.model.lq import LQProjector, SigmaGate
 from pid_core.model.positions import image_rope, rotate, sine_cosine, text_rope, timestep_features
 from support.goldens import FOLDER
+from support.sizes import SMALL
 
 UNITS = load_file(FOLDER / "units.safetensors")
 IMAGE_ROPES = sorted({k.rpartition(".")[0] for k in UNITS if k.startswith("rope2d_")})
@@ -96,4 +97,11 @@ def test_longer_schedules_only_repeat_the_levels_and_are_refused(steps):
 
 
 def test_flux2_unpacking():
-    assert torch.equal(F.pixel_shuffle(UNITS["flux2.unpatchify_in"], 2), UNITS["flux2.unpatchify_out"])
+    """What the projector's first convolution is given of a latent whose channels hold 2 x 2 cells."""
+    packed, unpacked = UNITS["flux2.unpatchify_in"], UNITS["flux2.unpatchify_out"]
+    config = replace(SMALL, latent_channels=8, latent_down=16, latent_unpack=2, lq_width=32)
+    projector, seen = LQProjector(config), []
+    projector.latent_proj[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    cells = config.latent_cell // config.patch_size
+    projector(packed, *(cells * side for side in packed.shape[-2:]))
+    assert torch.equal(seen[0][..., :: cells // 2, :: cells // 2], unpacked)

@@ -9,7 +9,7 @@ import torch
 from pid_core import decode, load_network
 from pid_core.sampling.predict import predict_x0, predict_x0_by_windows
 from pid_core.windows.plan import Window, fuse_weights, plan_windows, shrink_plan
-from pid_core.windows.run import WindowRun
+from pid_core.windows.run import WindowRun, is_out_of_memory
 from support.goldens import draw, spec, weights
 
 SIZE = (96, 128)  # pixels; 3 x 4 latent cells of 32
@@ -215,3 +215,18 @@ def test_windows_in_need_end_at_a_third_of_what_was_trained():
     sides = [int(side) for side in re.findall(r"windows of (\d+) x", str(caught.value))]
     assert len(sides) > 1 and 64 <= min(sides) < 96
     assert run.shrunk
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (torch.OutOfMemoryError("any words"), True),
+        (RuntimeError("CUDA error: Out Of Memory"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8589934592 bytes."), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes."), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_every_way_of_saying_that_memory_ran_out(error, memory):
+    """On Windows and on Linux, on a card and without."""
+    assert is_out_of_memory(error) == memory
