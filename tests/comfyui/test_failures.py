@@ -264,7 +264,7 @@ def test_a_node_that_drew_in_need_runs_again_although_nothing_changed(
         return at("here").fingerprint_inputs(model=None)
 
     for module in ("show", "progress", "window_handler"):
-        monkeypatch.setattr(comfyui.module(f"nodes.{module}"), "send_text", lambda *_: None)
+        monkeypatch.setattr(comfyui.module(f"nodes.comfy.{module}"), "send_text", lambda *_: None)
     decoding.fails = lambda images: limit.__setitem__(0, 32 if len(decoding.images) == 1 else 1000)
     before = at("here").fingerprint_inputs(model=None)
     assert run() == before + 1 and at("elsewhere").fingerprint_inputs(model=None) == before

@@ -33,7 +33,7 @@ def seen(comfyui, monkeypatch):
             record.texts.append((node, lines[0], ";\n".join(lines)))
 
     for name in ("show", "progress", "window_handler"):
-        monkeypatch.setattr(comfyui.module(f"nodes.{name}"), "send_text", say)
+        monkeypatch.setattr(comfyui.module(f"nodes.comfy.{name}"), "send_text", say)
     monkeypatch.setattr(progress, "clock", lambda: record.now)
     monkeypatch.setattr(progress, "_rates", {})
     record.on_part = lambda: None
