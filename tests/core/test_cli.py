@@ -17,7 +17,7 @@ from pid_core import NANO_PATH
 from pid_core.__main__ import main
 from pid_core.checkpoints.reading import read_checkpoint
 from pid_core.commands import COMMANDS
-from pid_core.latents.families import degrade
+from pid_core.latents.noise import degrade
 from pid_core.latents.rgb import from_rgb_latent
 from pid_core.model.cost import forward_flops
 from pid_core.version import pack_version

@@ -29,7 +29,7 @@ def photo():
 
 @pytest.fixture(scope="module")
 def small(photo):
-    return shrink(photo, span=1)
+    return shrink(photo)
 
 
 def read(path):
@@ -68,11 +68,11 @@ def test_four_steps_are_as_sharp_as_photos_and_one_step_is_closer(net):
     gains, sharpness = [], []
     for path in sorted((Path(__file__).parent / "photos").glob("*.png")):
         photo = read(path)
-        small = shrink(photo, span=1)
+        small = shrink(photo)
         one, four = (restore(net, small, steps=steps) for steps in (1, 4))
         plain = F.interpolate(small, scale_factor=4, mode="bicubic").clamp(0, 1)
         gains.append([psnr(image, photo, span=1) - psnr(plain, photo, span=1) for image in (one, four)])
-        sharpness.append([mean_gradient(image) / mean_gradient(photo, span=1) for image in (one, four)])
+        sharpness.append([mean_gradient(image) / mean_gradient(photo) for image in (one, four)])
     one, four = np.mean(sharpness, axis=0)
     assert 0.8 <= four <= 1.1 and four > 1.15 * one
     one, four = np.mean(gains, axis=0)
