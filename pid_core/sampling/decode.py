@@ -26,8 +26,8 @@ from ..windows.run import WindowRun
 from .predict import predict_x0, predict_x0_by_windows
 from .schedule import distilled_sigmas
 
-# What `decode` holds: noise, image, prediction and fused prediction.
-CANVASES = Canvases(in_call=4, of_call=0, in_trunk=4, between=4)
+# What `decode` holds: noise, image, prediction and fused prediction; the first noise is drawn behind the projector.
+CANVASES = Canvases(in_call=4, between=4)
 Callback = Callable[[int, int, Tensor], None]  # steps done, steps in all, x0 [B, 3, H, W] so far
 
 
