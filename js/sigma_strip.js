@@ -7,14 +7,6 @@ import { executionIds } from "./graph.js";
 import { collect, pictureOf, resultsOf } from "./runs.js";
 import { word } from "./words.js";
 
-const TRAINED = 0.8;
-const LARGE = 4096; // longest side of the pictures that are compared
-
-// What the server names a picture's file, so that a workflow opened again finds its pictures while they exist.
-function file(id, size) {
-  return { filename: `${id}_${size}.jpg`, subfolder: "pidkit", type: "temp" };
-}
-
 // Results as they are offered: named by their strength, and by what else tells them apart.
 function labelled(results) {
   const differ = (name) => new Set(results.map((result) => String(result[name]))).size > 1;
@@ -39,10 +31,13 @@ function listOf(value, pattern) {
 }
 
 export class SigmaStrip {
-  // presets: name -> value, as the node's definition has them.
-  constructor(node, presets) {
+  // sigmas, pictures: what the node's definition says of these two inputs.
+  constructor(node, sigmas, pictures) {
     this.node = node;
-    this.presets = Object.entries(presets);
+    this.presets = Object.entries(sigmas.presets);
+    this.trained = sigmas.trained;
+    this.files = pictures.files;
+    this.idPattern = new RegExp(`[0-9a-f]{${pictures.id_length}}`, "g");
     this.sigmas = [];
     this.cards = [];
     this.chosen = 0;
@@ -68,7 +63,13 @@ export class SigmaStrip {
 
   // Ids of the pictures the values belong to: the value of the hidden widget beside this one.
   get ids() {
-    return listOf(this.widget("pictures")?.value, /[0-9a-f]{16}/g);
+    return listOf(this.widget("pictures")?.value, this.idPattern);
+  }
+
+  // By the name that the server gives it, a workflow opened again finds its pictures while they exist.
+  fileOf(id, kind) {
+    const { filename, ...place } = this.files[kind];
+    return pictureOf(id)?.[kind] ?? { filename: filename.replace("{id}", id), ...place };
   }
 
   widget(name) {
@@ -207,7 +208,7 @@ export class SigmaStrip {
     const number = index + 1;
     const image = element("img", { alt: word("picture", number), draggable: false, decoding: "async", loading: "lazy" });
     image.onerror = () => image.classList.add("pidkit-gone");
-    image.src = pictureUrl(pictureOf(id)?.thumbnail ?? file(id, 192));
+    image.src = pictureUrl(this.fileOf(id, "thumbnail"));
     const card = { id };
     card.thumb = element(
       "button",
@@ -255,8 +256,8 @@ export class SigmaStrip {
     card.range.value = value;
     card.number.value = value.toFixed(2);
     card.root.classList.toggle("pidkit-chosen", index === this.chosen);
-    card.root.classList.toggle("pidkit-untrained", value > TRAINED);
-    card.number.title = value > TRAINED ? word("untrained") : "";
+    card.root.classList.toggle("pidkit-untrained", value > this.trained);
+    card.number.title = value > this.trained ? word("untrained", this.trained) : "";
     card.mark.hidden = card.take.hidden = suggestion === undefined;
     if (suggestion !== undefined) {
       card.mark.style.setProperty("--pidkit-at", suggestion);
@@ -277,7 +278,7 @@ export class SigmaStrip {
   drawCompare() {
     const id = this.cards[this.chosen]?.id;
     if (id) {
-      const before = { key: "before", label: word("before"), url: pictureUrl(pictureOf(id)?.large ?? file(id, LARGE)) };
+      const before = { key: "before", label: word("before"), url: pictureUrl(this.fileOf(id, "large")) };
       const results = resultsOf(id);
       this.compare.show(this.chosen + 1, [before, ...labelled(results)], this.usual(results));
     } else {

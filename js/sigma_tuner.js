@@ -7,7 +7,7 @@ import { SigmaStrip } from "./sigma_strip.js";
 
 const NODE = "PiDKitSigmaTuner";
 const WIDGET = "PIDKIT_SIGMAS";
-let presets = {};
+let definition = {};
 
 app.registerExtension({
   name: "PiDKit.SigmaTuner",
@@ -16,14 +16,14 @@ app.registerExtension({
     if (nodeData.name !== NODE) return;
     const { sigmas, pictures } = nodeData.input.required;
     sigmas[1].widgetType = WIDGET;
-    presets = sigmas[1].presets;
+    definition = { sigmas: sigmas[1], pictures: pictures[1] };
     pictures[1].hidden = true;
   },
 
   getCustomWidgets() {
     return {
       [WIDGET](node, name) {
-        const strip = new SigmaStrip(node, presets);
+        const strip = new SigmaStrip(node, definition.sigmas, definition.pictures);
         const widget = addWidget(node, name, WIDGET, strip.root, strip.list, {
           getValue: () => strip.value,
           setValue: (value) => {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pid_core.windows.plan import FUSE_METHODS, OVERLAP, plan_windows
+from ..pid_core.windows.plan import FUSE_METHODS, plan_windows
 from .comfy.regions import RegionalCaption, Regions
 from .comfy.show import show_on_node
 from .comfy.window_handler import WindowSettings, add_windows
+from .shared.inputs import window_overlap_input, window_size_input
 
 
 class PiDKitContextWindow(io.ComfyNode):
@@ -29,24 +30,16 @@ class PiDKitContextWindow(io.ComfyNode):
                     tooltip="auto: the cheapest windows that fit the free memory and the sizes the checkpoint was "
                     "trained on. manual: windows of at most the size below.",
                 ),
-                io.Int.Input(
+                window_size_input(
                     "size",
-                    default=2048,
-                    min=8,
-                    max=16384,
-                    step=8,
-                    tooltip="Largest side of a window in pixels of the output, for manual. Rounded down to whole "
-                    "latent cells. NVIDIA's 2K checkpoints were trained around 2048; pid_nano works at 128 to 512.",
+                    tooltip="for manual. Rounded down to whole latent cells. NVIDIA's 2K checkpoints were trained "
+                    "around 2048; pid_nano works at 128 to 512.",
                 ),
-                io.Int.Input(
+                window_overlap_input(
                     "overlap",
-                    default=OVERLAP,
-                    min=0,
-                    max=8192,
-                    step=8,
-                    tooltip="Least overlap of neighbouring windows in pixels, rounded up to whole latent cells. More "
-                    "hides borders better and takes longer, for every overlap is drawn twice: the text on the node "
-                    "says what half of it would save. 0 shows the borders.",
+                    tooltip=", rounded up to whole latent cells. More hides borders better and takes longer, for every "
+                    "overlap is drawn twice: the text on the node says what half of it would save. 0 shows the "
+                    "borders.",
                 ),
                 io.Combo.Input(
                     "fuse",

@@ -32,6 +32,8 @@ from .shared.inputs import (
     latent_noise_input,
     sigma_input,
     sigma_list_input,
+    window_overlap_input,
+    window_size_input,
 )
 from .shared.kept import drawn_in_need, runs_in_need
 from .shared.lq_conditioning import Conditioned, condition, describe
@@ -78,26 +80,13 @@ class PiDKitDecode(io.ComfyNode):
                     "whole frame. manual: windows of the size below. Windows already on the model are used as they "
                     "are.",
                 ),
-                io.Int.Input(
-                    "window_size",
-                    default=2048,
-                    min=8,
-                    max=16384,
-                    step=8,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Largest side of a window in pixels of the output, with window_mode manual.",
-                ),
-                io.Int.Input(
+                window_size_input("window_size", "with window_mode manual.", optional=True, advanced=True),
+                window_overlap_input(
                     "window_overlap",
-                    default=OVERLAP,
-                    min=0,
-                    max=8192,
-                    step=8,
+                    ". More hides borders better and takes longer: the text on the node says what half of it would "
+                    "save.",
                     optional=True,
                     advanced=True,
-                    tooltip="Least overlap of neighbouring windows in pixels. More hides borders better and takes "
-                    "longer: the text on the node says what half of it would save.",
                 ),
                 colour_hold_input("none", optional=True),
                 fidelity_input(optional=True, advanced=True),

@@ -8,7 +8,6 @@ from ..pid_core.latents.early_stop import CarriedNoise, undo_sampler_scaling
 from ..pid_core.latents.families import families
 from .comfy.latent_tags import NOISE, tagged
 from .shared.inputs import whose
-from .shared.lq_conditioning import image_latent
 
 
 class PiDKitLatentFromNoisy(io.ComfyNode):
@@ -57,7 +56,7 @@ class PiDKitLatentFromNoisy(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict, latent_format: str, degrade_sigma: float = 0.0) -> io.NodeOutput:
-        samples = image_latent(latent)
+        samples = latent["samples"]
         out = latent | {"samples": undo_sampler_scaling(samples, degrade_sigma, latent_format)}
         carried = CarriedNoise(latent_format, degrade_sigma) if degrade_sigma > 0 else None
         return io.NodeOutput(tagged(out, **{NOISE: carried}))

@@ -7,10 +7,8 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..pid_core.captions.text import read_caption
-from .shared.files import file_stamp, listed_files, resolve_file
+from .shared.files import CAPTIONS, file_stamp, listed_files, resolve_file
 from .shared.text_encoder import as_conditioning
-
-FOLDER, ENDING = "captions", ".safetensors"
 
 
 class PiDKitLoadCaption(io.ComfyNode):
@@ -25,8 +23,9 @@ class PiDKitLoadCaption(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=listed_files(FOLDER, ENDING),
-                    tooltip=f"A caption file in output/{FOLDER} or in the input folder. Press R to refresh the list.",
+                    options=listed_files(CAPTIONS),
+                    tooltip=f"A caption file in output/{CAPTIONS.folder} or in the input folder. Press R to refresh "
+                    "the list.",
                 )
             ],
             outputs=[

@@ -12,10 +12,8 @@ from ..pid_core.latents.lq_input import LATENT_NOISE
 from .comfy.latent_tags import FAMILY, NOISE, SIZE, tagged
 from .comfy.picture_size import PictureSize
 from .comfy.show import show_on_node
-from .shared.files import file_stamp, listed_files, resolve_file
+from .shared.files import LATENTS, file_stamp, listed_files, resolve_file
 from .shared.inputs import latent_formats
-
-FOLDER, ENDING = "latents", ".latent"
 
 
 class PiDKitLoadLatent(io.ComfyNode):
@@ -31,8 +29,9 @@ class PiDKitLoadLatent(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=listed_files(FOLDER, ENDING),
-                    tooltip=f"A .latent file in output/{FOLDER} or in the input folder. Press R to refresh the list.",
+                    options=listed_files(LATENTS),
+                    tooltip=f"A .latent file in output/{LATENTS.folder} or in the input folder. Press R to refresh the "
+                    "list.",
                 )
             ],
             outputs=[

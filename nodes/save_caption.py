@@ -5,9 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pid_core.captions.text import Caption, caption_bytes
-from .shared.files import save_new
-
-FOLDER, ENDING = "captions", ".safetensors"
+from .shared.files import CAPTIONS, save_new
 
 
 class PiDKitSaveCaption(io.ComfyNode):
@@ -25,9 +23,9 @@ class PiDKitSaveCaption(io.ComfyNode):
                 io.Conditioning.Input("caption", tooltip="From PiD Caption, or any other encoded text."),
                 io.String.Input(
                     "filename_prefix",
-                    default=f"{FOLDER}/PiD",
+                    default=f"{CAPTIONS.folder}/PiD",
                     tooltip="Name in ComfyUI's output folder; a number is added. PiD Load Caption lists what is in "
-                    f"output/{FOLDER}.",
+                    f"output/{CAPTIONS.folder}.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -50,5 +48,5 @@ class PiDKitSaveCaption(io.ComfyNode):
         states, extra = caption[0]
         about = extra.get("pidkit_caption", {})
         kept = Caption(states, about.get("text", ""), about.get("encoder", ""), about.get("cut", 0))
-        entry = save_new(filename_prefix, ENDING, caption_bytes(kept, dtype))
+        entry = save_new(filename_prefix, CAPTIONS, caption_bytes(kept, dtype))
         return io.NodeOutput(ui={"captions": [entry]})

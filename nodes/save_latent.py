@@ -13,11 +13,8 @@ from ..pid_core.latents.lq_input import SAME_SIGMA
 from .comfy.latent_tags import FAMILY, NOISE, read_tag
 from .comfy.picture_size import picture_size
 from .comfy.show import show_on_node
-from .shared.files import save_new
+from .shared.files import LATENTS, save_new
 from .shared.inputs import latent_formats, undetectable
-from .shared.lq_conditioning import image_latent
-
-FOLDER, ENDING = "latents", ".latent"
 
 
 class PiDKitSaveLatent(io.ComfyNode):
@@ -52,9 +49,9 @@ class PiDKitSaveLatent(io.ComfyNode):
                 ),
                 io.String.Input(
                     "filename_prefix",
-                    default=f"{FOLDER}/PiD",
+                    default=f"{LATENTS.folder}/PiD",
                     tooltip=f"Name in ComfyUI's output folder; a number is added. PiD Load Latent lists what is in "
-                    f"output/{FOLDER}.",
+                    f"output/{LATENTS.folder}.",
                 ),
             ],
             outputs=[],
@@ -63,11 +60,11 @@ class PiDKitSaveLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict, latent_format: str, degrade_sigma: float, filename_prefix: str) -> io.NodeOutput:
-        samples = image_latent(latent)
+        samples = latent["samples"]
         family, sigma = _known(latent, latent_format, degrade_sigma)
         size, changed = picture_size(latent)
         content = latent_bytes(SavedLatent(samples, family, sigma, size and size[:2]), cls._workflow())
-        entry = save_new(filename_prefix, ENDING, content)
+        entry = save_new(filename_prefix, LATENTS, content)
         show_on_node(cls, f"{family or 'family not known'}, degrade_sigma {sigma:g}", changed or "")
         return io.NodeOutput(ui={"latents": [entry]})
 

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pid_core.images.per_picture import parse_sigmas
+from ..pid_core.latents.lq_input import TRAINED_SIGMA
 from .comfy.latent_tags import slice_latent
 from .comfy.pid_models import describe_steps, steps_for, steps_input
 from .comfy.progress import watching
@@ -52,7 +53,8 @@ class PiDKitSigmaSweep(io.ComfyNode):
                 io.String.Input(
                     "sigmas",
                     default="0, 0.2, 0.4, 0.6, 0.8",
-                    tooltip="Values of degrade_sigma to try, 0 to 1 each, with commas between. Trained up to 0.8.",
+                    tooltip="Values of degrade_sigma to try, 0 to 1 each, with commas between. Trained up to "
+                    f"{TRAINED_SIGMA:g}.",
                 ),
                 io.String.Input(
                     "seeds",

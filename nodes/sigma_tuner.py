@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..pid_core.images.per_picture import match_values, parse_ids, parse_sigmas, picture_id
+from ..pid_core.images.per_picture import ID_LENGTH, match_values, parse_ids, parse_sigmas, picture_id
 from ..pid_core.images.quality import Quality, estimate_quality, suggest_sigma
 from ..pid_core.images.strengths import STRENGTHS
+from ..pid_core.latents.lq_input import TRAINED_SIGMA
 from .comfy.pid_models import config_of
 from .comfy.show import show_on_node
 from .shared.inputs import SigmaList
-from .shared.pictures import save_picture
+from .shared.pictures import picture_file, save_picture
 
 THUMBNAIL, LARGE = 192, 4096  # longest sides in pixels
 BLURRED = 0.2  # what blur alone would ask for, from which on the node speaks of it
@@ -20,12 +21,16 @@ BLURRED = 0.2  # what blur alone would ask for, from which on the node speaks of
 class PiDKitSigmaTuner(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        # what the front end looks for in a workflow that is opened again
+        sizes = {"thumbnail": THUMBNAIL, "large": LARGE}
+        files = {kind: picture_file(_file_name("{id}", size)) for kind, size in sizes.items()}
         return io.Schema(
             node_id="PiDKitSigmaTuner",
             display_name="PiD Sigma Tuner",
             category="PiD",
             description="Shows every picture of a batch with a slider for its degrade_sigma: 0 keeps to the picture, "
-            "higher values trust it less and invent more. Trained up to 0.8. The mark on a slider is a suggestion.",
+            f"higher values trust it less and invent more. Trained up to {TRAINED_SIGMA:g}. The mark on a slider is a "
+            "suggestion.",
             search_aliases=["pid", "degrade sigma", "per image", "strength", "restoration"],
             is_input_list=True,
             is_output_node=True,
@@ -47,7 +52,7 @@ class PiDKitSigmaTuner(io.ComfyNode):
                     "sigmas",
                     default="",
                     socketless=True,
-                    extra_dict={"presets": STRENGTHS},  # of the buttons
+                    extra_dict={"presets": STRENGTHS, "trained": TRAINED_SIGMA},  # of the buttons and the sliders
                     tooltip="One degrade_sigma per picture, 0 to 1, with commas between. The sliders write it. Empty: "
                     "the default for all.",
                 ),
@@ -55,6 +60,7 @@ class PiDKitSigmaTuner(io.ComfyNode):
                     "pictures",
                     default="",
                     socketless=True,
+                    extra_dict={"id_length": ID_LENGTH, "files": files},
                     tooltip="Which picture each value belongs to. The node writes it, so that values stay with their "
                     "pictures. Empty: values go by position.",
                 ),
@@ -114,14 +120,18 @@ class PiDKitSigmaTuner(io.ComfyNode):
                 "id": name,
                 "sigma": value,
                 "suggestion": suggest_sigma(quality, invents=bool(invents)),
-                "thumbnail": save_picture(picture, f"{name}_{THUMBNAIL}", THUMBNAIL),
-                "large": save_picture(picture, f"{name}_{LARGE}", LARGE, exact=True),
+                "thumbnail": save_picture(picture, _file_name(name, THUMBNAIL), THUMBNAIL),
+                "large": save_picture(picture, _file_name(name, LARGE), LARGE, exact=True),
             }
             for name, value, picture, quality in zip(ids, values, single, qualities, strict=True)
         ]
         show_on_node(cls, _news(known, ids, default), _blurred(qualities, invents))
         lists = [list(part.tolist()) for part in torch.tensor(values, dtype=torch.float64).split(counts)]
         return io.NodeOutput(lists, ui={"pidkit_pictures": shown})
+
+
+def _file_name(picture: str, size: int) -> str:
+    return f"{picture}_{size}"
 
 
 def _default(value: float) -> float:

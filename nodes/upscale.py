@@ -16,6 +16,7 @@ from ..pid_core.hub.model_sets import BUNDLED_SET, get_set, model_sets
 from ..pid_core.images.colour import COLOUR_HOLDS
 from ..pid_core.images.framing import TARGETS
 from ..pid_core.images.strengths import AUTO, OWN, STRENGTHS
+from ..pid_core.latents.lq_input import TRAINED_SIGMA
 from .comfy.show import show_on_node
 from .shared.inputs import fidelity_input
 from .shared.known_files import generation, licence_input, local_choice, not_accepted, obtain
@@ -97,7 +98,7 @@ class PiDKitUpscale(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     advanced=True,
-                    tooltip="degrade_sigma with strength own value, 0 to 1. PiD was trained up to 0.8.",
+                    tooltip=f"degrade_sigma with strength own value, 0 to 1. PiD was trained up to {TRAINED_SIGMA:g}.",
                 ),
                 io.Combo.Input(
                     "colour_hold",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import folder_paths
 
@@ -11,15 +12,25 @@ from ...pid_core.files import check_prefix, write_new
 from ...pid_core.printable import printable
 from ...pid_core.tensor_files import Stamp
 
+
+class SavedFiles(NamedTuple):
+    """A kind of file that we write: its folder in the output folder, its ending."""
+
+    folder: str
+    ending: str
+
+
+LATENTS = SavedFiles("latents", ".latent")
+CAPTIONS = SavedFiles("captions", ".safetensors")
 NAME = "PiD"  # of files whose prefix names a folder only
 OUTPUT = " [output]"  # ComfyUI's mark for a name in the output folder
 
 
-def listed_files(output_folder: str, ending: str) -> list[str]:
-    """Names for a Combo: files in the input folder, then those under `output_folder` of the output folder."""
+def listed_files(kind: SavedFiles) -> list[str]:
+    """Names for a Combo: files of this kind in the input folder, then those under the kind's own folder."""
     root = Path(folder_paths.get_output_directory())
-    saved = [p.relative_to(root).as_posix() + OUTPUT for p in (root / output_folder).rglob(f"*{ending}")]
-    given = [p.name for p in Path(folder_paths.get_input_directory()).glob(f"*{ending}") if p.is_file()]
+    saved = [p.relative_to(root).as_posix() + OUTPUT for p in (root / kind.folder).rglob(f"*{kind.ending}")]
+    given = [p.name for p in Path(folder_paths.get_input_directory()).glob(f"*{kind.ending}") if p.is_file()]
     return [*sorted(given), *sorted(saved)]
 
 
@@ -47,7 +58,7 @@ def _path(name: str) -> str | None:
     return folder_paths.get_annotated_filepath(name)
 
 
-def save_new(prefix: str, ending: str, content: bytes) -> dict[str, str]:
+def save_new(prefix: str, kind: SavedFiles, content: bytes) -> dict[str, str]:
     """Write a new file in the output folder for ComfyUI's filename_prefix; returns the entry for a node's UI.
 
     Raises ValueError in one line for a prefix that cannot be one.
@@ -59,5 +70,5 @@ def save_new(prefix: str, ending: str, content: bytes) -> dict[str, str]:
     if not os.path.abspath(os.path.join(root, prefix)).startswith(root + os.sep):
         raise ValueError(f"filename_prefix {printable(prefix)} leads out of ComfyUI's output folder: choose another")
     folder, name, _, subfolder, _ = folder_paths.get_save_image_path(prefix, root)
-    path = write_new(Path(folder), name, ending, content)
+    path = write_new(Path(folder), name, kind.ending, content)
     return {"filename": path.name, "subfolder": subfolder, "type": "output"}

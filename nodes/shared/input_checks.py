@@ -270,7 +270,9 @@ def _latent(entry: io.Input, value) -> dict:
     name = entry.id
     samples = value.get("samples") if isinstance(value, dict) else None
     if getattr(samples, "is_nested", False):
-        return value  # several streams: the node says what to do
+        raise ValueError(
+            f"the {name} holds several streams (audio and video), PiD decodes one image: connect the latent of an image"
+        )
     if not isinstance(samples, Tensor):
         raise _wrong(name, value if samples is None else samples, "a latent")
     shape = "[B, C, h, w]"

@@ -12,7 +12,8 @@ from torch import Tensor
 from ...pid_core.images.colour import COLOUR_HOLDS
 from ...pid_core.images.framing import Framing
 from ...pid_core.latents.families import LatentFamily, families, families_with, in_words
-from ...pid_core.latents.lq_input import LATENT_NOISE
+from ...pid_core.latents.lq_input import LATENT_NOISE, TRAINED_SIGMA
+from ...pid_core.windows.plan import OVERLAP
 
 SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
 FramedPicture = io.Custom("PIDKIT_FRAMING")
@@ -61,7 +62,7 @@ def sigma_input() -> io.Float.Input:
         max=1.0,
         step=0.01,
         tooltip="Noise level of the latent, 0 to 1. 0: a clean latent, stay close to it. "
-        "Higher: trust it less and invent more. Trained up to 0.8.",
+        f"Higher: trust it less and invent more. Trained up to {TRAINED_SIGMA:g}.",
     )
 
 
@@ -110,6 +111,16 @@ def fidelity_input(**options) -> io.Float.Input:
         "0.2 to 0.5 calms plastic or over-drawn texture; 1 leaves none of PiD's detail.",
         **options,
     )
+
+
+def window_size_input(name: str, tooltip: str, **options) -> io.Int.Input:
+    text = f"Largest side of a window in pixels of the output, {tooltip}"
+    return io.Int.Input(name, default=2048, min=8, max=16384, step=8, tooltip=text, **options)
+
+
+def window_overlap_input(name: str, tooltip: str, **options) -> io.Int.Input:
+    text = f"Least overlap of neighbouring windows in pixels{tooltip}"
+    return io.Int.Input(name, default=OVERLAP, min=0, max=8192, step=8, tooltip=text, **options)
 
 
 def framing_input(**options) -> io.Custom.Input:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import comfy.model_management
 import node_helpers
 import torch
-from torch import Tensor
 
 from ...pid_core.latents.lq_input import LQ, TRAINED_SIGMA, Decoder, prepare_lq
 from ...pid_core.log import log
@@ -43,7 +42,7 @@ def condition(
     negative: list | None = None,
 ) -> Conditioned:
     """What PiD Latent Conditioning does, for every node that needs it. Raises ValueError in one line."""
-    samples = image_latent(latent)
+    samples = latent["samples"]
     decoder = None if model is None else _decoder(model)
     carried = read_tag(latent, NOISE)
     if latent_format == "auto" and carried is None:
@@ -79,15 +78,6 @@ def describe(made: Conditioned) -> list[str]:
     for line in warnings:
         log.warning(f"PiD: {line}")
     return [f"{lq.family.name} latent, {lq.width} x {lq.height} pixels", *warnings]
-
-
-def image_latent(latent: dict) -> Tensor:
-    """The tensor of a LATENT. Raises ValueError in one line for one that holds more than an image."""
-    if latent["samples"].is_nested:
-        raise ValueError(
-            "the latent holds several streams (audio and video), PiD decodes one image: connect the latent of an image"
-        )
-    return latent["samples"]
 
 
 def _decoder(model) -> Decoder:

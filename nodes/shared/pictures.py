@@ -18,6 +18,8 @@ from ...pid_core.captions.fingerprint import digest
 from ...pid_core.log import log
 from ...pid_core.printable import printable
 
+FOLDER = "pidkit"  # in the temp folder
+
 
 def save_picture(image: Tensor, name: str, longest: int, exact: bool = False) -> dict[str, str]:
     """Write an image [H, W, C] in [0, 1] as a JPEG, its longer side at most `longest` pixels.
@@ -27,7 +29,12 @@ def save_picture(image: Tensor, name: str, longest: int, exact: bool = False) ->
     the log says so and nothing else is lost: the picture is only missing on the node.
     """
     options = {"quality": 95 if exact else 90, "subsampling": 0 if exact else 2}
-    return _save(f"{name}.jpg", lambda: to_pil(image, longest), options)
+    return _save(picture_file(name), lambda: to_pil(image, longest), options)
+
+
+def picture_file(name: str, ending: str = ".jpg") -> dict[str, str]:
+    """What ComfyUI's /view wants to know of a picture that is kept under this name."""
+    return {"filename": f"{name}{ending}", "subfolder": FOLDER, "type": "temp"}
 
 
 def present(node_id: str | None, images: Sequence[Tensor]) -> bool:
@@ -36,7 +43,10 @@ def present(node_id: str | None, images: Sequence[Tensor]) -> bool:
     if not node_id or server is None or server.client_id is None or progress.dynprompt is None:
         return False
     options = {"compress_level": 1}
-    entries = [_save(f"finished_{digest(image)}.png", lambda i=image: to_pil(i[0]), options) for image in images]
+    entries = [
+        _save(picture_file(f"finished_{digest(image)}", ".png"), lambda i=image: to_pil(i[0]), options)
+        for image in images
+    ]
     told = {
         "node": node_id,
         "display_node": progress.dynprompt.get_display_node_id(node_id),
@@ -47,8 +57,8 @@ def present(node_id: str | None, images: Sequence[Tensor]) -> bool:
     return True
 
 
-def _save(name: str, picture: Callable[[], Image.Image], options: dict) -> dict[str, str]:
-    file = Path(folder_paths.get_temp_directory()) / "pidkit" / name
+def _save(entry: dict[str, str], picture: Callable[[], Image.Image], options: dict) -> dict[str, str]:
+    file = Path(folder_paths.get_temp_directory()) / entry["subfolder"] / entry["filename"]
     part = file.with_name(f".{uuid.uuid4().hex}{file.suffix}")
     try:
         if not file.exists():
@@ -60,7 +70,7 @@ def _save(name: str, picture: Callable[[], Image.Image], options: dict) -> dict[
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-    return {"filename": name, "subfolder": "pidkit", "type": "temp"}
+    return entry
 
 
 def to_pil(image: Tensor, longest: int | None = None) -> Image.Image:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..model.devices import to_device
 from ..model.guard import all_finite
+from .blur import gaussian
 
 COLOUR_HOLDS = ("none", "mean_deviation", "low_frequencies")
 
@@ -114,7 +115,7 @@ def match_tone(channel: Tensor, wanted: Tensor) -> Tone:
     Both are measured on their low frequencies, so that detail which only one of them has does not count as contrast.
     """
     # on the CPU: not every device has float64, and a coarse grid is small
-    ours, theirs = (_blurred(image).cpu().double() for image in _both_coarse(channel, wanted))
+    ours, theirs = (gaussian(image, RADIUS).cpu().double() for image in _both_coarse(channel, wanted))
     before, after = float(ours.std(correction=0)), float(theirs.std(correction=0))
     gain = 1.0 if min(before, after) < FLAT else min(max(after / before, 1 / MAX_GAIN), MAX_GAIN)
     return Tone(gain, float(theirs.mean()) - gain * float(ours.mean()))
@@ -126,7 +127,7 @@ def low_difference(channel: Tensor, wanted: Tensor) -> Tensor:
     The Gaussian runs on the coarse grid, where it costs nothing at 4096 x 4096; enlarged it is as smooth.
     """
     ours, theirs = _both_coarse(channel, wanted)
-    return resize(_blurred(theirs - ours), channel.shape)
+    return resize(gaussian(theirs - ours, RADIUS), channel.shape)
 
 
 def resize(channel: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -154,12 +155,3 @@ def _both_coarse(channel: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     cell = max(SMALLEST_CELL, max(channel.shape) / CELLS)
     grid = tuple(math.ceil(side / cell) for side in channel.shape)
     return resize(channel, grid), resize(wanted, grid)
-
-
-def _blurred(coarse: Tensor) -> Tensor:
-    reach = torch.arange(-3 * RADIUS, 3 * RADIUS + 1, device=coarse.device, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (reach / RADIUS).square())
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    margin = 3 * RADIUS
-    padded = F.pad(coarse[None, None], (margin,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel), kernel.mT)[0, 0]

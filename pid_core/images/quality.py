@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..latents.lq_input import TRAINED_SIGMA
+from .blur import gaussian
+
 LARGEST = 1024  # pixels a side that are looked at, from the middle
 SMALLEST = 16  # pixels a side; below it there is nothing to measure
 BLOCK = 16
@@ -24,7 +27,6 @@ FAINT = 0.01  # steepness below which nothing is an edge
 SMOOTH = 30.0  # pixels of smoothing per noise before edges are looked for
 REBLUR = 1.0  # Gaussian the image is blurred with for comparison, in pixels
 SHARP = 0.9  # edges of a good photo at its own size; no more blur than this is no flaw
-MOST = 0.8  # PiD was not trained above it
 
 
 class Quality(NamedTuple):
@@ -60,7 +62,7 @@ def suggest_sigma(quality: Quality, *, invents: bool) -> float:
     kept = 1 - sigma_for_noise(quality.noise)
     if invents:
         kept *= 1 - sigma_for_blur(quality.blur)
-    return min(MOST, math.floor((1 - kept) * 20 + 0.5) / 20)
+    return min(TRAINED_SIGMA, math.floor((1 - kept) * 20 + 0.5) / 20)
 
 
 def sigma_for_noise(noise: float) -> float:
@@ -73,7 +75,7 @@ def sigma_for_noise(noise: float) -> float:
 
 def sigma_for_blur(blur: float) -> float:
     """The part that blur asks for: it leaves about SHARP / blur of the resolution, and the rest is to be invented."""
-    return MOST * (1 - SHARP / max(blur, SHARP))
+    return TRAINED_SIGMA * (1 - SHARP / max(blur, SHARP))
 
 
 def _noise(pixels: Tensor) -> float:
@@ -94,10 +96,10 @@ def _blur(grey: Tensor, noise: float) -> float:
     # Grain would pass for the sharpest of edges. What is smoothed here is taken off the result.
     smoothed = min(SMOOTH * noise, 3.0)
     if smoothed >= 0.25:
-        grey = _gaussian(grey, smoothed)
+        grey = gaussian(grey, smoothed)
     else:
         smoothed = 0.0
-    before, after = _steepness(grey), _steepness(_gaussian(grey, REBLUR))
+    before, after = _steepness(grey), _steepness(gaussian(grey, REBLUR))
     edges = before >= before.flatten().kthvalue(int(before.numel() * (1 - EDGES))).values.clamp_min(FAINT)
     if not bool(edges.any()):
         return SHARP
@@ -111,15 +113,6 @@ def _steepness(grey: Tensor) -> Tensor:
     mask = grey.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
     both = F.conv2d(_padded(grey, 1), torch.stack([mask, mask.T])[:, None])
     return both[0].square().sum(0).sqrt()
-
-
-def _gaussian(grey: Tensor, sigma: float) -> Tensor:
-    """[H, W], blurred."""
-    radius = math.ceil(3 * sigma)
-    x = torch.arange(-radius, radius + 1, dtype=grey.dtype, device=grey.device)
-    kernel = torch.exp(-x.square() / (2 * sigma * sigma))
-    kernel = (kernel / kernel.sum())[None, None, None]
-    return F.conv2d(F.conv2d(_padded(grey, radius), kernel), kernel.transpose(2, 3))[0, 0]
 
 
 def _padded(grey: Tensor, by: int) -> Tensor:

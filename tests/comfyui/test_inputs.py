@@ -208,3 +208,24 @@ def test_an_image_that_fails_leaves_the_others_on_the_node(comfy, monkeypatch):
         comfy.queue(graph, on_event=lambda kind, data: events.append((kind, data)))
     (shown,) = [data["output"]["images"] for kind, data in events if kind == "executed" and data["node"] == "decode"]
     assert len(shown) == 2 and all(comfy.view(one)[:4] == b"\x89PNG" for one in shown)
+
+
+@pytest.mark.parametrize(
+    ("node", "others"),
+    [
+        ("PiDKitSaveLatent", {"latent_format": "auto", "degrade_sigma": 0.0, "filename_prefix": "latents/PiD"}),
+        ("PiDKitLatentFromNoisy", {"latent_format": "flux"}),
+        ("PiDKitConditioning", {"degrade_sigma": 0.0}),
+        (
+            "PiDKitSigmaTuner",
+            {"image": [torch.zeros(1, 8, 8, 3)], "default_sigma": [0], "sigmas": [""], "pictures": [""]},
+        ),
+    ],
+)
+def test_a_latent_of_several_streams_is_no_image(comfyui, node, others):
+    import comfy.nested_tensor
+
+    streams = comfy.nested_tensor.NestedTensor([torch.zeros(1, 16, 2, 2), torch.zeros(1, 8, 4)])
+    latent = {"samples": streams}
+    with pytest.raises(ValueError, match="the latent holds several streams"):
+        run(comfyui, node, latent=[latent] if node == "PiDKitSigmaTuner" else latent, **others)
