@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pid_core import NANO_PATH, load_network
-from pid_core.images.quality import SHARP, Quality, _gaussian, estimate_quality
+from pid_core.images.blur import gaussian
+from pid_core.images.quality import SHARP, Quality, estimate_quality
 from pid_core.images.quality import suggest_sigma as suggest
 
 
@@ -27,7 +28,7 @@ def photos(root) -> list[torch.Tensor]:
 
 
 def blurred(photo, sigma):
-    return torch.stack([_gaussian(photo[..., c], sigma) for c in range(3)], -1)
+    return torch.stack([gaussian(photo[..., c], sigma) for c in range(3)], -1)
 
 
 def noisy(photo, sigma, seed=0):
