@@ -227,7 +227,7 @@ class PiDKitDecode(io.ComfyNode):
                         raise
                     image = None
                     news.append("drawn one by one, because all at once failed")
-                    log.warning("PiD: %s; the images are drawn one by one", printable(error, 300))
+                    log.warning("%s; the images are drawn one by one", printable(error, 300))
             else:
                 image = None
             if image is None:

@@ -1,4 +1,7 @@
-"""The one log of this pack. What is written to it may hold text from outside, so it is made printable on the way."""
+"""The one log of this pack: `log.info("... %s", value)`. Lines are told apart from others by the prefix put here.
+
+What is written may hold text from outside, so it is made printable on the way.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import logging
 
 from .errors import one_line
 
+PREFIX = "PiD: "
+
 
 class _OneLine(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = one_line(record.getMessage()), None
+        record.msg, record.args = PREFIX + one_line(record.getMessage()).removeprefix(PREFIX), None
         return True
 
 

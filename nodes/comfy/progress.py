@@ -59,7 +59,7 @@ def waiting(line: str) -> Iterator[None]:
     """What runs inside takes time that tells nothing of the rest: the node shows `line`, not how long that takes."""
     run = _run.get()
     if run is None:
-        log.info("PiD: %s", line)
+        log.info("%s", line)
         yield
         return
     with run.watch.waiting(line):

@@ -170,9 +170,9 @@ class WindowHandler(ContextHandlerABC):
         expected = None if run is None else run.expected
         status = replace(status, expected=expected, warnings=(*status.warnings, *notes))
         self._show(status)
-        log.info("PiD: %s", "; ".join(status.lines()))
+        log.info("%s", "; ".join(status.lines()))
         work, whole = plan_flops(plan, self.config), forward_flops(self.config, height, width)
-        log.debug("PiD: %s a step, %s in one frame", _flop(work), _flop(whole))
+        log.debug("%s a step, %s in one frame", _flop(work), _flop(whole))
         return [batch * images, channels, *plan.size]
 
     def describe(self, memory: MemoryModel, plan: WindowPlan, batch: int | None = None) -> Status:
@@ -310,7 +310,7 @@ class WindowHandler(ContextHandlerABC):
             run.at_window(done, count)
 
     def _out_of_memory(self, line: str) -> None:
-        log.warning("PiD context windows: %s", line)
+        log.warning("windows: %s", line)
         self._show(replace(self.status, warnings=(*self.status.warnings, line)))
 
     def _show(self, status: Status) -> None:

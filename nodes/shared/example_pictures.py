@@ -32,7 +32,7 @@ def bring_those_of_prompt(data: object) -> object:
     _, failed = _bring(value for value in values if isinstance(value, str))
     for name, reason in failed.items():
         line = f"could not put {name} into ComfyUI's input folder ({reason}). Choose another picture in Load Image."
-        log.warning(f"PiDKit: {line}")
+        log.warning("%s", line)
     return data
 
 

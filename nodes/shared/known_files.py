@@ -101,7 +101,7 @@ def _is_here(node: type[io.ComfyNode], file: HubFile) -> bool:
 
 
 def _say(node: type[io.ComfyNode], line: str) -> None:
-    log.warning(f"PiD: {line}")
+    log.warning("%s", line)
     show_on_node(node, line)
 
 
@@ -109,7 +109,7 @@ def _fetch(node: type[io.ComfyNode], file: HubFile, which: str) -> None:
     licence = LICENCES[file.licence]
     # also where the switch came on with somebody else's workflow
     terms = f"under {licence.name} ({licence.summary}; {licence.page})"
-    log.info(f"PiD: fetching {file.name} from {file.page}, {terms}")
+    log.info("fetching %s from %s, %s", file.name, file.page, terms)
     bar = comfy.utils.ProgressBar(file.size or 1)
 
     def progress(done: int, total: int) -> None:

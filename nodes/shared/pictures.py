@@ -66,7 +66,7 @@ def _save(entry: dict[str, str], picture: Callable[[], Image.Image], options: di
             picture().save(part, **options)
             part.replace(file)
     except (OSError, RuntimeError, MemoryError) as error:
-        log.warning("PiD: a small picture for the node could not be made: %s", printable(error))
+        log.warning("a small picture for the node could not be made: %s", printable(error))
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ def with_less(what: str, *ways: Callable[[], Made]) -> Made:
             if not is_out_of_memory(error) or attempt > len(ways):
                 raise
         # outside the except block, where the failed way's tensors are free
-        log.warning("PiD: out of memory while %s; memory is freed and it is tried again", what)
+        log.warning("out of memory while %s; memory is freed and it is tried again", what)
         free_all()
     raise AssertionError  # not reached
 

@@ -143,7 +143,7 @@ def warn_of_cut(cut: int) -> str:
     if not cut:
         return ""
     warning = f"the caption is too long: its last {cut} tokens are left out"
-    log.warning(f"PiD Caption: {warning}")
+    log.warning("%s", warning)
     return warning
 
 

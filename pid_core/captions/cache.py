@@ -54,7 +54,7 @@ class CaptionCache:
                 write_caption(path, caption)
                 self._shrink(path)
             except OSError as error:
-                log.warning(f"PiD: the caption is not kept in the cache: {error}")
+                log.warning("the caption is not kept in the cache: %s", error)
 
     def _path(self, encoder: str, text: str) -> Path:
         key = hashlib.sha256(f"{encoder}\n{text}".encode(errors="surrogatepass")).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import threading
 from collections.abc import Callable
 
@@ -12,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..log import log
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [B, heads, L, head_dim] -> shape of q
 
@@ -75,7 +76,7 @@ def fastest_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         except torch.OutOfMemoryError:  # two results do not fit: another call may have room to try
             return sdpa(q, k, v)
         if _chosen[kind] is not None:
-            logging.getLogger(__name__).info(f"PiD: {chosen_kernels()[-1]}")
+            log.info("%s", chosen_kernels()[-1])
     if _chosen[kind] is not None:
         try:
             return _sdpa_by(_chosen[kind], q, k, v)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import one_line
+from ..log import log
 
 # Kinds beside those of `kind_of`: a call in a compiled graph, with the plain definitions or the kernels in it.
 COMPILED, COMPILED_KERNELS = "compiled", "compiled kernels"
@@ -155,7 +155,7 @@ def why_not(device: int = 0) -> str | None:
         except torch.OutOfMemoryError:
             return "no memory was free to try them"  # now; another time there may be
         if why is not None and torch.cuda.is_available():
-            logging.getLogger(__name__).info(f"PiD: PyTorch's operations instead of the fused kernels: {why}")
+            log.info("PyTorch's operations instead of the fused kernels: %s", why)
     return _reasons[device]
 
 

@@ -101,3 +101,10 @@ def test_the_core_imports_nothing_of_comfyui_or_the_nodes():
     comfy = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
     for path in modules("pid_core"):
         assert not [target for target in imported(path) if target[0] in comfy], path
+
+
+def test_there_is_one_log():
+    """Others would lack its prefix, and fail on what cannot be printed."""
+    paths = [path for package in FLOORS for path in modules(package)]
+    own = [path.name for path in paths if "getLogger" in path.read_text(encoding="utf-8")]
+    assert own == ["log.py"]

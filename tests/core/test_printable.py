@@ -78,4 +78,4 @@ def test_errors_print_on_one_line_with_all_that_is_behind_them(error):
 
 def test_the_log_takes_anything(caplog):
     log.warning("a %s", "caf\udce9\nb")
-    assert [record.getMessage() for record in caplog.records] == ["a caf\\udce9\\nb"]
+    assert [record.getMessage() for record in caplog.records] == ["PiD: a caf\\udce9\\nb"]
