@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from comfy_api.latest import io
 
+from ..pid_core.errors import in_words
 from ..pid_core.latents.early_stop import generators, stop_early
-from ..pid_core.latents.families import Generator, in_words
+from ..pid_core.latents.families import Generator
 from .comfy.show import show_on_node
 
 

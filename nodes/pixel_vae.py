@@ -7,7 +7,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..pid_core.errors import PiDError
 from ..pid_core.latents.rgb import to_image, to_pixels
+from .comfy.remedies import explained
 
 
 class PixelVAE(comfy.sd.VAE):
@@ -17,7 +19,10 @@ class PixelVAE(comfy.sd.VAE):
         super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
 
     def decode(self, samples_in: Tensor, vae_options=None) -> Tensor:
-        return to_image(samples_in.to(self.output_device))
+        try:
+            return to_image(samples_in.to(self.output_device))
+        except PiDError as error:  # ComfyUI's own VAE Decode calls this
+            raise explained(error) from error
 
     def decode_tiled(self, samples: Tensor, *args, **kwargs) -> Tensor:
         return self.decode(samples)

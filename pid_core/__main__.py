@@ -8,6 +8,7 @@ import signal
 import sys
 
 from .commands import COMMANDS
+from .commands.remedies import explain
 from .hub.catalogue import COMMAND
 from .printable import printable
 from .windows.run import is_out_of_memory
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\npid_core: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except (ValueError, OSError) as error:
-        return _failed(error)
+        return _failed(explain(error))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

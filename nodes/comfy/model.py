@@ -38,6 +38,7 @@ from .picture_size import CANVAS_KEY
 from .progress import KEY as PROGRESS_KEY
 from .progress import current_run, show_frame, watched
 from .quantised import QUANT_CONFIG, check_formats, dequantise
+from .remedies import explain
 from .sampling import outer_sample, predict_noise, sampling_for
 from .window_memory import call_memory, run_memory
 
@@ -122,8 +123,9 @@ class PiDKitModel(BaseModel):
             return caption
         if caption is not None:
             log.info(
-                f"PiD: the text is {caption.shape[-1]} wide, this checkpoint takes "
-                f"{self.config.caption_width}; its own caption is used instead"
+                "the text is %d wide, this checkpoint takes %d; its own caption is used instead",
+                caption.shape[-1],
+                self.config.caption_width,
             )
         return default
 
@@ -296,7 +298,7 @@ def check_canvas(
     """
     if lq_latent.ndim != 4 or lq_latent.shape[1] != config.latent_channels:
         raise ValueError(
-            f"in the conditioning {wrong_channels(lq_latent.shape[1], config.latent_channels)}"
+            f"in the conditioning {explain(wrong_channels(lq_latent.shape[1], config.latent_channels))}"
             if lq_latent.ndim == 4
             else f"the latent in the conditioning must have shape [B, C, h, w], got {list(lq_latent.shape)}: connect "
             "an image latent"

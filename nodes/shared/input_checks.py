@@ -16,9 +16,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...pid_core.errors import PiDError
 from ...pid_core.model.guard import all_finite
 from ...pid_core.printable import printable
 from ..comfy.regions import RegionalCaption
+from ..comfy.remedies import explain, explained
 from .inputs import Framed
 from .refused import ABSENT
 
@@ -56,7 +58,10 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
             missing = [name for name, entry in known.items() if name not in values and _is_needed(signature, name)]
             if missing:
                 raise ValueError(f"{missing[0]} is missing: connect it, or type a value")
-            return plain(cls, **values)
+            try:
+                return plain(cls, **values)
+            except PiDError as error:
+                raise explained(error) from error
 
         return run
 
@@ -75,7 +80,7 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
             try:
                 return plain(cls, *args, **kwargs)
             except (ValueError, OSError) as error:
-                return answer(str(error))
+                return answer(explain(error))
 
         return run
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...pid_core.errors import in_words
 from ...pid_core.images.colour import COLOUR_HOLDS
 from ...pid_core.images.framing import Framing
-from ...pid_core.latents.families import LatentFamily, families, families_with, in_words
+from ...pid_core.latents.families import LatentFamily, families, families_with
 from ...pid_core.latents.lq_input import LATENT_NOISE, TRAINED_SIGMA
 from ...pid_core.windows.plan import OVERLAP
 

@@ -13,6 +13,7 @@ from ...pid_core.log import log
 from ..comfy.latent_tags import FAMILY, NOISE, read_tag
 from ..comfy.picture_size import CANVAS_KEY, picture_size
 from ..comfy.pid_models import config_of
+from ..comfy.remedies import explain
 
 NO_TEXT = "neither positive nor model is connected: connect a text to positive, or PiD Loader to model"
 
@@ -72,11 +73,11 @@ def condition(
 def describe(made: Conditioned) -> list[str]:
     """Lines for the node: family and size, and warnings (logged too), such as a sigma above the trained range."""
     lq = made.lq
-    warnings, sigma = [*lq.warnings, *made.notes], float(lq.sigma.max())
+    warnings, sigma = [*map(explain, lq.warnings), *made.notes], float(lq.sigma.max())
     if sigma > TRAINED_SIGMA:
         warnings.append(f"degrade_sigma {sigma:g} is above {TRAINED_SIGMA:g}, the most PiD was trained with")
     for line in warnings:
-        log.warning(f"PiD: {line}")
+        log.warning("%s", line)
     return [f"{lq.family.name} latent, {lq.width} x {lq.height} pixels", *warnings]
 
 

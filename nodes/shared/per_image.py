@@ -16,6 +16,7 @@ from ...pid_core.captions.fingerprint import digest
 from ...pid_core.model.guard import NonFiniteError
 from ..comfy.latent_tags import TAGS, read_tag
 from ..comfy.progress import expect_runs
+from ..comfy.remedies import explain
 from .kept import kept_images
 from .lq_conditioning import Conditioned, condition
 from .pictures import present
@@ -157,7 +158,7 @@ def _room_for(jobs: Sequence[Job], image: Tensor) -> Tensor:
 
 def _failed(error: Exception, name: str, finished: list[Tensor], node_id: str | None) -> Exception:
     """The error for the user: which image it was, and what became of the others."""
-    line = f"{name}: {error}"
+    line = f"{name}: {explain(error)}"
     if finished:
         shown = present(node_id, finished)
         images = f"the {len(finished)} finished images are" if len(finished) > 1 else "the finished image is"

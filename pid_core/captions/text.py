@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from ..errors import BrokenCaptionError, NoCaptionError, said_of
 from ..files import replace_file
 from ..printable import printable, quoted
 from ..tensor_files import read_metadata, read_tensors
@@ -81,9 +82,7 @@ def check_states(states: Tensor) -> None:
         raise ValueError(f"a caption is [B, tokens, width], this one has shape {list(states.shape)}")
     bad = int((~torch.isfinite(states)).sum())
     if bad:
-        raise ValueError(
-            f"the caption holds {bad} NaN or infinite values: the text encoder failed; set device to cpu in Load CLIP"
-        )
+        raise BrokenCaptionError(bad)
 
 
 def write_caption(path: Path, caption: Caption, dtype: str = "float32") -> None:
@@ -116,12 +115,12 @@ def read_caption(path: Path) -> Caption:
     _check_about(path, about, tensors)
     name, states = printable(path.name), tensors[_TENSOR]
     if not states.is_floating_point():
-        raise ValueError(f"{name} is no caption: write it with PiD Save Caption")
+        raise NoCaptionError(name)
     states = states.float()
     try:
         check_states(states)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise said_of(name, error) from None
     cut = about.get("cut", "")
     return Caption(
         states, about.get("text", ""), about.get("encoder", ""), int(cut) if cut.isdecimal() and len(cut) < 9 else 0
@@ -138,7 +137,7 @@ def read_caption_about(path: Path) -> dict[str, str]:
 def _check_about(path: Path, about: Mapping[str, str], names: Collection[str]) -> None:
     name = printable(path.name)
     if about.get("format") != _FORMAT or _TENSOR not in names:
-        raise ValueError(f"{name} is no caption: write it with PiD Save Caption")
+        raise NoCaptionError(name)
     if about.get("version") != _VERSION:
         version = printable(about.get("version"))
         raise ValueError(f"{name} is a caption of version {version}, this pack reads {_VERSION}")

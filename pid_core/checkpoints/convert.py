@@ -74,7 +74,7 @@ def _check_told(source: Path, checkpoint: Checkpoint) -> None:
     config = checkpoint.config
     if checkpoint.quantised:
         raise ValueError(
-            f"{source.name}: its weights are quantised ({', '.join(formats_of(checkpoint.quantised))}): PiD Loader "
+            f"{source.name}: its weights are quantised ({', '.join(formats_of(checkpoint.quantised))}): ComfyUI "
             "runs it as it is; convert the bf16 file instead"
         )
     rows = families_with(config.latent_channels)

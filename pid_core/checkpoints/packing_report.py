@@ -177,7 +177,7 @@ def read_given(path: Path, config: PiDConfig) -> Tensor:
     if is_picture:
         raise ValueError(
             f"{printable(path.name)} is a picture, and this checkpoint decodes {config.family or 'VAE'} latents: give "
-            "the picture's latent, from VAE Encode and PiD Save Latent"
+            "the picture's latent instead, a .latent file that was saved in ComfyUI"
         )
     saved = read_latent(path)
     family = saved.family or config.family

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..errors import CheckpointFamilyError, CheckpointScheduleError, said_of
 from ..latents.families import get_family
 from ..model.attention import Attention
 from ..model.config import PiDConfig
@@ -90,8 +91,8 @@ def load_network(
     checkpoint = read_checkpoint(source, family=family, schedule=schedule)
     if checkpoint.quantised:
         raise ValueError(
-            f"its weights are quantised ({', '.join(formats_of(checkpoint.quantised))}): ComfyUI runs such files (PiD "
-            "Loader), outside it use the bf16 one"
+            f"its weights are quantised ({', '.join(formats_of(checkpoint.quantised))}): ComfyUI runs such files, "
+            "outside it use the bf16 one"
         )
     net = PiDNetwork(checkpoint.config, device="meta", dtype=dtype, operations=operations, attention=attention)
     assign_weights(net, checkpoint.state_dict, device)
@@ -156,7 +157,7 @@ def _named(path: Path | None) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{'the state dict' if path is None else printable(path.name)}: {error}") from None
+        raise said_of("the state dict" if path is None else printable(path.name), error) from None
 
 
 def _checkpoint_of(
@@ -241,7 +242,7 @@ def _dequantise_halves(state_dict: dict[str, Tensor], layers: Layers, dequantise
     """The halves of ComfyUI's split modulation have scales of their own, so they are joined as plain numbers."""
     for layer in [name for name in layers if name.rpartition(".")[2].startswith("adaLN_modulation_m")]:
         if dequantise is None:
-            raise ValueError(f"its weights are quantised ({printable(layer)}): ComfyUI runs such files (PiD Loader)")
+            raise ValueError(f"its weights are quantised ({printable(layer)}): ComfyUI runs such files")
         state_dict[f"{layer}.weight"] = dequantise(state_dict[f"{layer}.weight"], layers.pop(layer))
 
 
@@ -304,14 +305,13 @@ def _guess(names: Mapping[str, Tensor]) -> str | None:
 def _with_family(config: PiDConfig, family: str) -> PiDConfig:
     row = get_family(family)
     if not config.has_latent:
-        raise ValueError(f"this checkpoint is PixelDiT, which takes no latents: leave family on auto, not {family}")
+        raise CheckpointFamilyError(family, "this checkpoint is PixelDiT, which takes no latents")
     if row.channels != config.latent_channels:
-        raise ValueError(
-            f"family {family} has latents of {row.channels} channels, this checkpoint takes {config.latent_channels}: "
-            "set family to auto"
+        raise CheckpointFamilyError(
+            family, f"{family} has latents of {row.channels} channels, this checkpoint takes {config.latent_channels}"
         )
     if config.family not in (None, row.name):
-        raise ValueError(f"this checkpoint was made for {config.family}, not for {family}: set family to auto")
+        raise CheckpointFamilyError(family, f"this checkpoint was made for {config.family}, not for {family}")
     return replace(config, family=row.name)
 
 
@@ -319,7 +319,7 @@ def _with_schedule(config: PiDConfig, schedule: str) -> PiDConfig:
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {quoted(schedule)}; choose one of {', '.join(SCHEDULES)}")
     if schedule == "distilled" and not config.has_latent:
-        raise ValueError("this checkpoint is PixelDiT, which has no distilled form: leave schedule on auto")
+        raise CheckpointScheduleError("this checkpoint is PixelDiT, which has no distilled form")
     return replace(config, schedule=schedule)
 
 

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--picture",
         type=Path,
-        help="with --to: measure a decode of this too: a picture (rgb checkpoints), or a latent from PiD Save Latent",
+        help="with --to: measure a decode of this too: a picture (rgb checkpoints), or a .latent file",
     )
     parser.add_argument("--no-report", action="store_true", help="with --to: write the file and measure nothing")
     parser.add_argument("--device", help="where it is measured: cpu, cuda, ...; by default the GPU where there is one")

@@ -95,7 +95,7 @@ def check_hold(shape: Sequence[int], reference: Tensor, hold: str, fidelity: flo
     (ref_height, ref_width), cropped = reference.shape[-2:], kept.shape != reference.shape
     if not cropped and abs(math.log(width * ref_height / (height * ref_width))) > ASPECT_TOLERANCE:
         raise ValueError(
-            f"the reference is {ref_width} x {ref_height}, the image {width} x {height}: their shapes differ; connect "
+            f"the reference is {ref_width} x {ref_height}, the image {width} x {height}: their shapes differ; give "
             "the picture the latent was made from, or the VAE's decode of the latent"
         )
     if not all_finite(reference):

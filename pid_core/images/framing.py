@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import TooSmallError, WrongSizeError
 from ..latents.families import get_family
 from ..latents.mirror import mirrored
 from ..latents.rgb import to_image, to_pixels
@@ -108,9 +109,8 @@ def plan_framing(
     canvas = Size(*(whole_cells(side / (row.down * row.sr_scale)) * row.down for side in output))
     framing = Framing(source, output, canvas, row.sr_scale)
     if min(canvas) == 0:
-        raise ValueError(
-            f"{source} becomes {framing.content}, and {family} needs at least {row.down} pixels a side: set fit to "
-            "pad, or a larger target"
+        raise TooSmallError(
+            f"{source} becomes {framing.content}, and {family} needs at least {row.down} pixels a side", source
         )
     if max(framing.decoded) > MAX_SIDE:
         raise ValueError(
@@ -158,9 +158,10 @@ def check_decoded(shape: Sequence[int], framing: Framing, source: Tensor) -> Non
     """Raise ValueError in one line if `finish_image` would on images of this shape, [B, H, W]."""
     images, *size = shape
     if tuple(size) != framing.decoded:
-        raise ValueError(
-            f"the image is {Size(*size)}, but the picture from PiD Prepare Image decodes to {framing.decoded}: connect "
-            "what PiD made of that picture"
+        raise WrongSizeError(
+            f"the image is {Size(*size)}, but the picture that was prepared decodes to {framing.decoded}",
+            size,
+            framing.decoded,
         )
     if (_has_alpha(source) or not framing.padded) and source.shape[0] not in (1, images):
         raise ValueError(f"{images} images were decoded from {source.shape[0]} pictures: as many are needed")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import NoStopLevelError
 from .checks import check_latent
 from .families import Generator, families, get_family
 from .noise import kept
@@ -60,14 +61,15 @@ def stop_early(sigmas: Tensor, generator: str, step: int | None = None) -> Stop:
         step = recommended_step(generator, steps)
     if not 1 <= step <= steps:
         raise ValueError(f"stop_step is {step}, but the schedule has {steps} steps: choose 1 to {steps}")
-    level = float(sigmas[step])
+    sigma = float(sigmas[step])
     family = next(row for row in families() for made in row.generators if made.name == generator)
-    if family.noising == "flow" and level > 1:
+    if family.noising == "flow" and sigma > 1:
         raise ValueError(
-            f"after step {step} the schedule is at sigma {level:.3g}; {generator}'s never exceed 1: set generator "
-            "to the model that this schedule is for"
+            f"after step {step} the schedule is at sigma {sigma:.3g}; {generator}'s never exceed 1: choose "
+            "the generator that this schedule is for"
         )
-    return Stop(sigmas[: step + 1], level / math.hypot(1, level) if family.noising == "vp" else level, step, steps)
+    degrade_sigma = sigma / math.hypot(1, sigma) if family.noising == "vp" else sigma
+    return Stop(sigmas[: step + 1], degrade_sigma, step, steps)
 
 
 def undo_sampler_scaling(latent: Tensor, sigma: float, family: str) -> Tensor:
@@ -78,10 +80,7 @@ def undo_sampler_scaling(latent: Tensor, sigma: float, family: str) -> Tensor:
     Raises ValueError in one line when the latent does not fit the family, or sigma is outside 0 to 1.
     """
     if not 0 <= sigma < 1:
-        raise ValueError(
-            f"degrade_sigma is {sigma:g}, but a latent that can be decoded is at 0 to below 1: connect degrade_sigma "
-            "of PiD Early Stop"
-        )
+        raise NoStopLevelError(sigma)
     row = get_family(family)
     check_latent(latent, row.channels, row.name)
     # for SDXL 1 / sqrt(1 + s^2), written in sigma = s / sqrt(1 + s^2)

@@ -6,7 +6,6 @@ Source: spec of the NVIDIA release (nv-tlabs/PiD) for the constants, and its `ad
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -163,12 +162,6 @@ LATENT_FAMILIES: dict[str, LatentFamily] = {
 def families() -> list[LatentFamily]:
     """All rows, aliases not repeated."""
     return list(dict.fromkeys(LATENT_FAMILIES.values()))
-
-
-def in_words(names: Iterable[str], word: str = "or") -> str:
-    """Names as a sentence has them: "a", "a or b", "a, b or c"."""
-    *rest, last = list(names) or [""]
-    return f"{', '.join(rest)} {word} {last}" if rest else last
 
 
 def families_with(channels: int) -> list[LatentFamily]:

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..entries import read_object
+from ..errors import said_of
 from ..files import replace_file
 from ..printable import printable, quoted
 from ..tensor_files import read_tensors
@@ -78,7 +79,7 @@ def read_latent(path: Path) -> SavedLatent:
         check_latent(samples, samples.shape[1] if samples.ndim > 1 else 0)
         family, sigma, size = _read_about(metadata.get(_ENTRY), samples)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise said_of(name, error) from None
     return SavedLatent(samples, family, sigma, size)
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .checks import BLANK, check_latent, detect_family, is_blank
+from ..errors import BlankLatentError, CarriedFamilyError, CarriedNoiseError, PiDError, WrongFamilyError
+from .checks import check_latent, detect_family, is_blank
 from .early_stop import CarriedNoise
 from .families import LatentFamily, get_family, latent_cell
 from .noise import degrade, scale_down, sigma_per_image
@@ -33,7 +34,7 @@ class LQ(NamedTuple):
     family: LatentFamily
     height: int
     width: int
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[PiDError, ...] = ()
 
 
 def prepare_lq(
@@ -59,7 +60,7 @@ def prepare_lq(
     row = _family(latent, family, decoder, carried)
     latent = check_latent(latent, decoder.channels) if decoder else check_latent(latent, row.channels, row.name)
     sigmas = sigma_per_image(sigma, latent.shape[0])
-    warnings = (BLANK,) if is_blank(latent) else ()
+    warnings: tuple[PiDError, ...] = (BlankLatentError(),) if is_blank(latent) else ()
     latent = row.normalise(latent.float())
     warnings += _scale_warnings(row, latent)
     if latent_noise == "add" and bool((sigmas > 0).any()):
@@ -72,32 +73,23 @@ def prepare_lq(
     return LQ(latent, sigmas, row, latent.shape[2] * cell, latent.shape[3] * cell, warnings)
 
 
-def _scale_warnings(row: LatentFamily, latent: Tensor) -> tuple[str, ...]:
+def _scale_warnings(row: LatentFamily, latent: Tensor) -> tuple[PiDError, ...]:
     spread = float(latent.square().mean().sqrt())
     if not row.unit or 0.4 < spread < 2.5:
         return ()
     return (
-        f"the latent's values are about {spread:.1g} large; {row.name} latents are about 1 once normalised: normalise "
-        "them with their encoder's statistics first",
+        PiDError(
+            f"the latent's values are about {spread:.1g} large; {row.name} latents are about 1 once normalised: "
+            "normalise them with their encoder's statistics first"
+        ),
     )
 
 
-def _noise_warnings(carried: CarriedNoise, sigmas: Tensor, latent_noise: str) -> tuple[str, ...]:
-    level = f"{carried.sigma:.3g}"
-    if latent_noise != "keep" and bool((sigmas > 0).any()):
-        wrong = (
-            "add puts more on top, which PiD takes for picture" if latent_noise == "add" else "scale makes it weaker"
-        )
-        return (
-            f"the latent was stopped early and already carries noise of level {level}; latent_noise {wrong}: set it to "
-            "keep",
-        )
-    if bool(((sigmas - carried.sigma).abs() > SAME_SIGMA).any()):
-        told = ", ".join(f"{v:.3g}" for v in sigmas.unique().tolist())
-        return (
-            f"degrade_sigma is {told}, but the latent was stopped early and carries noise of level {level}: connect "
-            "degrade_sigma of PiD Early Stop",
-        )
+def _noise_warnings(carried: CarriedNoise, sigmas: Tensor, latent_noise: str) -> tuple[PiDError, ...]:
+    changed = latent_noise != "keep" and bool((sigmas > 0).any())
+    if changed or bool(((sigmas - carried.sigma).abs() > SAME_SIGMA).any()):
+        how = latent_noise if changed else "keep"
+        return (CarriedNoiseError(carried.sigma, sigmas.unique().tolist(), how),)
     return ()
 
 
@@ -109,10 +101,7 @@ def _family(latent: Tensor, choice: str, decoder: Decoder | None, carried: Carri
         choice = own.name
     row = _chosen_family(latent, choice, decoder)
     if row != own:
-        raise ValueError(
-            f"PiD Latent From Noisy was told that the latent is {own.name}'s, but it is to be decoded as {row.name}'s: "
-            "choose the same latent_format there, or another file in PiD Loader"
-        )
+        raise CarriedFamilyError(own.name, row.name)
     return row
 
 
@@ -123,14 +112,6 @@ def _chosen_family(latent: Tensor, choice: str, decoder: Decoder | None) -> Late
             check_latent(latent, decoder.channels)
         return get_family(made_for or detect_family(latent))
     row = get_family(choice)
-    if made_for not in (None, row.name):
-        raise ValueError(
-            f"latent_format is {choice}, but this checkpoint was made for {made_for}: set latent_format to auto, or "
-            f"choose a PiD file for {choice} in PiD Loader"
-        )
-    if decoder is not None and decoder.channels != row.channels:
-        raise ValueError(
-            f"latent_format {choice} has {row.channels} channels, this checkpoint takes {decoder.channels}: set "
-            f"latent_format to auto, or choose a PiD file for {choice} in PiD Loader"
-        )
+    if made_for not in (None, row.name) or (decoder is not None and decoder.channels != row.channels):
+        raise WrongFamilyError(choice, made_for, row.channels, decoder.channels)
     return row

@@ -37,11 +37,11 @@ def degrade(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: str
     every device and at every sigma, and never shifts the image's noise. An image whose sigma is 0 comes back untouched.
     Same shape and dtype.
     """
-    s = _per_image(sigma, latent)
+    sigma = _per_image(sigma, latent)
     eps = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(
         latent.device
     )
-    return torch.where(s > 0, (kept(s, family) * latent.float() + s * eps).to(latent.dtype), latent)
+    return torch.where(sigma > 0, (kept(sigma, family) * latent.float() + sigma * eps).to(latent.dtype), latent)
 
 
 def scale_down(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: str) -> Tensor:
@@ -49,8 +49,8 @@ def scale_down(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: 
 
     As `degrade`, with nothing added: for latents of a noisy picture, whose own noise stands for what would be added.
     """
-    s = _per_image(sigma, latent)
-    return torch.where(s > 0, (kept(s, family) * latent.float()).to(latent.dtype), latent)
+    sigma = _per_image(sigma, latent)
+    return torch.where(sigma > 0, (kept(sigma, family) * latent.float()).to(latent.dtype), latent)
 
 
 def _per_image(sigma: float | Sequence[float] | Tensor, latent: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..model.guard import NonFiniteError, all_finite
+from ..errors import BrokenPixelsError, NothingLeftError, NotPixelsError, OddSizeError
+from ..model.guard import all_finite
 from .mirror import extend
 
 BLOCK = 2
@@ -34,15 +35,9 @@ def to_image(pixels: Tensor, device: torch.device | None = None) -> Tensor:
     Raises ValueError for any other shape, and for NaN, which would be saved as black.
     """
     if pixels.ndim != 4 or pixels.shape[1] != 3:
-        raise ValueError(
-            f"pixels are [B, 3, H, W], these have shape {list(pixels.shape)}: a latent is decoded by the VAE that made "
-            "it, not by Pixel-Space VAE"
-        )
+        raise NotPixelsError(pixels.shape)
     if not all_finite(pixels):
-        raise NonFiniteError(
-            "the pixels hold NaN or infinite values, which would be saved as black: the sampler that made them "
-            "failed; load the model with PiD Loader, which repeats such steps in float32"
-        )
+        raise BrokenPixelsError
     batch, _, height, width = pixels.shape
     out = torch.empty(batch, height, width, 3, device=pixels.device)
     step = max(1, CHUNK // (batch * width))
@@ -61,7 +56,7 @@ def to_rgb_latent(image: Tensor, odd: str = "pad") -> Tensor:
     is cut off again), loses it ("crop"), or is an "error". Raises ValueError.
     """
     if odd not in ODD_SIZES:
-        raise ValueError(f"odd_size is {odd!r}; choose one of {', '.join(ODD_SIZES)}")
+        raise ValueError(f"odd is {odd!r}; choose one of {', '.join(ODD_SIZES)}")
     pixels = to_pixels(image)
     height, width = pixels.shape[-2:]
     if min(pixels.shape) < 1:
@@ -69,10 +64,10 @@ def to_rgb_latent(image: Tensor, odd: str = "pad") -> Tensor:
     if odd == "pad":
         pixels = extend(pixels, height + height % BLOCK, width + width % BLOCK)
     elif odd == "error" and (height % BLOCK or width % BLOCK):
-        raise ValueError(f"the image is {width} x {height}, and a side is odd: set odd_size to pad or crop")
+        raise OddSizeError(f"the image is {width} x {height}, and a side is odd", (height, width))
     height, width = pixels.shape[-2:]
     if height < BLOCK or width < BLOCK:
-        raise ValueError(f"the image is {width} x {height}, nothing is left of it when cropped: set odd_size to pad")
+        raise NothingLeftError(f"the image is {width} x {height}, nothing is left of it when cropped", (height, width))
     return F.pixel_unshuffle(pixels[..., : height // BLOCK * BLOCK, : width // BLOCK * BLOCK], BLOCK)
 
 

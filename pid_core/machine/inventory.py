@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..assets import BUNDLED
 from ..checkpoints.reading import examine_checkpoint
+from ..errors import in_words
 from ..hub.catalogue import COMMAND, get_file, known_file, local_name
-from ..latents.families import families, in_words
+from ..latents.families import families
 from ..printable import printable
 from ..tensor_files import SAFETENSORS, read_shapes
 from .comfy_home import Home, model_files

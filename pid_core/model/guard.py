@@ -15,20 +15,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import prints_bare
+from ..errors import NonFiniteError
 from ..log import log
 
 Result = TypeVar("Result")
 PROJECTOR = "the latent's projector"  # its name in messages
-
-
-@prints_bare
-class NonFiniteError(ValueError):
-    """A network call gave NaN or infinite values, in float32 too. One line: where, and in what it was computed."""
-
-    def within(self, place: str) -> NonFiniteError:
-        """The same error with a place before it, such as "step 2 of 4"."""
-        return NonFiniteError(f"{place}, {self}")
 
 
 def all_finite(values: Tensor) -> bool:
@@ -121,7 +112,7 @@ def finite_or_repeat(
             raise NonFiniteError(f"{what()}: {name} holds NaN or infinite values; the step that made it failed")
     used = net.numerics()
     log.warning(
-        f"PiD: {what()} gave NaN or infinite values in {used}; it is repeated in float32 with PyTorch's attention"
+        "%s gave NaN or infinite values in %s; it is repeated in float32 with PyTorch's attention", what(), used
     )
     with net.in_float32():
         out = run()

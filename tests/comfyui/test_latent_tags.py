@@ -47,7 +47,7 @@ def test_noise_is_known_where_images_are_decoded_one_by_one(comfyui, tags):
     shared = jobs.Shared(patcher, None, 1)
     made = jobs.conditioned(shared, jobs.Job(tags.slice_latent(noisy, 1), 0.3, 0))
     assert made.lq.family.name == "sd3"
-    assert any("already carries noise of level 0.3" in line for line in made.lq.warnings)
+    assert any("already carries noise of level 0.3" in str(one) for one in made.lq.warnings)
 
 
 def test_a_tag_follows_its_latents_and_no_others(tags, sd3):
@@ -81,7 +81,7 @@ def test_a_blank_latent_is_said(comfyui):
     patcher, _ = comfyui.load("flux")
     blank = torch.cat([torch.randn(1, 16, 1, 1), torch.zeros(1, 16, 1, 1)])
     made = comfyui.module("nodes.conditioning").condition({"samples": blank}, patcher)
-    (line,) = [line for line in made.lq.warnings if "blank" in line]
+    (line,) = [line for line in comfyui.module("nodes.conditioning").describe(made) if "blank" in line]
     assert "Empty Latent" in line and "VAE Encode" in line
 
 

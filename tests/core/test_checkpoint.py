@@ -285,8 +285,8 @@ def test_pixeldit_is_loaded_without_a_latent_branch(state):
     net = load_network({f"core.{k}": v for k, v in plain.items()} | extras)
     assert not net.config.has_latent and net.config.version == "PixelDiT" and net.family is None
     assert set(net.state_dict()) == set(plain)
-    assert "takes no latents: leave family on auto" in error(plain, family="flux")
-    assert "no distilled form: leave schedule on auto" in error(plain, schedule="distilled")
+    assert "PixelDiT, which takes no latents" in error(plain, family="flux")
+    assert "PixelDiT, which has no distilled form" in error(plain, schedule="distilled")
     with pytest.raises(ValueError, match="PixelDiT: it draws from text alone"):
         decode(net, torch.zeros(1, 16, 1, 1), torch.zeros(1, 5, 24))
 

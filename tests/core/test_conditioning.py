@@ -67,10 +67,14 @@ def test_a_sigma_per_image():
 @pytest.mark.parametrize(
     ("latent", "options", "words"),
     [
-        (torch.zeros(1, 16, 2, 2), {}, "flux, sd3 or qwenimage: set latent_format"),
-        (torch.zeros(1, 16, 2, 2), {"decoder": Decoder(16, 32)}, "flux, sd3 or qwenimage: set latent_format"),
+        (torch.zeros(1, 16, 2, 2), {}, "can be of flux, sd3 or qwenimage"),
+        (torch.zeros(1, 16, 2, 2), {"decoder": Decoder(16, 32)}, "can be of flux, sd3 or qwenimage"),
         (torch.zeros(1, 16, 2, 2), {"family": "sd3", "decoder": FLUX}, "made for flux"),
-        (torch.zeros(1, 4, 2, 2), {"family": "sdxl", "decoder": Decoder(16, 32)}, "set latent_format to auto"),
+        (
+            torch.zeros(1, 4, 2, 2),
+            {"family": "sdxl", "decoder": Decoder(16, 32)},
+            "latents of sdxl have 4 channels, this checkpoint takes 16",
+        ),
         (torch.zeros(1, 4, 2, 2), {"decoder": FLUX}, "4 channels"),
         (torch.zeros(1, 5, 2, 2), {}, "5 channels"),
         (torch.zeros(16, 2, 2), {"family": "flux"}, "shape"),
@@ -96,7 +100,7 @@ def test_rae_latents_that_are_not_normalised_are_told(family, channels):
     latent = torch.randn(1, channels, 2, 2, generator=torch.Generator().manual_seed(0))
     assert prepare_lq(latent).warnings == ()
     (warning,) = prepare_lq(7 * latent).warnings
-    assert f"about 7 large; {family} latents are about 1" in warning
+    assert f"about 7 large; {family} latents are about 1" in str(warning)
     assert prepare_lq(torch.full((1, 4, 2, 2), 0.1)).warnings == ()
 
 
