@@ -90,6 +90,14 @@ def test_a_blank_latent_is_said(comfyui):
 def test_latents_of_models_that_pid_has_no_checkpoint_for(comfyui, channels, family):
     model = comfyui.load(family)[0] if family else None
     with pytest.raises(ValueError, match="Wan 2.2|Qwen-Image 2.1") as caught:
-        comfyui.module("nodes.conditioning").condition({"samples": torch.randn(1, channels, 2, 2)}, model)
+        comfyui.nodes.PiDKitConditioning.execute(
+            latent={"samples": torch.randn(1, channels, 2, 2)},
+            latent_format="auto",
+            degrade_sigma=0.0,
+            latent_noise="add",
+            noise_seed=0,
+            positive=[[torch.zeros(1, 3, 24), {}]],
+            model=model,
+        )
     assert "VAE Decode" in str(caught.value)
     assert ("PiD RGB Latent" if family == "rgb" else "VAE Encode") in str(caught.value)
