@@ -308,7 +308,8 @@ def _with_family(config: PiDConfig, family: str) -> PiDConfig:
         raise CheckpointFamilyError(family, "this checkpoint is PixelDiT, which takes no latents")
     if row.channels != config.latent_channels:
         raise CheckpointFamilyError(
-            family, f"{family} has latents of {row.channels} channels, this checkpoint takes {config.latent_channels}"
+            family,
+            f"family {family} has latents of {row.channels} channels, this checkpoint takes {config.latent_channels}",
         )
     if config.family not in (None, row.name):
         raise CheckpointFamilyError(family, f"this checkpoint was made for {config.family}, not for {family}")

@@ -53,7 +53,10 @@ def test_comfyuis_files_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        (SavedLatent(latent(16), "sdxl", 0.0), "latent_format is sdxl, but the latent has 16 channels"),
+        (
+            SavedLatent(latent(16), "sdxl", 0.0),
+            "the latent has 16 channels, flux, sd3 or qwenimage; those of sdxl have 4",
+        ),
         (SavedLatent(latent(16), "sd4", 0.0), "unknown latent family"),
         (SavedLatent(latent(16), "flux", 1.5), "between 0 and 1, got 1.5"),
         (SavedLatent(latent(16), "flux", float("nan")), "between 0 and 1"),

@@ -168,7 +168,7 @@ def test_the_source_is_not_changed():
 @pytest.mark.parametrize(
     ("size", "options", "words"),
     [
-        ((5, 100), {"fit": "crop", "target": "factor"}, "fit to pad"),
+        ((5, 100), {"fit": "crop", "target": "factor"}, "needs at least 8 pixels a side"),
         ((0, 10), {}, "empty"),
         ((10, 10), {"fit": "stretch"}, "pad, crop"),
         ((10, 10), {"target": "8K"}, "2K, 4K, factor"),
