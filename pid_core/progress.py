@@ -36,6 +36,7 @@ class Meter:
 
     @property
     def fraction(self) -> float:
+        """How much is done, 0 to 1."""
         return self.done / self.total if self.total else 1.0
 
     @property
@@ -62,6 +63,7 @@ class Meter:
 
     @property
     def seconds_left(self) -> float | None:
+        """None until a rate is known."""
         return None if self.rate is None else (self.total - self.done) / self.rate
 
 

@@ -69,6 +69,7 @@ class Entry:
 
     @property
     def bytes(self) -> int:
+        """Memory that the values take."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 

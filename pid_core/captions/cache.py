@@ -25,6 +25,7 @@ class CaptionCache:
         self.folder, self.limit = Path(folder), limit
 
     def get(self, encoder: str, text: str) -> Caption | None:
+        """The caption that this encoder made of this text, or None."""
         path = self._path(encoder, text)
         with contextlib.suppress(OSError, ValueError):
             caption = read_caption(path)

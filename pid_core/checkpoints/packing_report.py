@@ -58,6 +58,8 @@ class DecodeError(NamedTuple):
 
 @dataclass
 class Report:
+    """What `convert --to` reports: errors per layer and of the decode, and how many weights were packed."""
+
     to: str
     parameters: int
     layers: list[LayerError]

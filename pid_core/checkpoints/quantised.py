@@ -124,4 +124,5 @@ def _metadata_layers(metadata: Mapping[str, str]) -> dict:
 
 
 def conf_tensor(conf: Mapping) -> Tensor:
+    """A layer's format as ComfyUI stores it: JSON in a tensor of bytes."""
     return torch.tensor(list(json.dumps(conf).encode()), dtype=torch.uint8)

@@ -66,6 +66,7 @@ class Checkpoint:
 
     @property
     def family(self) -> str | None:
+        """The latent family, None where nothing tells it."""
         return self.config.family
 
 

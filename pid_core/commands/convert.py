@@ -19,6 +19,7 @@ ABOUT = "`convert FILE [-o OUT]`: a PiD checkpoint (NVIDIA's .pth, ...) as safet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `convert` takes."""
     families = sorted({row.name for row in LATENT_FAMILIES.values()})
     parser.add_argument("file", type=Path, metavar="FILE", help="a checkpoint: .pth, or safetensors without metadata")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="by default beside FILE, as .safetensors")
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Convert a file; returns the exit code."""
     told = {"family": args.family, "schedule": args.schedule}
     if args.to is None and (args.picture or args.no_report or args.device):
         raise ValueError("--picture, --no-report and --device belong to --to: say which format")

@@ -13,11 +13,13 @@ ABOUT = "`doctor`: is this machine ready for PiD, and what is missing; exit code
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `doctor` takes."""
     parser.add_argument("--json", action="store_true", help="as JSON, for bug reports; it holds nothing private")
     add_home_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Print the report; returns the exit code."""
     report = examine(find_home(args, find_comfyui(args.comfyui)))
     print(json.dumps(report, indent=1) if args.json else "\n".join(_lines(report)))
     return 0 if report["bundled_model"]["decodes"] else 1

@@ -17,6 +17,7 @@ ABOUT = "`fetch NAME`: download a model file into ComfyUI's models folder, check
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `fetch` takes."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="a file that --list shows")
     parser.add_argument("--list", action="store_true", help="show the files that can be fetched, and stop")
     parser.add_argument(
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Fetch the files named; returns the exit code."""
     if args.list or not args.names:
         print("\n".join(_table()))
         return 0

@@ -31,6 +31,7 @@ ABOUT = "`upscale IMAGE -o OUT.png`: enlarge a picture four times with the bundl
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command for a picture takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help="the picture to enlarge")
     endings = ", ".join(dict.fromkeys(FORMATS))
     parser.add_argument("-o", "--output", type=Path, required=True, help=f"where to write the result ({endings})")

@@ -44,6 +44,7 @@ class HubFile:
 
     @property
     def page(self) -> str:
+        """Where a person reads about the file."""
         return f"https://huggingface.co/{self.repo}"
 
     @property

@@ -16,6 +16,8 @@ from .catalogue import HubFile
 
 @dataclass(frozen=True)
 class Licence:
+    """A licence as a user is shown it before he accepts it."""
+
     name: str
     summary: str
     page: str

@@ -27,10 +27,13 @@ MAX_SIDE = 16384  # of the output
 
 
 class Size(NamedTuple):
+    """Height and width in pixels."""
+
     height: int
     width: int
 
     def times(self, factor: int) -> Size:
+        """Both sides `factor` times as long."""
         return Size(self.height * factor, self.width * factor)
 
     def __str__(self) -> str:

@@ -38,6 +38,7 @@ class Home:
 
     @property
     def folders(self) -> dict[str, list[Path]]:
+        """Folder name, as in FOLDERS -> its paths; see `model_folders`."""
         return model_folders(self.code, self.models)
 
 

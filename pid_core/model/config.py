@@ -110,10 +110,12 @@ class PiDConfig:
 
     @property
     def head_dim(self) -> int:
+        """Channels of one head of the patch blocks."""
         return self.hidden_size // self.num_heads
 
     @property
     def pixel_head_dim(self) -> int:
+        """Channels of one head of the pixel blocks."""
         return self.pixel_attn_size // self.pixel_num_heads
 
     @property
@@ -148,6 +150,7 @@ class PiDConfig:
 
     @property
     def version(self) -> str:
+        """What people call a network of these sizes: v1, v1.5 or PixelDiT."""
         if not self.has_latent:
             return "PixelDiT"
         return "v1.5" if self.pit_injection and self.gate == "token" else "v1"

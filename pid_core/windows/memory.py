@@ -80,6 +80,7 @@ class Moments(NamedTuple):
 
     @property
     def needed(self) -> float:
+        """Bytes at the fullest moment."""
         return max(self.call + self.beside, self.trunk, self.between)
 
     def cause(self) -> str:

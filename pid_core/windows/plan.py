@@ -55,10 +55,12 @@ class Window(NamedTuple):
 
     @property
     def bottom(self) -> int:
+        """The first row below it."""
         return self.top + self.height
 
     @property
     def right(self) -> int:
+        """The first column beside it."""
         return self.left + self.width
 
     def slices(self, cell: int = 1) -> tuple[slice, slice]:
@@ -85,6 +87,7 @@ class WindowPlan:
 
     @property
     def count(self) -> int:
+        """How many windows there are."""
         return len(self.windows)
 
     @property
@@ -94,18 +97,22 @@ class WindowPlan:
 
     @property
     def tops(self) -> tuple[int, ...]:
+        """Where each row of windows begins, in pixels."""
         return tuple(dict.fromkeys(w.top for w in self.windows))
 
     @property
     def lefts(self) -> tuple[int, ...]:
+        """Where each column of windows begins, in pixels."""
         return tuple(dict.fromkeys(w.left for w in self.windows))
 
     @property
     def rows(self) -> int:
+        """Windows down the canvas."""
         return len(self.tops)
 
     @property
     def cols(self) -> int:
+        """Windows across the canvas."""
         return len(self.lefts)
 
     def describe(self) -> str:

@@ -206,7 +206,7 @@ def mistakes() -> list[tuple[str, str, str]]:
     return [(*pair, node) for node in ("decode", "pid") for pair in WRONG] + [(*pair, "core") for pair in known]
 
 
-@pytest.mark.parametrize("latent, family, node", mistakes())
+@pytest.mark.parametrize(("latent", "family", "node"), mistakes())
 def test_a_latent_of_another_family(comfy, latent, family, node):
     model = NANO if family == "rgb" else checkpoint(comfy, family, family, caption=3)
     file = put_latent(comfy, f"errors_{LATENTS[latent]}", torch.ones(1, LATENTS[latent], 4, 4))

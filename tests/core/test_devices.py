@@ -94,7 +94,7 @@ def test_float32_is_as_near_as_the_docstring_says(seed, scale, level):
     assert ((got - exact).abs() <= bound).all()
 
 
-@pytest.mark.parametrize("kind, dtype", [("cpu", torch.float64), ("cuda", torch.float64), ("mps", torch.float32)])
+@pytest.mark.parametrize(("kind", "dtype"), [("cpu", torch.float64), ("cuda", torch.float64), ("mps", torch.float32)])
 def test_which_devices_have_float64(kind, dtype):
     assert widest_float(torch.device(kind)) is dtype
 

@@ -23,7 +23,7 @@ def in_strips(net, latent, size, monkeypatch, rows):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
-@pytest.mark.parametrize("family, version", [("flux", "v1"), ("flux", "v1.5"), ("flux2", "v1.5")])
+@pytest.mark.parametrize(("family", "version"), [("flux", "v1"), ("flux", "v1.5"), ("flux2", "v1.5")])
 def test_in_float32(family, version, rows, monkeypatch):
     net = load_network(tiny_state_dict(family, version))
     latent = 3 + torch.randn(2, net.config.latent_channels, *CELLS)
