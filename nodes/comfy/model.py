@@ -31,6 +31,7 @@ from ...pid_core.tensor_files import Stamp
 from ...pid_core.windows.memory import MemoryModel
 from ...pid_core.windows.run import crop_features
 from .canvases import canvases
+from .comfy_internals import dtype_as_built, runs_quantised
 from .compiled import OFF, around_call, compile_network
 from .latent_windows import CONDLatent, Latents
 from .network import ComfyPiDNetwork, weights_changed
@@ -410,12 +411,14 @@ def wrap(
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     network = model.diffusion_model
     for layer in list(quantised):
-        if not hasattr(network.get_submodule(layer), "factory_kwargs"):  # no layer that ComfyUI runs quantised
+        if not runs_quantised(network.get_submodule(layer)):
             model.unpacked += 1
             weights[f"{layer}.weight"] = dequantise(weights[f"{layer}.weight"], quantised.pop(layer))
     # the dynamic patcher converts on the way to the device; elsewhere it is done now, one tensor at a time
     for name in [] if patcher.is_dynamic() else list(weights):
-        weights[name] = weights[name].to(_own_dtype(network, name) or weights[name].dtype)
+        path, _, leaf = name.rpartition(".")
+        built = dtype_as_built(network.get_submodule(path), leaf)
+        weights[name] = weights[name].to(built or weights[name].dtype)
     weights |= {f"{layer}.{leaf}": tensor for layer, side in quantised.items() for leaf, tensor in side.items()}
     # names were checked when the file was read; a quantised layer may not ask for all that the file says of it
     try:
@@ -436,17 +439,6 @@ def wrap(
     patcher.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, lambda p: p.model.begin_run())
     patcher.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, lambda p: p.model.end_run())
     return patcher
-
-
-def _own_dtype(network: torch.nn.Module, name: str) -> torch.dtype | None:
-    """The dtype this parameter was built with: some layers stay float32 in every dtype of the network.
-
-    None where the layer converts what it is given itself, as those for quantised weights do.
-    """
-    path, _, leaf = name.rpartition(".")
-    module = network.get_submodule(path)
-    # ComfyUI keeps it beside the parameter, which its lazy layers do not have yet
-    return getattr(module, f"{leaf}_comfy_model_dtype", None) or getattr(getattr(module, leaf, None), "dtype", None)
 
 
 def _pick_dtype(weights: dict[str, Tensor], quantised: bool = False) -> torch.dtype:

@@ -19,6 +19,7 @@ from ...pid_core.model.attention import attend
 from ...pid_core.model.modulation import Level
 from ...pid_core.model.ops import LENDERS, Weights, is_as_built, outputs
 from ...pid_core.progress import OnPart
+from .comfy_internals import is_plain_linear, is_quantised, layers_that_cast, runs_quantised
 from .quantised import without_memory
 
 
@@ -98,7 +99,7 @@ class ComfyPiDNetwork(PiDNetwork):
     def _widened(self) -> Iterator[None]:
         # ComfyUI casts a layer's weights to its input's dtype (and does not multiply in 8 bits) where a function is
         # to be run on them, wherever and in whatever form they are kept
-        layers = [m for m in self.modules() if hasattr(m, "comfy_cast_weights")]
+        layers = list(layers_that_cast(self))
         kept = [m.weight_function for m in layers]
         for layer in layers:
             layer.weight_function = [*layer.weight_function, _unchanged]
@@ -149,9 +150,8 @@ LENDERS[comfy.ops.CastWeightBiasOp] = _lent_by_comfyui
 @outputs.register(comfy.ops.CastWeightBiasOp)
 def _by_weights_brought_once(layer, inputs: list[Tensor]) -> list[Tensor]:
     """As the layer itself does it, but for the bringing. Layers that do more (quantised ones) are called."""
-    plain = type(layer).forward_comfy_cast_weights is comfy.ops.disable_weight_init.Linear.forward_comfy_cast_weights
-    mixed = hasattr(layer, "factory_kwargs") and getattr(layer, "layout_type", None) is None
-    if not is_as_built(layer) or not (plain or mixed):
+    mixed = runs_quantised(layer) and not is_quantised(layer)
+    if not is_as_built(layer) or not (mixed or is_plain_linear(layer)):
         return [layer(x) for x in inputs]
     options = {"compute_dtype": inputs[0].dtype} if mixed else {}
     lent = comfy.ops.cast_bias_weight(layer, inputs[0], offloadable=True, **options)

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from ...pid_core import PiDConfig
 from ...pid_core.model.config import RELEASED
+from .comfy_internals import core_pid_is_v15, core_pid_sizes, is_core_pid
 from .model import PiDKitModel
 from .run_checks import checked_run
 
@@ -52,29 +53,6 @@ def config_of(base: BaseModel) -> PiDConfig:
     if isinstance(base, PiDKitModel):
         return base.config
     net = getattr(base, "diffusion_model", None)
-    if not hasattr(net, "lq_proj"):
+    if not is_core_pid(net):
         raise ValueError(f"the model is {type(base).__name__}, not a PiD decoder: load one with PiD Loader")
-    lq = net.lq_proj
-    v15 = getattr(net, "pit_lq_inject", False)  # ComfyUI knows v1.5 since v0.28
-    return replace(
-        RELEASED["v1.5" if v15 else "v1"],
-        in_channels=net.in_channels,
-        patch_size=net.patch_size,
-        hidden_size=net.hidden_size,
-        num_heads=net.num_groups,
-        patch_depth=net.patch_depth,
-        mlp_size=net.patch_blocks[0].mlp_x.w1.out_features,
-        pixel_hidden_size=net.pixel_hidden_size,
-        pixel_attn_size=net.pixel_attn_hidden_size,
-        pixel_num_heads=net.pixel_num_groups,
-        pixel_depth=net.pixel_depth,
-        pixel_mlp_size=4 * net.pixel_hidden_size,
-        caption_width=net.txt_embed_dim,
-        caption_length=net.txt_max_length,
-        latent_channels=lq.latent_channels,
-        latent_down=lq.latent_spatial_down_factor,
-        latent_unpack=getattr(lq, "latent_unpatchify_factor", 1),
-        sr_scale=lq.sr_scale,
-        lq_width=lq.hidden_dim,
-        lq_interval=lq.interval,
-    )
+    return replace(RELEASED["v1.5" if core_pid_is_v15(net) else "v1"], **core_pid_sizes(net))

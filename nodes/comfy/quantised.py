@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from ...pid_core.checkpoints.quantised import Layers, formats_of
+from .comfy_internals import can_run_quantised, quantised_linear, takes_quantised
 
 QUANT_CONFIG = {"mixed_ops": True}  # what ComfyUI's loaders set for a file with quantised layers
 
 
 def check_formats(layers: Layers) -> None:
     """Raise ValueError in one line where this ComfyUI cannot run a format that occurs."""
-    if not getattr(comfy.quant_ops, "_CK_AVAILABLE", True):
+    if not can_run_quantised():
         raise ValueError(
             "the file's weights are quantised, which needs the Python package comfy-kitchen: install ComfyUI's "
             "requirements again, or use the bf16 file"
@@ -33,8 +34,7 @@ def check_formats(layers: Layers) -> None:
 def dequantise(weight: Tensor, side: Mapping[str, Tensor]) -> Tensor:
     """A layer's weight as plain float32 values. side: its tensors in `Checkpoint.quantised`."""
     check_formats({"": dict(side)})
-    layer = comfy.ops.mixed_precision_ops({}, torch.float32).Linear(weight.shape[-1], weight.shape[0], bias=False)
-    layer._orig_shape = tuple(weight.shape)
+    layer = quantised_linear(tuple(weight.shape))
     layer.load_state_dict({"weight": weight, **side}, strict=False)
     return layer.weight.dequantize()
 
@@ -46,7 +46,7 @@ def without_memory(operations, network_dtype: torch.dtype):
     file: so it is built on the CPU (it holds no weight before), and where float32 is asked for beside another dtype,
     an ordinary Linear takes its place.
     """
-    if not hasattr(operations, "_quant_config"):
+    if not takes_quantised(operations):
         return operations
 
     class Operations(operations):

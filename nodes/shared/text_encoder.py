@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 
@@ -13,6 +14,7 @@ from ...pid_core.captions.fingerprint import fingerprint
 from ...pid_core.captions.text import CAPTION_LENGTH, Caption, caption_tokens, check_states
 from ...pid_core.hub.catalogue import get_file
 from ...pid_core.log import log
+from ..comfy.comfy_internals import caption_tokenizer, is_patched
 from .known_files import local_choice
 
 CACHE_MB = "PIDKIT_CAPTION_CACHE_MB"  # environment variable; 0 turns the cache off
@@ -102,11 +104,9 @@ def encode_caption(clip, text: str, encoder: str = "", cache: CaptionCache | Non
     begins like it, takes `embedding:` and escaped brackets out of the text. The attention mask it would hand on is
     dropped. encoder, cache: keeps the result, unless the encoder was patched (a LoRA) after it was loaded.
     """
-    tokenizer = _tokenizer(clip)
+    name, tokenizer = _tokenizer(clip)
     ids, cut = caption_tokens(lambda part: tokenizer.encode(part, add_bos=True, add_eos=False), text)
-    name = clip.tokenizer.clip_name
-    patched = bool(clip.patcher.patches) or clip.patcher.forced_hooks is not None or clip.layer_idx is not None
-    encoder = "" if patched else encoder
+    encoder = "" if is_patched(clip) else encoder
     conditioning = []
     for states, extra in clip.encode_from_tokens_scheduled({name: [[(i, 1.0) for i in ids]]}):
         states = states.float()
@@ -147,8 +147,8 @@ def warn_of_cut(cut: int) -> str:
     return warning
 
 
-def _tokenizer(clip):
-    """The SentencePiece processor inside a CLIP of type pixeldit."""
+def _tokenizer(clip) -> tuple[str, Any]:
+    """The encoder's name in a CLIP of type pixeldit, and its SentencePiece processor."""
     if clip is None:
         raise ValueError("the text encoder is missing, its loader gave none: connect Load CLIP (type pixeldit) to clip")
     model = type(clip.cond_stage_model)
@@ -157,4 +157,4 @@ def _tokenizer(clip):
             f"clip is {model.__name__}, which PiD was not trained with: use Load CLIP with type {TYPE} and the file "
             "gemma_2_2b_it_elm_bf16.safetensors (or its fp8 form)"
         )
-    return getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer.tokenizer
+    return caption_tokenizer(clip)
