@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import prints_bare
 from ..model.config import PiDConfig
-from ..model.cost import ATTENTION_PRICE, forward_flops, forward_work, peak_bytes, priced
+from ..model.cost import forward_flops, forward_work, peak_bytes, priced
 from ..model.devices import to_device, widest_float
 from ..model.fused import kind_of
 from ..model.pixels import KEEPINGS, Kept
@@ -213,7 +213,6 @@ def choose_plan(
     align: int | None = None,
     bounds: tuple[int, int] | None = None,
     batch: int = 1,
-    caption_tokens: int | None = None,
     dtype_bytes: int | None = None,
     peak: Peak | None = None,
 ) -> WindowPlan:
@@ -222,14 +221,13 @@ def choose_plan(
     memory_budget: bytes free for one network call on `batch` images of one window each, see `peak_bytes`.
     bounds: smallest and largest window side in pixels, by default the checkpoint's (`window_min` and `window_max` of
     its configuration); a canvas side below the smallest is taken whole. The whole frame is one of the candidates.
-    device: decides what attention costs against linear layers (`ATTENTION_PRICE`). align: by default the latent cell,
+    device: decides what attention costs against linear layers (`cost.priced`). align: by default the latent cell,
     or a patch where the canvas is no multiple of the cell. dtype_bytes: of the compute dtype, by default 4 on the CPU
     and 2 elsewhere. peak(height, width, kept): bytes that a network call on one window needs, where `peak_bytes` is not
     it; like that, it may depend on the window's area only. What is kept between pixel blocks is chosen with the window.
     Raises NoPlanError, a ValueError, when nothing fits, and ValueError in one line for what `plan_windows` refuses.
     """
     device = torch.device(device)
-    price = ATTENTION_PRICE.get(device.type, 1.0)
     dtype_bytes = dtype_bytes or (4 if device.type == "cpu" else 2)
     align = align or _default_align(height, width, config)
     _check_canvas(height, width, align)
@@ -247,39 +245,18 @@ def choose_plan(
         def peak(height: int, width: int, kept: Kept) -> float:
             return peak_bytes(config, height, width, batch, dtype_bytes, kind, kept)
 
-    # Work and memory of a window depend on its area alone: of every area the fewest windows are the best.
-    cuts: dict[int, tuple[int, _Axis, _Axis]] = {}
-    across_all = _candidates(width // align, low_cells, high_cells, overlap_cells)
-    for down in _candidates(height // align, low_cells, high_cells, overlap_cells):
-        for across in across_all:
-            area, count = down.window * across.window, down.count * across.count
-            if area not in cuts or count < cuts[area][0]:
-                cuts[area] = count, down, across
+    cuts = _cuts(height // align, width // align, low_cells, high_cells, overlap_cells)
 
-    def cost(cut: tuple[int, _Axis, _Axis], kept: Kept = KEEPINGS[0]) -> tuple[float, int]:
-        count, down, across = cut
-        work = forward_work(config, down.window * align, across.window * align, caption_tokens, kept)
-        return count * (work.linear + price * work.attention), count
+    def cost(cut: _Cut, kept: Kept = KEEPINGS[0]) -> tuple[float, int]:
+        work = forward_work(config, *cut.side(align), kept=kept)
+        return cut.count * priced(work, device.type), cut.count
 
-    best = least = None
-    for lowest, cut in sorted(((cost(cut), cut) for cut in cuts.values()), key=itemgetter(0)):
-        if best is not None and lowest >= best[0]:
-            break
-        side = cut[1].window * align, cut[2].window * align
-        for kept in KEEPINGS:
-            needed = peak(*side, kept)
-            if least is None or needed < least[0]:
-                least = needed, side
-            if needed <= memory_budget:
-                found = lowest if kept is KEEPINGS[0] else cost(cut, kept)
-                if best is None or found < best[0]:
-                    best = found, cut, kept
-                break
-    if best is not None:
-        _, (_, down, across), kept = best
-        notes = [f"overlap {overlap} rounded up to {overlap_cells * align} px"] if overlap % align else []
-        return replace(_make_plan(height, width, down, across, overlap_cells, align, notes), kept=kept)
-    raise NoPlanError((low, high), memory_budget, *least)
+    found = _cheapest(cuts, cost, lambda cut, kept: peak(*cut.side(align), kept), memory_budget)
+    if found.cut is None:
+        raise NoPlanError((low, high), memory_budget, found.least, found.smallest.side(align))
+    notes = [f"overlap {overlap} rounded up to {overlap_cells * align} px"] if overlap % align else []
+    plan = _make_plan(height, width, found.cut.down, found.cut.across, overlap_cells, align, notes)
+    return replace(plan, kept=found.kept)
 
 
 def shrink_plan(plan: WindowPlan, least: int = 0) -> WindowPlan | None:
@@ -323,6 +300,63 @@ class _Axis(NamedTuple):
         # Rounded in the first half and mirrored into the second, or ties would all fall to one side.
         half = [(2 * i * rest + last) // (2 * last) for i in range(last // 2 + 1)]
         return half + [rest - half[last - i] for i in range(last // 2 + 1, self.count)]
+
+
+class _Cut(NamedTuple):
+    """A canvas in `count` windows."""
+
+    count: int
+    down: _Axis
+    across: _Axis
+
+    def side(self, align: int) -> tuple[int, int]:
+        """(height, width) of its windows in pixels."""
+        return self.down.window * align, self.across.window * align
+
+
+class _Search(NamedTuple):
+    """The cheapest cut that fits, and what is kept with it; and the cut that needs least memory, `least` bytes."""
+
+    cut: _Cut | None
+    kept: Kept | None
+    smallest: _Cut
+    least: float
+
+
+def _cuts(rows: int, cols: int, low: int, high: int, overlap: int) -> list[_Cut]:
+    """Of every window's area, on which its work and memory depend alone, the cut with the fewest windows; in cells."""
+    best: dict[int, _Cut] = {}
+    across_all = _candidates(cols, low, high, overlap)
+    for down in _candidates(rows, low, high, overlap):
+        for across in across_all:
+            area, count = down.window * across.window, down.count * across.count
+            if area not in best or count < best[area].count:
+                best[area] = _Cut(count, down, across)
+    return list(best.values())
+
+
+def _cheapest(
+    cuts: list[_Cut],
+    cost: Callable[..., tuple[float, int]],
+    needed: Callable[[_Cut, Kept], float],
+    budget: float,
+) -> _Search:
+    """cost(cut) where all is kept, which is the least, and cost(cut, kept); needed: bytes."""
+    best = smallest = None
+    for lowest, cut in sorted(((cost(cut), cut) for cut in cuts), key=itemgetter(0)):
+        if best is not None and lowest >= best[0]:
+            break
+        for kept in KEEPINGS:
+            size = needed(cut, kept)
+            if smallest is None or size < smallest[0]:
+                smallest = size, cut
+            if size <= budget:
+                price = lowest if kept is KEEPINGS[0] else cost(cut, kept)
+                if best is None or price < best[0]:
+                    best = price, cut, kept
+                break
+    _, cut, kept = best or (None, None, None)
+    return _Search(cut, kept, smallest[1], smallest[0])
 
 
 def _candidates(cells: int, low: int, high: int, overlap: int) -> list[_Axis]:

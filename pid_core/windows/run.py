@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -15,6 +16,19 @@ from .plan import SMALLEST, Window, WindowPlan, fuse_profiles, profiles_on, shri
 OnWindows = Callable[[int, int], None]  # windows done, windows in all
 LONGEST = 200  # characters of what a device said
 Predict = Callable[[list[Window]], Sequence[Tensor]]  # each result [windows * B, C, window height, window width]
+
+
+@dataclass
+class _Step:
+    """How far a step is: indices of windows to do and done, and the canvases so far.
+
+    rest: [H, W], how much of each pixel the plans before have left; None: all.
+    """
+
+    todo: list[int]
+    done: list[int] = field(default_factory=list)
+    fused: list[Tensor] = field(default_factory=list)
+    rest: Tensor | None = None
 
 
 class WindowRun:
@@ -56,43 +70,50 @@ class WindowRun:
         plan of one window, what predict gave. Raises what predict raises, but an out-of-memory error only when
         windows cannot be made smaller.
         """
-        fused: list[Tensor] = []
-        rest: Tensor | None = None  # [H, W], how much of each pixel the plans before have left; None: all
-        todo, done = self._in_order(alike), []
-        while todo:
-            key = alike(self.plan.windows[todo[0]])
-            batch = [i for i in todo[: self.window_batch] if alike(self.plan.windows[i]) == key]
-            try:
-                results = predict([self.plan.windows[i] for i in batch])
-            except NonFiniteError as error:
-                names = ", ".join(str(i + 1) for i in batch)
-                raise error.within(f"window {names} of {self.plan.count}") from None
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                results, failure = None, str(error)
+        step = _Step(self._in_order(alike))
+        while step.todo:
+            batch = self._next_batch(step.todo, alike)
+            results, failure = self._predict(predict, batch)
             # outside the except block, where the failed call's tensors are free
             if results is None:
                 self._free()
                 self._ask_for_less(len(batch), failure)
-            if results is None and len(batch) == 1:
-                rest = self._rest(done, rest)
-                self.plan, self.shrunk = shrink_plan(self.plan, self._least), True
-                todo, done = self._in_order(alike), []
-                if rest is not None:
-                    done = [i for i in todo if not _any_left(rest, self.plan.windows[i])]
-                    todo = [i for i in todo if i not in done]
-            if results is None:
+                if len(batch) == 1:
+                    step = self._with_smaller_windows(step, alike)
                 continue
             if self.plan.count == 1:
                 return list(results)
-            fused = self._fuse_into(fused, results, batch, rest)
+            step.fused = self._fuse_into(step.fused, results, batch, step.rest)
             device = results[0].device
             del results
-            todo, done = todo[len(batch) :], done + batch
+            step.todo, step.done = step.todo[len(batch) :], step.done + batch
             if self._on_windows is not None:
-                self._on_windows(len(done), self.plan.count)
-        return [canvas.to(device) for canvas in fused]
+                self._on_windows(len(step.done), self.plan.count)
+        return [canvas.to(device) for canvas in step.fused]
+
+    def _next_batch(self, todo: list[int], alike: Callable[[Window], Hashable]) -> list[int]:
+        key = alike(self.plan.windows[todo[0]])
+        return [i for i in todo[: self.window_batch] if alike(self.plan.windows[i]) == key]
+
+    def _predict(self, predict: Predict, batch: list[int]) -> tuple[Sequence[Tensor] | None, str]:
+        """The windows' results; None where the memory was too small for them, and what the device said."""
+        try:
+            return predict([self.plan.windows[i] for i in batch]), ""
+        except NonFiniteError as error:
+            names = ", ".join(str(i + 1) for i in batch)
+            raise error.within(f"window {names} of {self.plan.count}") from None
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None, str(error)
+
+    def _with_smaller_windows(self, step: _Step, alike: Callable[[Window], Hashable]) -> _Step:
+        """The step with a smaller plan, whose windows fill what the finished ones have left."""
+        rest = self._rest(step.done, step.rest)
+        self.plan, self.shrunk = shrink_plan(self.plan, self._least), True
+        order = self._in_order(alike)
+        done = [] if rest is None else [i for i in order if not _any_left(rest, self.plan.windows[i])]
+        return _Step([i for i in order if i not in done], done, step.fused, rest)
 
     def _in_order(self, alike: Callable[[Window], Hashable]) -> list[int]:
         keys = [alike(window) for window in self.plan.windows]
