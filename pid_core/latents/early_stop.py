@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import NoStopLevelError
 from .checks import check_latent
-from .families import Generator, families, get_family
+from .families import Generator, LatentFamily, families, get_family
 from .noise import kept
 
 
@@ -45,7 +45,7 @@ def recommended_step(generator: str, steps: int) -> int:
 
     The same part of the schedule, rounded: the same scheduler is there at the same noise level, whatever the count.
     """
-    row = _find(generator)
+    _, row = _find(generator)
     return min(max(round(steps * row.stop / row.steps), 1), steps)
 
 
@@ -55,14 +55,13 @@ def stop_early(sigmas: Tensor, generator: str, step: int | None = None) -> Stop:
     Raises ValueError in one line for a schedule that does not fall, a step outside 1 to n, or a level above 1 where
     the generator's own noise levels end at 1.
     """
-    _find(generator)
+    family, _ = _find(generator)
     steps = _check_schedule(sigmas)
     if step is None:
         step = recommended_step(generator, steps)
     if not 1 <= step <= steps:
         raise ValueError(f"stop_step is {step}, but the schedule has {steps} steps: choose 1 to {steps}")
     sigma = float(sigmas[step])
-    family = next(row for row in families() for made in row.generators if made.name == generator)
     if family.noising == "flow" and sigma > 1:
         raise ValueError(
             f"after step {step} the schedule is at sigma {sigma:.3g}; {generator}'s never exceed 1: choose "
@@ -88,11 +87,12 @@ def undo_sampler_scaling(latent: Tensor, sigma: float, family: str) -> Tensor:
     return row.denormalise(row.normalise(latent.float()) * factor)
 
 
-def _find(generator: str) -> Generator:
-    known = generators()
-    if generator not in known:
-        raise ValueError(f"unknown generator {generator!r}; choose one of {', '.join(known)}")
-    return known[generator]
+def _find(generator: str) -> tuple[LatentFamily, Generator]:
+    for family in families():
+        for row in family.generators:
+            if row.name == generator:
+                return family, row
+    raise ValueError(f"unknown generator {generator!r}; choose one of {', '.join(generators())}")
 
 
 def _check_schedule(sigmas: Tensor) -> int:

@@ -115,6 +115,10 @@ def test_it_is_told_by_names_and_files(core, tmp_path):
         core("latents.checks").detect_family(torch.zeros(1, 16, 2, 2))
 
 
+def test_its_generators_can_be_stopped_early(core):
+    assert core("latents.early_stop").stop_early(torch.linspace(1, 0, 41), "new_image").step == 36
+
+
 def test_it_is_on_the_command_line(core, capsys):
     with pytest.raises(SystemExit):
         core("__main__").main(["convert", "--help"])
