@@ -129,7 +129,7 @@ class Joint:
             kernels.place_heads(qkv, _norm_weight(q_norm, qkv), _norm_weight(k_norm, qkv), cos, sin, q, k, v)
             return
         parts = qkv.unflatten(-1, (3, q.shape[1], -1)).unbind(2)  # [B, l, heads, head_dim]
-        for place, part, norm in zip((q, k), parts, (q_norm, k_norm), strict=False):
+        for place, part, norm in ((q, parts[0], q_norm), (k, parts[1], k_norm)):  # PyTorch 2.5 compiles no uneven zip
             part = rms_norm(norm, part)
             place.copy_((part if rope is None else rotate(part, rope)).transpose(1, 2))
         v.copy_(parts[2].transpose(1, 2))
