@@ -17,7 +17,7 @@ const FOLDER = decodeURIComponent(new URL(import.meta.url).pathname.split("/exte
 class ErrorLine extends NodeLine {
   constructor(node, text) {
     const status = statusOf(node);
-    if (status && !status.value) node.removeWidget(status);
+    if (status) node.removeWidget(status); // what it was doing is no longer true
     super(node, NAME, { className: "pidkit-error", role: "alert" }, text);
   }
 

@@ -43,7 +43,10 @@ export class NodeLine {
     return Math.ceil(height) + 16; // the widget's own margins
   }
 
+  // The Vue rendering makes a node as high as its content, and knows sizes by a node's id alone: one given to a node of
+  // another tab or of a closed subgraph would go to its namesake on the page.
   resize(height) {
+    if (window.LiteGraph?.vueNodesMode) return;
     this.node.setSize([this.node.size[0], Math.max(height, this.node.computeSize()[1])]);
     app.canvas.setDirty(true, true);
   }

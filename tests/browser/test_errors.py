@@ -133,6 +133,36 @@ def test_what_was_refused_stays_while_the_rest_runs(small, vue):
     fe.screenshot(f"error_beside_a_run_{'vue' if vue else 'classic'}")
 
 
+def test_a_line_that_goes_leaves_the_nodes_of_another_tab(small):
+    """Nodes 2.0 knows sizes by a node's id alone, and every workflow begins at 1."""
+    fe = small.fe
+    fe.js(SET, [small.loader, "model_name", f"fetch: {FETCHED}"])
+    small.run_refused()
+    small.line.wait_for()
+    graph = Graph("another", "")
+    for _ in range(small.loader):
+        picture = graph.add("EmptyImage", 0, "a", width=16, height=16, width_=300, height_=200)
+    graph.add("SaveImage", 1, "a", images=picture[0])
+    fe.drop_text(json.dumps(ui_format(graph, fe.comfy.object_info())), "another.json")
+    before = fe.boxes()[small.loader - 1]
+    fe.run()
+    assert fe.boxes()[small.loader - 1] == before
+
+
+def test_what_a_node_was_doing_goes_with_its_error(small):
+    """ "fetching ..." is no longer true, and both texts would reach over the next node."""
+    fe = small.fe
+    graph = Graph("fetching", "")
+    file = graph.add("PiDKitDownload", 0, "a", file="ae.safetensors")
+    graph.add("PreviewAny", 1, "a", source=file[0])
+    fe.drop_text(json.dumps(ui_format(graph, fe.comfy.object_info())), "fetching.json")
+    fe.show()
+    with pytest.raises(RuntimeError, match="cannot be fetched"):
+        fe.run()
+    assert small.on_node(file.id).startswith("ae.safetensors cannot be fetched")
+    assert fe.js(STATUS, file.id) == ""
+
+
 def test_an_error_inside_a_subgraph_stands_on_both_nodes(small):
     fe = small.fe
     fe.js(CONNECT, [small.wrong, small.decode])
