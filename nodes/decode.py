@@ -184,73 +184,112 @@ class PiDKitDecode(io.ComfyNode):
             wanted = _reference(reference, framing, latent, made.lq.family.name)
             check_hold(canvas.shape, wanted, colour_hold, fidelity)
         show_on_node(cls, title, *lines)
-        latent_name = f"{made.lq.family.name} latent, {describe_steps(steps)}"
 
         node_id = cls.hidden.unique_id if cls.hidden else None
         settings = WindowSettings(window_size, window_overlap)
         windowed = with_windows(model, settings, window_mode, node_id)
-
-        needy = []  # whether each run had too little memory for proper windows
-        after: dict[str, None] = {}  # lines about what could not be done with a finished decode
-
-        def draw(index: int | None, made: Conditioned, callback=None, noise: RowNoise | None = None) -> Tensor:
-            pixels = sample(windowed, made, steps, seed, callback, noise)
-            needy.append(in_need(windowed))
-            if wanted is not None:
-                held = hold_if_possible(pixels, row_of(wanted, index), colour_hold, fidelity)
-                after.update(dict.fromkeys(held))
-            image = image_of(pixels)
-            if framing is None:
-                return image
-            image, said = finish_if_possible(image, framing.framing, row_of(framing.source, index))
-            after.update(dict.fromkeys(said))
-            return image
-
+        draw = _Draw(windowed, steps, seed, wanted, colour_hold, fidelity, framing)
         rest = () if wanted is None else (colour_hold, fidelity)
         shared = Shared(model, caption, steps, latent_format, latent_noise, windows_key(window_mode, settings), rest)
-        each = sigmas is not None
-        count = latent["samples"].shape[0]
-        # in a batch the noise of an image depends on where it stands
-        place = [() if each else (("of a batch", i, count),) for i in range(count)]
-        values = sigmas or [float(made.lq.sigma[i]) for i in range(count)]
-        jobs = [
-            Job(slice_latent(latent, i), sigma, seed, i, (*_mark(wanted, framing, i), *place[i]))
-            for i, sigma in enumerate(values)
-        ]
-        news = []
+        jobs = _jobs(latent, sigmas, made, seed, wanted, framing)
+        keep = sigmas is not None and sigma_list is not None
+        latent_name = f"{made.lq.family.name} latent, {describe_steps(steps)}"
         with watching(node_id, latent_name, title, *lines) as watch:
-            if not each and not are_unfinished(shared, jobs):
-                try:
-                    image = draw(None, made)
-                except (NonFiniteError, TooLittleMemoryError, RuntimeError) as error:
-                    if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-                        raise
-                    image = None
-                    news.append("drawn one by one, because all at once failed")
-                    log.warning("%s; the images are drawn one by one", printable(error, 300))
+            if sigmas is None:
+                image, notes = _batch(draw, shared, jobs, made, node_id)
             else:
-                image = None
-            if image is None:
-                keep = each and sigma_list is not None
-                by_place = None if each else lambda i: one_of(made, i)
-                of_all = None if each else BatchNoise(model, tuple(canvas.shape), sampler_seed(seed))
-
-                def draw_one(index: int, made_one: Conditioned, callback) -> Tensor:
-                    return draw(index, made_one, callback, of_all and of_all.of(index))
-
-                options = {"made": by_place, "in_need": lambda: in_need(windowed), "node_id": node_id}
-                done = decode_each(shared, jobs, draw_one, keep=keep, **options)
-                image = done.images
-                if keep or not done.drawn or done.resumed or not each:
-                    news.append(done.news)
-        news += after
-        if any(needy):
+                done = decode_each(shared, jobs, draw, keep=keep, in_need=lambda: in_need(windowed), node_id=node_id)
+                image, notes = done.images, [done.news] if keep or not done.drawn or done.resumed else []
+        if draw.in_need:
             drawn_in_need(cls.hidden)
         repeated = getattr(model.model.diffusion_model, "repeated", [])
-        if repeated:
-            news.append(f"repeated in float32, because it gave NaN: {'; '.join(repeated)}")
-        show_on_node(cls, *watch.lines(), *news)
+        again = [f"repeated in float32, because it gave NaN: {'; '.join(repeated)}"] if repeated else []
+        show_on_node(cls, *watch.lines(), *notes, *draw.notes, *again)
         return io.NodeOutput(image)
+
+
+class _Draw:
+    """Draws one image, or all of a batch at once, and finishes what was drawn.
+
+    wanted: the picture to hold colours by, [B, 3, h, w], if any. `notes`: lines about what could not be done with a
+    finished decode. `in_need`: whether some run had too little memory for proper windows.
+    """
+
+    def __init__(
+        self,
+        windowed,
+        steps: int,
+        seed: int,
+        wanted: Tensor | None,
+        colour_hold: str,
+        fidelity: float,
+        framing: Framed | None,
+    ):
+        self.windowed, self.steps, self.seed = windowed, steps, seed
+        self._wanted, self._hold, self._framing = wanted, (colour_hold, fidelity), framing
+        self.notes: dict[str, None] = {}
+        self.in_need = False
+
+    def __call__(self, index: int | None, conditioned: Conditioned, callback=None, noise: RowNoise | None = None):
+        """[B, H, W, 3] in [0, 1]. index: of the image in the batch, None: all of it."""
+        pixels = sample(self.windowed, conditioned, self.steps, self.seed, callback, noise)
+        self.in_need = self.in_need or in_need(self.windowed)
+        if self._wanted is not None:
+            self._note(hold_if_possible(pixels, row_of(self._wanted, index), *self._hold))
+        image = image_of(pixels)
+        if self._framing is None:
+            return image
+        source = row_of(self._framing.source, index)
+        image, lines = finish_if_possible(image, self._framing.framing, source)
+        self._note(lines)
+        return image
+
+    def _note(self, lines) -> None:
+        self.notes.update(dict.fromkeys(lines))
+
+
+def _jobs(
+    latent: dict,
+    sigmas: list[float] | None,
+    conditioned: Conditioned,
+    seed: int,
+    wanted: Tensor | None,
+    framing: Framed | None,
+) -> list[Job]:
+    """One per image. sigmas: None for a batch, where the noise of an image depends on where it stands."""
+    count = latent["samples"].shape[0]
+    place = [(("of a batch", i, count),) if sigmas is None else () for i in range(count)]
+    values = sigmas or [float(conditioned.lq.sigma[i]) for i in range(count)]
+    return [
+        Job(slice_latent(latent, i), sigma, seed, i, (*_mark(wanted, framing, i), *place[i]))
+        for i, sigma in enumerate(values)
+    ]
+
+
+def _batch(
+    draw: _Draw, shared: Shared, jobs: list[Job], conditioned: Conditioned, node_id: str | None
+) -> tuple[Tensor, list[str]]:
+    """All images at once, or one by one where that fails or did so before; and lines for the node."""
+    notes = []
+    if not are_unfinished(shared, jobs):
+        try:
+            return draw(None, conditioned), []
+        except (NonFiniteError, TooLittleMemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            notes.append("drawn one by one, because all at once failed")
+            log.warning("%s; the images are drawn one by one", printable(error, 300))
+    noise = BatchNoise(shared.model, tuple(conditioned.canvas["samples"].shape), sampler_seed(draw.seed))
+    done = decode_each(
+        shared,
+        jobs,
+        lambda index, one, callback: draw(index, one, callback, noise.of(index)),
+        keep=False,
+        made=lambda index: one_of(conditioned, index),
+        in_need=lambda: in_need(draw.windowed),
+        node_id=node_id,
+    )
+    return done.images, [*notes, done.news]
 
 
 def _sigmas(degrade_sigma: float, sigma_list: list | float | None, latent: dict) -> list[float] | None:
