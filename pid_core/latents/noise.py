@@ -19,6 +19,8 @@ def sigma_per_image(sigma: float | Sequence[float] | Tensor, batch: int, device:
     """
     try:
         values = to_device(torch.as_tensor(sigma), device).reshape(-1)
+    except torch.OutOfMemoryError:
+        raise
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"degrade_sigma must be a number, or one number per image, got {quoted(sigma)}") from None
     if values.numel() not in (1, batch):

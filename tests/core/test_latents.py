@@ -204,3 +204,12 @@ def test_bad_latents_are_one_line(bad, words):
     with pytest.raises(ValueError) as caught:
         check_latent(bad, 16)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_memory_is_not_said_to_be_a_wrong_sigma(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("pid_core.latents.noise.to_device", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        sigma_per_image([0.1, 0.3], 2)
