@@ -299,7 +299,7 @@ def report_memory(args, core: Core) -> str:
 
 def count_ours(net: PiDNetwork, config: PiDConfig, side: int) -> int:
     """The LQ features count, though they are made before."""
-    inputs, net.chunk_bytes = Inputs(config, side, side, "meta"), chunk_bytes("cpu")
+    inputs, net.driver.chunk_bytes = Inputs(config, side, side, "meta"), chunk_bytes("cpu")
     tokens = (side // config.patch_size) ** 2
     features = torch.empty(1, tokens, config.lq_width, dtype=net.compute_dtype, device="meta")
     net.attention = lambda q, k, v: torch.empty_like(q)

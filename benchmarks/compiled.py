@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     caption = net.default_caption.expand(1, -1, -1)
 
     def call(compiled: Compiled | None) -> Tensor:
-        net.compiled = compiled
+        net.driver.compiled = compiled
         return net(x, torch.tensor([866.0]), caption, lq_features=features, degrade_sigma=torch.tensor([0.1]))
 
     ways, first = {"not compiled": None}, {}

@@ -353,11 +353,11 @@ def print_compiled(pair: Pair, side: int, limit: int, rows: list[int]) -> None:
     features = net.encode_lq(inputs.latent, side, side)
 
     def call(compiled: Compiled | None) -> Tensor:
-        net.attention, net.compiled = attention.attend, compiled
+        net.attention, net.driver.compiled = attention.attend, compiled
         try:
             return inputs.ours(net, features)
         finally:
-            net.compiled = None
+            net.driver.compiled = None
 
     def host(run: Callable[[], object]) -> float:
         torch.cuda.synchronize()

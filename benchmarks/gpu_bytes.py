@@ -214,9 +214,8 @@ def count_ours(
         given, level = Inputs(config, height, width, dtype), Modulations([T]).at(T)
 
         def run(attention) -> None:
-            options = {"lq_features": given.features, "degrade_sigma": given.sigma, "attention": attention}
-            if known:
-                options["level"] = level
+            net.attention = attention
+            options = {"lq_features": given.features, "degrade_sigma": given.sigma, "level": level if known else None}
             net(given.x, given.t, given.caption, **options)
 
         run(lambda q, k, v: torch.empty_like(q))  # makes the position tables, which stay

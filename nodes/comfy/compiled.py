@@ -12,6 +12,7 @@ from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 
 from ...pid_core.model.compiled import HOW, Compiled
 from . import progress
+from .network import compiled_of
 
 OFF = "off"
 COMPILING = "compiling, which the first run of a size waits for"
@@ -36,13 +37,12 @@ def compile_network(patcher: ModelPatcher, how: str) -> None:
     """Set a model from `load_model` to be compiled. Raises ValueError in one line where that cannot be."""
     compiled = Compiled(how)
     compiled.while_compiling = lambda: progress.waiting(COMPILING)
-    patcher.model.diffusion_model.compiled = compiled
+    patcher.model.diffusion_model.driver.compiled = compiled
 
 
 def is_compiled(patcher: ModelPatcher) -> bool:
     """Whether the network runs compiled: by the loader's choice, or because a node compiles it (TorchCompileModel)."""
-    net = patcher.get_model_object("diffusion_model")
-    ours = getattr(net, "compiled", None)
+    ours = compiled_of(patcher.get_model_object("diffusion_model"))
     return (ours is not None and ours.why_not is None) or is_compiled_by_others(patcher)
 
 
@@ -56,7 +56,7 @@ def is_compiled_by_others(patcher: ModelPatcher) -> bool:
 @contextmanager
 def around_call(base: BaseModel) -> Iterator[None]:
     """A call of the network: not compiled where its weights come and go; the node says so, and what failed."""
-    compiled = base.diffusion_model.compiled
+    compiled = base.diffusion_model.driver.compiled
     if compiled is None:
         yield
         return

@@ -244,7 +244,7 @@ class PiDKitModel(BaseModel):
         """Bytes above the weights for one network call on images [B, 3, H, W], with what is held beside it."""
         images, _, height, width = input_shape
         memory = self.run_memory or call_memory(self, self.current_patcher)
-        return memory.needed(images, height, width, self.diffusion_model.kept)
+        return memory.needed(images, height, width, self.diffusion_model.driver.kept)
 
     def state_dict_for_saving(self, *args, **kwargs) -> dict:
         """What ComfyUI's Save Model writes: with the configuration and caption, which else would be lost."""
@@ -262,7 +262,7 @@ class PiDKitModel(BaseModel):
 
     def end_run(self) -> None:
         self.forget_run()
-        self.diffusion_model.kept = None
+        self.diffusion_model.driver.kept = None
 
     def forget_run(self) -> None:
         if not self._is_held:
@@ -326,8 +326,8 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
     base.run_memory = memory = run_memory(patcher, noise_shape, held)
     try:
         if not windowed:
-            base.diffusion_model.kept = memory.fitting_kept(*noise_shape[2:])
-            show_frame(memory, *noise_shape[2:], base.diffusion_model.kept)
+            base.diffusion_model.driver.kept = memory.fitting_kept(*noise_shape[2:])
+            show_frame(memory, *noise_shape[2:], base.diffusion_model.driver.kept)
         return executor(patcher, noise_shape, *args, **kwargs)
     finally:
         base.run_memory = None

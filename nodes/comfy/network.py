@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...pid_core import PiDConfig, PiDNetwork
 from ...pid_core.model.attention import attend
+from ...pid_core.model.compiled import Compiled
 from ...pid_core.model.modulation import Level
 from ...pid_core.model.ops import LENDERS, Weights, is_as_built, outputs
 from ...pid_core.progress import OnPart
@@ -61,6 +62,9 @@ class ComfyPiDNetwork(PiDNetwork):
         ours = override is None and _nothing_chosen(x.device)
         self._used = getattr(override or (attend if ours else function), "__name__", type(override).__name__)
 
+        if lq_features is None and lq_latent is not None:
+            lq_features = self.encode_lq(lq_latent, *x.shape[-2:])
+
         def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             if ours:
                 return attend(q, k, v)
@@ -71,17 +75,14 @@ class ComfyPiDNetwork(PiDNetwork):
                 transformer_options=transformer_options,
             )
 
-        return super().forward(
-            x,
-            timesteps,
-            context,
-            lq_latent=lq_latent,
-            lq_features=lq_features,
-            degrade_sigma=degrade_sigma,
-            attention=None if self._exact else attention,
-            on_part=on_part,
-            level=level,
-        )
+        given = {"lq_features": lq_features, "degrade_sigma": degrade_sigma, "on_part": on_part, "level": level}
+        if self._exact:
+            return super().forward(x, timesteps, context, **given)
+        self.attention = attention
+        try:
+            return super().forward(x, timesteps, context, **given)
+        finally:
+            self.attention = attend  # the other would keep what this run's options hold
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
@@ -112,6 +113,11 @@ class ComfyPiDNetwork(PiDNetwork):
 
 def _unchanged(weight: Tensor) -> Tensor:
     return weight
+
+
+def compiled_of(net: torch.nn.Module) -> Compiled | None:
+    """How the loader's choice compiles a network; None where it does not, and for ComfyUI's own PiD."""
+    return getattr(getattr(net, "driver", None), "compiled", None)
 
 
 _run = object()  # stands for the present state of all weights

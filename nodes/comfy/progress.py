@@ -15,11 +15,12 @@ import torch
 from ...pid_core import PiDConfig
 from ...pid_core.log import log
 from ...pid_core.model.cost import forward_work, priced, trunk_work
-from ...pid_core.model.pixels import KEEPINGS, Kept
+from ...pid_core.model.keeping import KEEPINGS, Kept
 from ...pid_core.progress import Meter, OnPart, duration, when_done
 from ...pid_core.windows.memory import Canvases, MemoryModel
 from ...pid_core.windows.plan import Window, WindowPlan
 from .canvases import canvases
+from .network import compiled_of
 from .show import send_text
 from .status import Status
 
@@ -194,7 +195,7 @@ class Run:
         alone = alone and not guider.model_options.get("disable_cfg1_optimization", False)
         self._calls = 1 if alone else max(1, len(guider.conds))  # positive and negative, or positive only
         self._sampler = sampler
-        compiled = getattr(patcher.model.diffusion_model, "compiled", None)
+        compiled = compiled_of(patcher.model.diffusion_model)
         how = None if compiled is None else compiled.how
         self._rate_key = (config, str(self._device), str(patcher.model.get_dtype_inference()), how)
         self._kept = KEEPINGS[0]

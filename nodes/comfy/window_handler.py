@@ -151,7 +151,7 @@ class WindowHandler(ContextHandlerABC):
         plan = self.plan(memory, height, width)
         self._positive = {cond["uuid"] for cond in conds.get("positive", ())}
         if self._ours:
-            patcher.model.diffusion_model.kept = plan.kept
+            patcher.model.diffusion_model.driver.kept = plan.kept
         self._regions, notes = self._usable_regions(patcher, images, plan)
         batch = memory.batch(plan)
         self._run = WindowRun(

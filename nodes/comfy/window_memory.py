@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...pid_core import PiDConfig, PiDNetwork
 from ...pid_core.model.fused import COMPILED, kind_of
-from ...pid_core.model.pixels import Kept
+from ...pid_core.model.keeping import Kept
 from ...pid_core.windows.memory import Canvases, MemoryModel, Overhead
 from .compiled import is_compiled, is_compiled_by_others
 
@@ -57,7 +57,7 @@ def _room(patcher: ModelPatcher, images: int) -> dict:
 
 def network_kind(base: BaseModel, patcher: ModelPatcher | None, device: torch.device, pixels: int) -> str:
     """What runs a PiDKitModel's call on so many pixels, as `cost.peak_bytes` takes it."""
-    compiled = base.diffusion_model.compiled
+    compiled = base.diffusion_model.driver.compiled
     if patcher is not None and is_compiled_by_others(patcher):
         return COMPILED
     return kind_of(device) if compiled is None or compiled.why_not else compiled.kind_of(device, pixels)

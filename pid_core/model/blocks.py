@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention
-from .chunks import map_tokens
 from .config import PiDConfig
-from .ops import Joint, gate_add, gate_add_norm_modulate, norm_modulate, outputs, silu_mul, split_modulation
+from .ops import Joint, Modulation, gate_add, gate_add_norm_modulate, norm_modulate, outputs, silu_mul, split_modulation
 from .positions import Rotation
 
 
@@ -81,34 +80,36 @@ class PatchBlock(nn.Module):
         rope_x: Rotation,
         rope_y: Rotation | None,
         attention: Attention,
-        spans: list[slice],
         with_y: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """s [B, L, D] and y [B, T, D] float32 -> s and y. modulation: see there; spans: the chunks of s.
-
-        Outside autograd s and y may be overwritten.
-        """
-        dtype = modulation[0].dtype
+        """s [B, L, D] and y [B, T, D] float32 -> s and y. modulation: see there."""
         attn_x, mlp_x = split_modulation(modulation[0])  # each [B, 1, D]
         attn_y, mlp_y = split_modulation(modulation[1])
-        attn, text = self.attn, y.shape[1]
-        joint = Joint(modulation[0], attn.num_heads, text + s.shape[1], s.shape[-1] // attn.num_heads)
-        qkv = attn.qkv_y(norm_modulate(y, self.norm_y1, attn_y, dtype))
-        joint.put(0, qkv, attn.q_norm_y, attn.k_norm_y, rope_y)
-        for span in spans:
-            qkv = attn.qkv_x(norm_modulate(s[:, span], self.norm_x1, attn_x, dtype))
-            rope = tuple(table[span] for table in rope_x)
-            joint.put(text + span.start, qkv, attn.q_norm_x, attn.k_norm_x, rope)
-        del qkv
+        attn, text, dtype = self.attn, y.shape[1], modulation[0].dtype
+        joint = self.joint(modulation[0], text + s.shape[1])
+        joint.put(0, self.caption_qkv(y, attn_y, dtype), attn.q_norm_y, attn.k_norm_y, rope_y)
+        joint.put(text, self.image_qkv(s, attn_x, dtype), attn.q_norm_x, attn.k_norm_x, rope_x)
         out = joint.attend(attention, first=0 if with_y else text)  # [B, T + L, heads, d]; the last block's without T
-        tokens = text if with_y else 0
-
-        def finish(s: Tensor, out: Tensor) -> Tensor:
-            s, x = gate_add_norm_modulate(s, attn_x.gate, attn.proj_x(out.flatten(2)), self.norm_x2, mlp_x)
-            return gate_add(s, mlp_x.gate, self.mlp_x(x))
-
-        s = map_tokens(finish, spans, s, out[:, tokens:], reuse=True)
+        s = self.end_image(s, out[:, -s.shape[1] :], attn_x, mlp_x)
         if with_y:
-            y, x = gate_add_norm_modulate(y, attn_y.gate, attn.proj_y(out[:, :tokens].flatten(2)), self.norm_y2, mlp_y)
-            y = gate_add(y, mlp_y.gate, self.mlp_y(x))
+            y = self.end_caption(y, out[:, :text], attn_y, mlp_y)
         return s, y
+
+    def joint(self, like: Tensor, tokens: int) -> Joint:
+        """An empty q, k and v of the attention."""
+        return Joint(like, self.attn.num_heads, tokens, self.attn.qkv_x.in_features // self.attn.num_heads)
+
+    def image_qkv(self, s: Tensor, line: Modulation, dtype: torch.dtype) -> Tensor:
+        return self.attn.qkv_x(norm_modulate(s, self.norm_x1, line, dtype))
+
+    def caption_qkv(self, y: Tensor, line: Modulation, dtype: torch.dtype) -> Tensor:
+        return self.attn.qkv_y(norm_modulate(y, self.norm_y1, line, dtype))
+
+    def end_image(self, s: Tensor, attended: Tensor, attn: Modulation, mlp: Modulation) -> Tensor:
+        """From the attention's result [B, L, heads, D / heads] on: both residual lines."""
+        s, x = gate_add_norm_modulate(s, attn.gate, self.attn.proj_x(attended.flatten(2)), self.norm_x2, mlp)
+        return gate_add(s, mlp.gate, self.mlp_x(x))
+
+    def end_caption(self, y: Tensor, attended: Tensor, attn: Modulation, mlp: Modulation) -> Tensor:
+        y, x = gate_add_norm_modulate(y, attn.gate, self.attn.proj_y(attended.flatten(2)), self.norm_y2, mlp)
+        return gate_add(y, mlp.gate, self.mlp_y(x))

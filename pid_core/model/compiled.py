@@ -28,7 +28,7 @@ OLDEST = (2, 5)  # before it every block makes a graph of its own
 
 
 class Compiled:
-    """How a network's calls are compiled; stands on the network as `compiled`.
+    """How a network's calls are compiled; stands on its driver as `compiled`.
 
     how: "blocks" compiles each block, and blocks of one kind share their graph; "whole" compiles the call as one.
     kernels: whether in a graph the fused kernels stay operations of their own, where they run at all, or the plain
@@ -60,18 +60,17 @@ class Compiled:
         kernels = pixels > FEW_PIXELS if self.kernels is None else self.kernels
         return COMPILED_KERNELS if kernels and fused.kind_of(device) == "kernels" else COMPILED
 
-    def run(self, function: Callable[..., Tensor], *given, **uncompiled) -> Tensor:
-        """function(*given, **uncompiled): a whole network call, compiled where it can be.
+    def run(self, driven: Callable[[], Tensor], plain: Callable[..., Tensor], given: tuple) -> Tensor:
+        """A whole network call, compiled where it can be.
 
-        given: the images [B, 3, H, W] first, then whatever else the call takes. A graph of it all is given nothing of
-        `uncompiled`. What `function` itself raises goes on.
+        driven(): the call, whose blocks go through `block`. plain(given): the same, to be one graph. given: the images
+        [B, 3, H, W] first, then whatever else the call takes; none of it is changed. What either itself raises goes on.
         """
         key = tuple((t.shape, t.dtype) for t in given if isinstance(t, Tensor))
         if self._allowed and (self.why_not is None or key in self._seen):
             try:
                 with self._running(given[0]), nullcontext() if key in self._seen else self.while_compiling():
-                    whole = self.how == "whole"
-                    out = self._call(function, *given) if whole else function(*given, **uncompiled)
+                    out = self._call(plain, given) if self.how == "whole" else driven()
                 self._seen.add(key)
                 return out
             except Exception as error:
@@ -80,8 +79,7 @@ class Compiled:
                     raise
                 self.why_not = failure
             log.warning(f"PiD: not compiled: {self.why_not}")
-        # none of what was given was changed
-        return function(*given, **uncompiled)
+        return driven()
 
     def block(self, function: Callable, *given):
         """function(*given): a block of a call that `run` is at."""

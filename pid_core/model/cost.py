@@ -7,8 +7,8 @@ from typing import NamedTuple
 from .chunks import chunk_bytes, span_tokens
 from .config import PiDConfig
 from .fused import COMPILED, COMPILED_KERNELS
-from .lq import strips
-from .pixels import KEEPINGS, Kept, kept_bytes, pixel_chunks, pixel_kind, what_is_kept
+from .keeping import KEEPINGS, Kept, kept_bytes, pixel_chunks, pixel_kind, what_is_kept
+from .strips import strips
 
 # What one FLOP of attention costs in FLOPs of a linear layer. CPU: 517 GFLOP/s in a bfloat16 linear layer against 181
 # in SDPA, measured on two cores. CUDA: 684 TFLOP/s in a step's linear layers against 425 in its attention, measured on
@@ -108,7 +108,7 @@ def peak_bytes(
 
     dtype_bytes: size of the compute dtype; residual streams, norms and RoPE are float32. kind: what `fused.kind_of`
     or `Compiled.kind_of` calls the device, which decides how large chunks are. kept: between the pixel blocks (None:
-    what `pixels.KEPT_BYTES` allows; a compiled call keeps all). It is the larger of two moments, each the sum of the
+    what `keeping.KEPT_BYTES` allows; a compiled call keeps all). It is the larger of two moments, each the sum of the
     tensors alive then (b compute bytes, D hidden size, M MLP size, A pixel attention width, n = pixels per token *
     pixel width):
     joint attention: residual 4D, q, k, v and the result 4bD, or in a chunk of the MLP before it ends 8D + bD + 3bM;

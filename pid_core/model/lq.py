@@ -7,24 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..progress import OnPart
-from .chunks import token_spans
 from .config import PiDConfig
-from .ops import GroupScale, condition_gate, group_norm_silu, is_as_built, token_gate
-
-# A larger canvas goes through the trunk in strips of rows, each of at most so many bytes of float32 values.
-STRIP_BYTES = 96 << 20
-
-
-def strips(rows: int, cols: int, width: int, batch: int) -> list[slice]:
-    """The rows of a patch grid in strips; width: channels."""
-    return token_spans(rows, batch, cols * width, STRIP_BYTES)
-
-
-def with_halo(rows: slice, halo: int, count: int) -> tuple[slice, slice]:
-    """The rows with `halo` more on either side, as far as there are any of `count`; and where the rows are in that."""
-    start, stop = max(rows.start - halo, 0), min(rows.stop + halo, count)
-    return slice(start, stop), slice(rows.start - start, rows.stop - start)
+from .ops import condition_gate, group_norm_silu, token_gate
 
 
 class ResBlock(nn.Module):
@@ -48,21 +32,6 @@ class ResBlock(nn.Module):
         norm1, _, conv1, norm2, _, conv2 = self.block
         h = conv1(group_norm_silu(x, norm1, dtype))
         return x + conv2(group_norm_silu(h, norm2, dtype))
-
-    def in_strips(self, x: Tensor, dtype: torch.dtype, spans: list[slice]) -> None:
-        """`forward` on x itself, with what a convolution and a norm need beside it for one strip of rows at a time."""
-        norm1, _, conv1, norm2, _, conv2 = self.block
-        h = torch.empty_like(x, dtype=dtype)
-        for source, norm, conv in ((x, norm1, conv1), (h, norm2, conv2)):
-            scale = GroupScale(norm, source, spans)
-            for rows in spans:
-                outer, inner = with_halo(rows, 1, x.shape[2])
-                part = conv(scale.silu(source[:, :, outer], dtype))[:, :, inner]
-                if source is x:
-                    h[:, :, rows] = part
-                else:
-                    x[:, :, rows] += part
-                del part  # or it would be there beside the next
 
 
 class SigmaGate(nn.Module):
@@ -112,56 +81,34 @@ class LQProjector(nn.Module):
         if config.pit_injection:
             self.pit_head = operations.Linear(width, hidden, **kind)
 
-    def forward(self, lq_latent: Tensor, rows: int, cols: int, on_part: OnPart | None = None) -> Tensor:
+    def forward(self, lq_latent: Tensor, rows: int, cols: int) -> Tensor:
         """Normalised latent [B, C, h, w] -> trunk features [B, rows * cols, width] on the patch grid, row-major.
 
         The latent's dtype is the dtype the convolutions run in, and that of the result.
         """
-        dtype = lq_latent.dtype
+        x = self.enter(self.align(lq_latent, rows, cols))
+        for block in self.blocks:
+            x = block(x, lq_latent.dtype)
+        return self.as_tokens(x, lq_latent.dtype)
+
+    @property
+    def blocks(self) -> nn.Sequential:
+        return self.latent_proj[3:]
+
+    def align(self, lq_latent: Tensor, rows: int, cols: int) -> Tensor:
+        """One latent cell per patch, [B, C, rows, cols]: un-packed, and resized where the grids differ."""
         if self.unpack > 1:
             lq_latent = F.pixel_shuffle(lq_latent, self.unpack)
-        blocks = self.latent_proj[3:]
-        latent = self._align(lq_latent, rows, cols)
-        spans = self._strips(latent)
-        x = self._enter(latent, spans)
-        listened = not torch.compiler.is_compiling() and on_part is not None
-        for done, block in enumerate(blocks, start=1):
-            if len(spans) > 1:
-                block.in_strips(x, dtype, spans)
-            else:
-                x = block(x, dtype)
-            if listened:
-                on_part(done / len(blocks))
-        if len(spans) == 1:
-            # contiguous: every step and window reads it again, in chunks
-            return rearrange(x.to(dtype), "b c h w -> b (h w) c").contiguous()
-        out = x.new_empty(x.shape[0], rows * cols, x.shape[1], dtype=dtype)
-        for span in spans:
-            out[:, span.start * cols : span.stop * cols] = rearrange(x[:, :, span], "b c h w -> b (h w) c")
-        return out
-
-    def _enter(self, latent: Tensor, spans: list[slice]) -> Tensor:
-        """Through the first two convolutions: [B, width, rows, cols] float32."""
-        entry = self.latent_proj[:3]
-        if len(spans) == 1:
-            return entry(latent).float()
-        batch, _, rows, cols = latent.shape
-        x = latent.new_empty(batch, self.width, rows, cols, dtype=torch.float32)
-        for span in spans:
-            outer, inner = with_halo(span, 2, rows)
-            x[:, :, span] = entry(latent[:, :, outer])[:, :, inner]
-        return x
-
-    def _strips(self, latent: Tensor) -> list[slice]:
-        batch, _, rows, cols = latent.shape
-        # autograd keeps every strip anyway, a compiled graph would spell each out, a changed norm sees all of its input
-        norms = [layer for layer in self.latent_proj.modules() if isinstance(layer, nn.GroupNorm)]
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not is_as_built(*norms):
-            return [slice(0, rows)]
-        return strips(rows, cols, self.width, batch)
-
-    def _align(self, latent: Tensor, rows: int, cols: int) -> Tensor:
-        if tuple(latent.shape[-2:]) == (rows, cols):
-            return latent
+        if tuple(lq_latent.shape[-2:]) == (rows, cols):
+            return lq_latent
         mode = "nearest" if self.ratio > 1 else "bilinear"
-        return F.interpolate(latent, size=(rows, cols), mode=mode)
+        return F.interpolate(lq_latent, size=(rows, cols), mode=mode)
+
+    def enter(self, latent: Tensor) -> Tensor:
+        """Through the first two convolutions: [B, width, rows, cols] float32."""
+        return self.latent_proj[:3](latent).float()
+
+    def as_tokens(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """[B, width, rows, cols] -> [B, rows * cols, width]."""
+        # contiguous: every step and window reads it again, in chunks
+        return rearrange(x.to(dtype), "b c h w -> b (h w) c").contiguous()

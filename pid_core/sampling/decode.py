@@ -71,7 +71,7 @@ def decode(
     config = net.config
     _check_student(config)
     net.repeated.clear()
-    net.kept = None if windows is None else windows.kept
+    net.driver.kept = None if windows is None else windows.kept
     device = next(net.parameters()).device
     lq_latent = to_device(check_latent(lq_latent, config.latent_channels), device)
     batch = lq_latent.shape[0]

@@ -12,7 +12,7 @@ import torch
 from ..model.config import PiDConfig
 from ..model.cost import peak_bytes, trunk_bytes
 from ..model.fused import kind_of
-from ..model.pixels import KEEPINGS, Kept
+from ..model.keeping import KEEPINGS, Kept
 from .plan import SMALLEST, NoPlanError, WindowPlan, choose_plan
 
 # Bytes of a call on so many images of height x width pixels, by what is kept.

@@ -20,7 +20,7 @@ from ..model.config import PiDConfig
 from ..model.cost import forward_flops, forward_work, peak_bytes, priced
 from ..model.devices import to_device, widest_float
 from ..model.fused import kind_of
-from ..model.pixels import KEEPINGS, Kept
+from ..model.keeping import KEEPINGS, Kept
 
 FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
 OVERLAP = 512  # least overlap of windows in pixels where nobody asks for another

@@ -77,6 +77,7 @@ def test_a_graph_per_size_serves_all_steps_sigmas_and_runs(comfyui, backend, loa
     texts.clear()
     decode(comfyui, patcher)
     assert len(backend.graphs) == GRAPHS[how]
+    assert comfyui.module("nodes.comfy.network").compiled_of(patcher.model.diffusion_model).how == how
     assert not [lines for lines in texts if COMPILING in lines]
 
 
@@ -169,5 +170,5 @@ def test_a_quantised_file_compiles(comfyui, backend, how):
     for choice in ("off", how):
         patcher = comfyui.model.load_model(str(path), compile=choice)
         outs.append(comfyui.sample(patcher, *comfyui.conditioning(patcher, latent, 0.1)))
-    assert patcher.model.diffusion_model.compiled.why_not is None and len(backend.graphs) == GRAPHS[how]
+    assert patcher.model.diffusion_model.driver.compiled.why_not is None and len(backend.graphs) == GRAPHS[how]
     assert (outs[0] - outs[1]).abs().max() <= NEAR

@@ -9,6 +9,7 @@ import torch
 
 from pid_core import DISTILLED_SIGMAS, decode, distilled_sigmas
 from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
+from support.calls import velocity
 from support.inside import SEED, by_core, lq_of
 from support.tiny import SIZES, save_tiny, tiny_state_dict
 
@@ -62,17 +63,11 @@ def test_cfg_with_other_text_in_the_negative(comfyui):
     out = comfyui.sample(patcher, *made, cfg=2.5, steps=1)
     noise = comfy_noise((2, 3, 64, 32), SEED)
 
-    def velocity(text):
-        return net(
-            noise,
-            torch.full((2,), 1000.0),
-            text.expand(2, -1, -1),
-            lq_latent=lq,
-            degrade_sigma=torch.full((2,), 0.3),
-        )
+    def predicted(text):
+        return velocity(net, noise, torch.full((2,), 1000.0), text.expand(2, -1, -1), lq, torch.full((2,), 0.3))
 
     with torch.no_grad():
-        expected = noise - (velocity(texts[1]) + 2.5 * (velocity(texts[0]) - velocity(texts[1])))
+        expected = noise - (predicted(texts[1]) + 2.5 * (predicted(texts[0]) - predicted(texts[1])))
     assert torch.allclose(out, expected, atol=1e-4)
 
 

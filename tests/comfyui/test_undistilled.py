@@ -13,6 +13,7 @@ from pid_core.checkpoints.hints import AUX_HEAD
 from pid_core.checkpoints.reading import config_tensor
 from pid_core.sampling.comfy_noise import comfy_noise
 from pid_core.sampling.schedule import flow_shift, undistilled_sigmas
+from support.calls import velocity
 from support.inside import SEED, lq_of
 from support.tiny import save_tiny, tiny_config, tiny_state_dict
 
@@ -35,12 +36,9 @@ def by_reference(net, lq, texts, sigma, noise, steps):
     for i, (s, t) in enumerate(pairwise(times)):
         with torch.no_grad():
             positive, negative = (
-                net(
-                    x.float(),
-                    torch.full((x.shape[0],), 1000 * s),
-                    text.expand(x.shape[0], -1, -1),
-                    lq_latent=lq,
-                    degrade_sigma=torch.full((x.shape[0],), sigma),
+                velocity(
+                    *(net, x.float(), torch.full((x.shape[0],), 1000 * s), text.expand(x.shape[0], -1, -1)),
+                    *(lq, torch.full((x.shape[0],), sigma)),
                 ).double()
                 for text in texts
             )

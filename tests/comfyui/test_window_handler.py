@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from pid_core import decode
-from pid_core.model.pixels import KEEPINGS
+from pid_core.model.keeping import KEEPINGS
 from pid_core.sampling.comfy_noise import comfy_noise
 from pid_core.sampling.predict import x0_from_velocity
 from pid_core.windows.plan import fuse_weights, plan_windows
 from pid_core.windows.run import crop
+from support.calls import velocity
 from support.inside import SEED, by_core, lq_of
 
 PIXELS = (96, 128)  # 3 x 4 latent cells of 32
@@ -241,7 +242,7 @@ def test_the_memory_estimate_is_that_of_one_batch(comfyui, monkeypatch):
     assert wanted == cost.peak_bytes(config, 1024, 1024, 2 * batch, 4, "cpu", everything) + 2 * batch * of_call + held
     with monkeypatch.context() as inner:
         whole = planned(comfyui, inner, patcher, made)
-    frame = cost.peak_bytes(config, side, side, 1, 4, "cpu", patcher.model.diffusion_model.kept or everything)
+    frame = cost.peak_bytes(config, side, side, 1, 4, "cpu", patcher.model.diffusion_model.driver.kept or everything)
     assert whole[1] == frame + 8 * 4 * 3 * side**2 + features > least
 
 
@@ -343,13 +344,7 @@ def test_cores_own_model_runs_in_windows(comfyui, core_pid, family, version):
     for window, weight in zip(plan.windows, fuse_weights(plan), strict=True):
         part = crop(x, [window])
         with torch.no_grad():
-            v = net(
-                part,
-                (1000 * t).expand(2),
-                text.expand(2, -1, -1),
-                lq_latent=crop(lq, [window], cell),
-                degrade_sigma=two,
-            )
+            v = velocity(net, part, (1000 * t).expand(2), text.expand(2, -1, -1), crop(lq, [window], cell), two)
         rows, cols = window.slices()
         expected[..., rows, cols] += weight * x0_from_velocity(part, t, v)
     assert torch.allclose(out, expected, atol=2e-3)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pid_core import PiDNetwork
-from pid_core.model import attention, chunks, pixels
+from pid_core.model import attention, chunks, keeping
 from pid_core.model.attention import attend, attend_by_products
 from pid_core.model.chunks import SMALLEST_CHUNK, map_tokens, token_spans
 from pid_core.sampling.decode import decode
@@ -45,23 +45,23 @@ def test_any_chunk_size_gives_the_same_image(net, chunk_bytes, kept_bytes, batch
     given_inputs = inputs(batch)
     before = copy.deepcopy(given_inputs)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        net.chunk_bytes = 1 << 40
-        patch.setattr(pixels, "KEPT_BYTES", 1 << 40)
+        net.driver.chunk_bytes = 1 << 40
+        patch.setattr(keeping, "KEPT_BYTES", 1 << 40)
         patch.setattr("pid_core.model.chunks.SMALLEST_CHUNK", 1 << 40)
         whole = net(**given_inputs)
-        net.chunk_bytes = chunk_bytes
-        patch.setattr(pixels, "KEPT_BYTES", kept_bytes)
+        net.driver.chunk_bytes = chunk_bytes
+        patch.setattr(keeping, "KEPT_BYTES", kept_bytes)
         assert torch.allclose(net(**given_inputs), whole, atol=2e-5)
     assert all(torch.equal(given_inputs[name], before[name]) for name in before)
 
 
 def test_the_cases_above_keep_nothing_the_stream_and_all():
-    kept = {tuple(pixels.what_is_kept(SMALL, TOKENS * batch, 4, "cpu")) for batch in (1, 2)}
+    kept = {tuple(keeping.what_is_kept(SMALL, TOKENS * batch, 4, "cpu")) for batch in (1, 2)}
     assert kept == {(True, True)}
     with pytest.MonkeyPatch.context() as patch:
         for limit, expected in ((0, (False, False)), (200_000, (True, False))):
-            patch.setattr(pixels, "KEPT_BYTES", limit)
-            assert pixels.what_is_kept(SMALL, TOKENS, 4, "cpu") == expected
+            patch.setattr(keeping, "KEPT_BYTES", limit)
+            assert keeping.what_is_kept(SMALL, TOKENS, 4, "cpu") == expected
 
 
 def test_gradients_reach_every_weight(net):
@@ -69,7 +69,7 @@ def test_gradients_reach_every_weight(net):
     grads = []
     for chunk_bytes in (1 << 40, 1 << 14):
         trained = copy.deepcopy(net)
-        trained.chunk_bytes = chunk_bytes
+        trained.driver.chunk_bytes = chunk_bytes
         trained(**inputs()).square().mean().backward()
         grads.append({name: p.grad for name, p in trained.named_parameters() if not name.startswith("lq_proj.latent")})
     dead = {name for name, grad in grads[0].items() if grad is None}

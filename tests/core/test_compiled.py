@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 
 from pid_core import PiDNetwork
 from pid_core.model import compiled, fused, positions
-from pid_core.model.attention import attend, sdpa
+from pid_core.model.attention import sdpa
 from pid_core.model.compiled import Compiled
 from pid_core.model.cost import peak_bytes
 from pid_core.sampling.predict import predict_x0_by_windows
@@ -56,11 +56,11 @@ def net():
 
 @contextmanager
 def compiling(net, *how, **options):
-    net.compiled = Compiled(*how, **options)
+    net.driver.compiled = Compiled(*how, **options)
     try:
-        yield net.compiled
+        yield net.driver.compiled
     finally:
-        net.compiled = None
+        net.driver.compiled = None
 
 
 def call(net, side: int = 32, t: float = 0.866, sigma: float = 0.1, caption: int = 8, **options):
@@ -115,7 +115,7 @@ def test_attention_is_chosen_when_it_runs(net, backend, monkeypatch):
     asked = []
     monkeypatch.setattr("pid_core.model.attention.sdpa", lambda q, k, v: asked.append(q.shape) or sdpa(q, k, v))
     with compiling(net, "blocks", backend=backend):
-        call(net, attention=attend)
+        call(net)
     assert len(asked) == CONFIG.patch_depth + CONFIG.pixel_depth
     assert "pidkit.attend" in backend.operations()
 

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pid_core import PiDNetwork
 from pid_core.model.chunks import chunk_bytes
 from pid_core.model.cost import forward_flops, forward_work, peak_bytes, trunk_bytes
-from pid_core.model.pixels import KEEPINGS, pixel_chunks
+from pid_core.model.driver import Driver
+from pid_core.model.keeping import KEEPINGS, pixel_chunks
 from pid_core.windows.plan import plan_flops, plan_windows
 from support.live_bytes import LiveBytes
 from support.sizes import SMALL, V1, V15
@@ -20,15 +21,14 @@ SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL
 
 def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", mode, attention, kept=None):
     """One forward without storage or arithmetic, under a dispatch mode, in the chunks of `device`."""
-    net = PiDNetwork(config, dtype=dtype, device="meta").eval()
-    net.kept = kept
-    net.chunk_bytes, net.pixel_chunks = chunk_bytes(device), pixel_chunks(device)
+    net = PiDNetwork(config, dtype=dtype, device="meta", attention=attention).eval()
+    net.driver = Driver(chunk_bytes(device), pixel_chunks(device), kept)
     tokens = (side // config.patch_size) ** 2
     x = torch.empty(batch, 3, side, side, device="meta")
     caption = torch.empty(batch, config.caption_length, config.caption_width, dtype=dtype, device="meta")
     features = torch.empty(batch, tokens, config.lq_width, dtype=dtype, device="meta")
     number = torch.empty(batch, device="meta")
-    inputs = {"lq_features": features, "degrade_sigma": number, "attention": attention}
+    inputs = {"lq_features": features, "degrade_sigma": number}
     with torch.no_grad():
         net(x, number, caption, **inputs)  # fills the position tables' caches
         if isinstance(mode, LiveBytes):

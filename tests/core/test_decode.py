@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pid_core import decode, distilled_sigmas, load_network, plan_windows
 from pid_core.latents.mirror import extend
+from support.calls import velocity
 from support.goldens import draw, spec, weights
 
 NETS = ("flux_v1", "flux2_v1", "sdxl_v1", "flux_v1pt5", "flux2_v1pt5")
@@ -81,7 +82,7 @@ def loop(net, z, text, sigma, sigmas, draws):
     """The sampler, written out once more."""
     x = draws[0]
     for i, (t, t_next) in enumerate(pairwise(sigmas)):
-        v = net(x, torch.full((len(z),), 1000.0) * t, text, lq_latent=z, degrade_sigma=sigma)
+        v = velocity(net, x, torch.full((len(z),), 1000.0) * t, text, z, sigma)
         x0 = v if net.config.prediction == "x0" else (x.double() - t.double() * v.double()).float()
         x = x0 if t_next == 0 else (1 - t_next) * x0 + t_next * draws[i + 1]
     return x.clamp(-1, 1)

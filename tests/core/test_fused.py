@@ -165,7 +165,7 @@ def test_attention_handed_in_is_used_even_if_it_counts_as_false():
 
     from support.sizes import SMALL
 
-    net = PiDNetwork(SMALL).eval()
+    net = PiDNetwork(SMALL, attention=Empty()).eval()
     x, number = torch.zeros(1, 3, 32, 32), torch.zeros(1)
     with pytest.raises(InterruptedError), torch.no_grad():
         features = torch.zeros(1, (32 // SMALL.patch_size) ** 2, SMALL.lq_width)
@@ -175,5 +175,4 @@ def test_attention_handed_in_is_used_even_if_it_counts_as_false():
             torch.zeros(1, 2, SMALL.caption_width),
             lq_features=features,
             degrade_sigma=number,
-            attention=Empty(),
         )

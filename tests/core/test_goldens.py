@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from pid_core import decode, load_network
+from support.calls import velocity
 from support.goldens import NAMES, draw, outputs, spec, weights
 
 TOLERANCE = 5e-5
@@ -37,7 +38,7 @@ def run(net, name, tag):
     sigma = torch.tensor(case["sigma"])
     if case["kind"] == "forward":
         t = 1000 * torch.tensor(case["t"])
-        return net(first, t, caption, lq_latent=lq_latent, degrade_sigma=sigma), outputs(name)[f"{tag}.velocity"]
+        return velocity(net, first, t, caption, lq_latent, sigma), outputs(name)[f"{tag}.velocity"]
     steps = case.get("steps", 4)
     step_noise = [draw(seed + 3 + k, shape) for k in range(steps - 1)]
     image = decode(net, lq_latent, caption, sigma, steps=steps, noise=first, step_noise=step_noise)
@@ -57,14 +58,3 @@ def test_bfloat16_stays_close_to_float32(networks, name, tag):
     peak = 2.0 if tag.endswith("_steps") else expected.abs().max()
     assert out.dtype == torch.float32
     assert 10 * torch.log10(peak**2 / (out - expected).square().mean()) >= 45
-
-
-@pytest.mark.parametrize("name", ["flux_v1", "flux2_v1pt5"])
-def test_lq_features_replace_the_latent(networks, name):
-    net = networks(name)
-    x, caption = draw(1, [2, 3, 64, 96]), draw(2, [2, 5, 24])
-    latent = draw(3, [2, net.config.latent_channels, 64 // net.config.latent_cell, 96 // net.config.latent_cell])
-    rest = {"degrade_sigma": torch.tensor([0.1, 0.6])}
-    t = torch.tensor([866.0, 342.0])
-    features = net.encode_lq(latent, 64, 96)
-    assert torch.equal(net(x, t, caption, lq_latent=latent, **rest), net(x, t, caption, lq_features=features, **rest))

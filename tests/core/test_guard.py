@@ -10,6 +10,7 @@ from pid_core.latents.rgb import to_image
 from pid_core.model import attention
 from pid_core.model.guard import NonFiniteError, all_finite, checked_together, finite_or_repeat, widened_layers
 from pid_core.windows.plan import plan_windows
+from support.calls import velocity
 from support.tiny import save_tiny, tiny_state_dict
 
 BF16 = torch.bfloat16
@@ -70,11 +71,11 @@ def test_the_repetition_is_that_of_a_float32_network():
     assert {k: v.dtype for k, v in short.state_dict().items()} == dtypes
     assert len(short.repeated) == 4
     x = torch.randn(1, 3, 64, 96)
-    call = dict(lq_latent=LATENT, degrade_sigma=torch.tensor([0.2]))
+    given = x, torch.tensor([500.0]), wide.default_caption, LATENT, torch.tensor([0.2])
     with torch.no_grad(), short.in_float32():
-        ours = short(x, torch.tensor([500.0]), short.default_caption, **call)
+        ours = velocity(short, *given)
     with torch.no_grad():
-        assert torch.equal(ours, wide(x, torch.tensor([500.0]), wide.default_caption, **call))
+        assert torch.equal(ours, velocity(wide, *given))
 
 
 def test_nan_in_float32_too_is_one_line(monkeypatch):

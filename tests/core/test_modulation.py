@@ -8,6 +8,7 @@ import torch
 from pid_core import decode, load_network
 from pid_core.model.modulation import Modulations
 from pid_core.windows.plan import plan_windows
+from support.calls import velocity
 from support.goldens import draw, spec, weights
 
 SIZE = (96, 128)  # pixels; 3 x 4 latent cells of 32
@@ -58,7 +59,7 @@ def test_a_level_is_worked_out_once_for_all_windows(net):
 
 def call(net, level, t=866.0, images=1):
     x, latent, caption = draw(1, [images, 3, *SIZE]), draw(10, [images, 16, 3, 4]), draw(11, [images, 6, 24])
-    return net(x, torch.full([images], t), caption, lq_latent=latent, degrade_sigma=torch.zeros(images), level=level)
+    return velocity(net, x, torch.full([images], t), caption, latent, torch.zeros(images), level=level)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pid_core import PiDConfig, load_network
+from support.calls import velocity
 from support.goldens import draw, spec, weights
 
 
@@ -28,15 +29,15 @@ def test_equals_pid_whose_latent_adds_nothing(name):
     net.config = replace(net.config, rope_reference=side)
     x, text, t = draw(1, [2, 3, 96, 64]), draw(2, [2, 5, 24]), torch.tensor([900.0, 20.0])
     latent = draw(3, [2, config.lq_in_channels or 16, 3, 2])
-    expected = full(x, t, text, lq_latent=latent, degrade_sigma=torch.tensor([0.0, 0.4]))
+    expected = velocity(full, x, t, text, latent, torch.tensor([0.0, 0.4]))
     assert torch.equal(net(x, t, text), expected)
 
 
 def test_a_latent_is_refused():
     net = load_network(cut("flux_v1")[1])
     x, text, t = draw(1, [1, 3, 32, 32]), draw(2, [1, 5, 24]), torch.tensor([900.0])
-    with pytest.raises(ValueError, match="takes no latent"):
-        net(x, t, text, lq_latent=torch.zeros(1, 16, 1, 1), degrade_sigma=torch.zeros(1))
+    with pytest.raises(ValueError, match="takes no lq_features"):
+        net(x, t, text, lq_features=torch.zeros(1, 4, 8), degrade_sigma=torch.zeros(1))
     with pytest.raises(ValueError, match="takes no latent"):
         net.encode_lq(torch.zeros(1, 16, 1, 1), 32, 32)
 
@@ -47,7 +48,7 @@ def test_pid_still_needs_its_latent_and_sigma():
     with pytest.raises(ValueError, match="PiD needs the latent"):
         net(x, t, text, degrade_sigma=torch.zeros(1))
     with pytest.raises(ValueError, match="PiD needs degrade_sigma"):
-        net(x, t, text, lq_latent=torch.zeros(1, 16, 1, 1))
+        net(x, t, text, lq_features=torch.zeros(1, 4, 8))
 
 
 def test_metadata_may_not_invent_a_latent():

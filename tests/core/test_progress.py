@@ -37,11 +37,11 @@ def forward(net, on_part=None):
 
 
 def test_parts_of_a_call_rise_to_one_and_change_no_bit(net):
-    net.chunk_bytes = 1 << 14
+    net.driver.chunk_bytes = 1 << 14
     parts = []
     heard = forward(net, parts.append)
     assert torch.equal(heard, forward(net))
-    net.chunk_bytes = None
+    net.driver.chunk_bytes = None
     assert parts == sorted(parts) and parts[-1] == pytest.approx(1)
     assert len(parts) > SMALL.patch_depth + 2 * (SMALL.pixel_depth + 1)  # chunks are told too
     share = patch_share(SMALL, 96, 96, inputs(2, 96)["caption"].shape[1], "cpu")

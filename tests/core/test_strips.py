@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pid_core import PiDNetwork, load_network
-from pid_core.model import lq
+from pid_core.model import strips
 from pid_core.model.cost import trunk_bytes
 from support.live_bytes import LiveBytes
 from support.sizes import NANO, SMALL, V1, V15
@@ -15,9 +15,9 @@ CELLS = 10, 7  # of the latent
 
 def in_strips(net, latent, size, monkeypatch, rows):
     cols = size[1] // net.config.patch_size
-    monkeypatch.setattr(lq, "STRIP_BYTES", 4 * rows * cols * net.config.lq_width * latent.shape[0])
+    monkeypatch.setattr(strips, "STRIP_BYTES", 4 * rows * cols * net.config.lq_width * latent.shape[0])
     monkeypatch.setattr("pid_core.model.chunks.SMALLEST_CHUNK", 0)
-    assert len(lq.strips(size[0] // net.config.patch_size, cols, net.config.lq_width, latent.shape[0])) > 1
+    assert len(strips.strips(size[0] // net.config.patch_size, cols, net.config.lq_width, latent.shape[0])) > 1
     with torch.no_grad():
         return net.encode_lq(latent, *size)
 
@@ -30,7 +30,7 @@ def test_in_float32(family, version, rows, monkeypatch):
     size = net.config.output_size(*CELLS)
     with torch.no_grad():
         whole = net.encode_lq(latent, *size)
-    assert len(lq.strips(size[0] // net.config.patch_size, 7, net.config.lq_width, 2)) == 1
+    assert len(strips.strips(size[0] // net.config.patch_size, 7, net.config.lq_width, 2)) == 1
     got = in_strips(net, latent, size, monkeypatch, rows)
     assert got.is_contiguous() and (got - whole).abs().max() < 1e-6 * whole.abs().max()
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pid_core.model.cost import ATTENTION_PRICE, Work, forward_work, peak_bytes, priced
-from pid_core.model.pixels import KEEPINGS
+from pid_core.model.keeping import KEEPINGS
 from pid_core.windows import plan as planning
 from pid_core.windows.plan import (
     FUSE_METHODS,
