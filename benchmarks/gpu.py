@@ -423,7 +423,7 @@ def report_profile(pair: Pair, side: int) -> str:
 
 
 @torch.inference_mode()
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:  # noqa: C901
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--version", choices=("v1", "v1.5"), default="v1.5")
     parser.add_argument("--sides", type=int, nargs="*", default=[1024, 2048])

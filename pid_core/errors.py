@@ -236,6 +236,15 @@ class BrokenCaptionError(PiDError):
 
 
 @prints_bare
+class WrongCaptionError(PiDError):
+    """Captions of another `shape` than [B, tokens, width]."""
+
+    def __init__(self, width: int, shape: Sequence[int]):
+        super().__init__(f"this checkpoint needs captions [B, tokens, {width}], got {list(shape)}")
+        self.width, self.shape = width, tuple(shape)
+
+
+@prints_bare
 class NoCaptionError(PiDError):
     """A file, by its `name`, that is no caption."""
 

@@ -14,6 +14,7 @@ PREFIX = "PiD: "
 
 class _OneLine(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
+        # another copy of this package in the same process filters the same log
         record.msg, record.args = PREFIX + one_line(record.getMessage()).removeprefix(PREFIX), None
         return True
 

@@ -109,7 +109,7 @@ def api_format(graph: Graph, object_info: dict) -> dict:
 def ui_format(graph: Graph, object_info: dict, *, opens_as_app: bool = False) -> dict:
     """What the front end saves: nodes with places and widget values, links, groups, and the note."""
     nodes, links = placed(graph, object_info)
-    groups = _groups(graph.nodes, nodes)
+    groups = _groups(graph.nodes, nodes, object_info)
     note = _note(len(nodes) + 1, graph.note, min(group["bounding"][1] for group in groups))
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"pidkit/{graph.name}")),
@@ -190,7 +190,7 @@ def _widget_value(node: Node, name: str, kind, settings: dict):
     return float(value) if kind == "FLOAT" else value
 
 
-def _ui_node(node: Node, object_info: dict, links: list[list], every_input: bool) -> dict:
+def _ui_node(node: Node, object_info: dict, links: list[list], every_input: bool) -> dict:  # noqa: C901
     info = object_info[node.class_type]
     inputs, values = [], []
     advanced = {name for name, _, settings in _definitions(info, node) if settings.get("advanced")}
@@ -269,8 +269,7 @@ def _place(nodes: list[Node], drawn: list[dict], object_info: dict) -> None:
         members = [node for node in nodes if node.column == column]
         for node in members:
             drawn[node.id - 1]["pos"] = [x, y]
-            writes = node.class_type.startswith("PiDKit") and "hidden" in object_info[node.class_type]["input"]
-            y += drawn[node.id - 1]["size"][1] + GAP + STATUS * writes
+            y += drawn[node.id - 1]["size"][1] + GAP + _grows(node, object_info)
         x += max(node.width for node in members) + GAP
 
 
@@ -284,13 +283,21 @@ def _view(boxes: list[dict], groups: list[dict]) -> dict:
     return {"scale": scale, "offset": [round(VIEW_AT[0] / scale - left), round(VIEW_AT[1] / scale - top)]}
 
 
-def _groups(nodes: list[Node], drawn: list[dict]) -> list[dict]:
+def _grows(node: Node, object_info: dict) -> int:
+    """What a node's height may grow by when it writes about itself."""
+    return STATUS * (node.class_type.startswith("PiDKit") and "hidden" in object_info[node.class_type]["input"])
+
+
+def _groups(nodes: list[Node], drawn: list[dict], object_info: dict) -> list[dict]:
     groups = []
     names = list(dict.fromkeys(node.group for node in nodes))
     for i, name in enumerate(names):
-        boxes = [drawn[node.id - 1] for node in nodes if node.group == name]
+        members = [node for node in nodes if node.group == name]
+        boxes = [drawn[node.id - 1] for node in members]
         left, top = (min(box["pos"][axis] for box in boxes) for axis in (0, 1))
-        right, bottom = (max(box["pos"][axis] + box["size"][axis] for box in boxes) for axis in (0, 1))
+        right = max(box["pos"][0] + box["size"][0] for box in boxes)
+        grown = [_grows(node, object_info) for node in members]
+        bottom = max(box["pos"][1] + box["size"][1] + more for box, more in zip(boxes, grown, strict=True))
         bounding = [left - 20, top - 90, right - left + 40, bottom - top + 110]
         groups.append({"id": i + 1, "title": name, "bounding": bounding, "color": COLOURS[i % 3], "font_size": 24})
     return groups

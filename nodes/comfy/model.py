@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...pid_core import PiDConfig, read_checkpoint
 from ...pid_core.checkpoints.reading import CAPTION_KEY, CONFIG_KEY, Checkpoint, config_tensor
+from ...pid_core.errors import WrongCaptionError
 from ...pid_core.latents.checks import wrong_channels
 from ...pid_core.latents.mirror import extend
 from ...pid_core.log import log
@@ -39,7 +40,7 @@ from .picture_size import CANVAS_KEY
 from .progress import KEY as PROGRESS_KEY
 from .progress import current_run, show_frame, watched
 from .quantised import QUANT_CONFIG, check_formats, dequantise
-from .remedies import explain
+from .remedies import explain, explained
 from .sampling import outer_sample, predict_noise, sampling_for
 from .window_memory import call_memory, run_memory
 
@@ -134,25 +135,9 @@ class PiDKitModel(BaseModel):
         lq, degrade_sigma = kwargs.pop("lq_latent", None), kwargs.pop("degrade_sigma", None)
         lq = Latents((lq,)) if isinstance(lq, Tensor) else lq
         size = kwargs.pop(CANVAS_KEY, None)
-        if lq is None and self.config.has_latent:
-            raise ValueError(
-                "a conditioning without a latent reached the PiD model: pass positive and, with cfg above 1, "
-                "negative through PiD Latent Conditioning"
-            )
-        if c_crossattn is None:
-            raise ValueError(
-                "a conditioning without text reached the PiD model, and its checkpoint has no caption: connect PiD "
-                "Caption to positive"
-            )
-        if self.file is not None:
-            self.file.check()
+        self._check_call(lq, c_crossattn)
+        hooked = self._begin_call()
         net = self.diffusion_model
-        if net.compute_dtype != self.get_dtype_inference():
-            net.compute_dtype = self.get_dtype_inference()
-        hooks = None if self.current_patcher is None else self.current_patcher.current_hooks
-        if hooks is not None or self._had_hooks:
-            weights_changed()  # a hook may do it between two calls, and its going does
-        self._had_hooks = hooks is not None
         levels = self._levels(t)
         options = transformer_options or {}
         context = c_crossattn.to(x.device)
@@ -166,7 +151,7 @@ class PiDKitModel(BaseModel):
 
         progress = current_run()
         # a hook may change weights between two calls of a run
-        kwargs["level"] = None if hooks is not None else self._level(levels, t.dtype, options.get("sample_sigmas"))
+        kwargs["level"] = None if hooked else self._level(levels, t.dtype, options.get("sample_sigmas"))
         if progress is not None:
             kwargs["on_part"] = progress.in_call(network_in.shape)
 
@@ -180,11 +165,39 @@ class PiDKitModel(BaseModel):
             )
 
         with around_call(self):
-            out = finite_or_repeat(net, run, lambda: _step(levels[0], options), image=x, caption=context)
+            try:
+                out = finite_or_repeat(net, run, lambda: _step(levels[0], options), image=x, caption=context)
+            except WrongCaptionError as error:
+                raise explained(error) from None
         out = out[..., : x.shape[-2], : x.shape[-1]]
         if self.config.prediction == "x0":
             return out
         return self.model_sampling.calculate_denoised(t, out, x)
+
+    def _check_call(self, lq: Latents | None, text: Tensor | None) -> None:
+        if lq is None and self.config.has_latent:
+            raise ValueError(
+                "a conditioning without a latent reached the PiD model: pass positive and, with cfg above 1, "
+                "negative through PiD Latent Conditioning"
+            )
+        if text is None:
+            raise ValueError(
+                "a conditioning without text reached the PiD model, and its checkpoint has no caption: connect PiD "
+                "Caption to positive"
+            )
+        if self.file is not None:
+            self.file.check()
+
+    def _begin_call(self) -> bool:
+        """Bring the network to what ComfyUI says of it by now. Returns whether hooks change its weights."""
+        net, dtype = self.diffusion_model, self.get_dtype_inference()
+        if net.compute_dtype != dtype:
+            net.compute_dtype = dtype
+        hooked = self.current_patcher is not None and self.current_patcher.current_hooks is not None
+        if hooked or self._had_hooks:
+            weights_changed()  # a hook may do it between two calls, and its going does
+        self._had_hooks = hooked
+        return hooked
 
     def _levels(self, t: Tensor) -> list[float]:
         """The noise levels t [B] of a call's images.

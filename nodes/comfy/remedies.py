@@ -117,6 +117,9 @@ REMEDIES: dict[type[PiDError], str | Callable[..., str]] = {
     errors.CarriedFamilyError: _carried_family,
     errors.CarriedNoiseError: _carried_noise,
     errors.NoStopLevelError: "connect degrade_sigma of PiD Early Stop",
+    errors.WrongCaptionError: (
+        "encode the text with PiD Caption and Load CLIP (type pixeldit, for NVIDIA's files with Gemma-2-2b)"
+    ),
     errors.CheckpointFamilyError: "set family to auto",
     errors.CheckpointScheduleError: "set schedule to auto",
     errors.OddSizeError: "set odd_size to pad or crop",

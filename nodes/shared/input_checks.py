@@ -28,7 +28,7 @@ FILES = ("file", "model_name")  # combos of file names: what is there changes, a
 WHOLE = {torch.uint8: 255, torch.uint16: 65535, torch.bool: 1}  # images of whole numbers: their white
 
 
-def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:  # noqa: C901
     """A node whose inputs are looked at first: `execute` raises, validate_inputs says, the other hooks stay quiet."""
     schema = functools.cache(node.define_schema)
 

@@ -73,7 +73,7 @@ class Decoded(NamedTuple):
         return line + (f", {self.resumed} finished in the run that failed" if self.resumed else "")
 
 
-def decode_each(
+def decode_each(  # noqa: C901
     shared: Shared,
     jobs: Sequence[Job],
     draw: Callable[[int, Conditioned, Callable], Tensor],

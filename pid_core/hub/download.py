@@ -363,7 +363,7 @@ def _gb(size: int) -> str:
 
 
 @contextlib.contextmanager
-def _explained(file: HubFile):
+def _explained(file: HubFile):  # noqa: C901
     """Turns what the hub, the network and the disk can raise into one line that says what to do."""
     from huggingface_hub import errors
 

@@ -45,7 +45,7 @@ class Compiled:
         if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST:
             raise ValueError(
                 f"compile needs PyTorch {'.'.join(map(str, OLDEST))} or newer, this is {torch.__version__}: update "
-                "PyTorch, or set compile to off"
+                "PyTorch, or do not compile"
             )
         self.how, self.kernels = how, kernels
         self.while_compiling: Callable[[], AbstractContextManager] = nullcontext
@@ -78,7 +78,7 @@ class Compiled:
                 if failure is None:
                     raise
                 self.why_not = failure
-            log.warning(f"PiD: not compiled: {self.why_not}")
+            log.warning(f"not compiled: {self.why_not}")
         return driven()
 
     def block(self, function: Callable, *given):

@@ -76,6 +76,11 @@ class PiDConfig:
     window_max: int = 2304
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        self._check_widths()
+        self._check_latent()
+
+    def _check_numbers(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             may_be_zero = field.name in ("lq_res_blocks", "latent_channels")
@@ -84,6 +89,12 @@ class PiDConfig:
             most = _MOST.get(field.name, LARGEST)
             if type(field.default) in (int, float) and value > most:
                 raise ValueError(f"the network's {field.name} is {printable(value)}, more than {most:g} is no PiD's")
+        if self.window_min > self.window_max:
+            raise ValueError(
+                f"the network's window_min {self.window_min} is larger than its window_max {self.window_max}"
+            )
+
+    def _check_widths(self) -> None:
         for width, heads in (("hidden_size", "num_heads"), ("pixel_attn_size", "pixel_num_heads")):
             if getattr(self, width) % (4 * getattr(self, heads)):  # RoPE turns pairs, for two axes
                 raise ValueError(
@@ -93,10 +104,8 @@ class PiDConfig:
         for name, unit in (("pixel_hidden_size", 4), ("lq_width", 4), ("time_features", 2)):
             if getattr(self, name) % unit:
                 raise ValueError(f"the network's {name} is {getattr(self, name)}, a multiple of {unit} is needed")
-        if self.window_min > self.window_max:
-            raise ValueError(
-                f"the network's window_min {self.window_min} is larger than its window_max {self.window_max}"
-            )
+
+    def _check_latent(self) -> None:
         if self.latent_channels % self.latent_unpack**2:
             raise ValueError(
                 f"latents of {self.latent_channels} channels cannot be un-packed {self.latent_unpack} x "

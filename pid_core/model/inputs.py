@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import WrongCaptionError
 from .attention import Attention
 from .config import PiDConfig
 from .positions import Rotation, image_rope, sine_cosine, text_rope
@@ -76,10 +77,7 @@ def _check(
     if x.ndim != 4 or x.shape[1] != config.in_channels:
         raise ValueError(f"x must be [B, {config.in_channels}, H, W], got {list(x.shape)}")
     if caption.ndim != 3 or caption.shape[-1] != config.caption_width or not caption.shape[1]:
-        raise ValueError(
-            f"this checkpoint needs captions [B, tokens, {config.caption_width}], got {list(caption.shape)}: "
-            "encode the text with PiD Caption and Load CLIP (type pixeldit, for NVIDIA's files with Gemma-2-2b)"
-        )
+        raise WrongCaptionError(config.caption_width, caption.shape)
     counts = {"timestep": timestep.numel(), "caption": caption.shape[0]}
     if config.has_latent:
         if sigma is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pid_core import NANO_PATH, errors
+from pid_core import NANO_PATH, PiDNetwork, errors
 from pid_core.captions.text import check_states, read_caption
 from pid_core.checkpoints.reading import read_checkpoint
 from pid_core.commands.remedies import REMEDIES, explain
@@ -17,6 +17,7 @@ from pid_core.latents.checks import check_latent, detect_family
 from pid_core.latents.early_stop import CarriedNoise, undo_sampler_scaling
 from pid_core.latents.lq_input import Decoder, prepare_lq
 from pid_core.latents.rgb import to_image, to_rgb_latent
+from support.sizes import SMALL
 from support.tiny import tiny_state_dict
 
 CORE = Path(__file__).parents[2] / "pid_core"
@@ -24,9 +25,8 @@ NODES = re.compile(
     r"\bPiD (?:RGB|[A-Z][a-z]+)\b|VAE (?:Encode|Decode)|KSampler|Load CLIP|Empty Latent|Pixel-Space VAE|Context Window"
     r"|\bconnect(?:ed)?\b|press R\b|\bnodes?\b|\blatent_format\b|\bodd_size\b|\b(?:set|leave) \w+ (?:to|on) auto"
 )
-# The doctor tells about ComfyUI's own loaders; a family's row holds the words of tooltips; the network's check of a
-# caption is still to change.
-ABOUT_NODES = ("machine", "families.py", "network.py")
+# The doctor tells about ComfyUI's own loaders; a family's row holds the words of tooltips.
+ABOUT_NODES = ("machine", "families.py")
 
 
 def latent(channels, value=0.5):
@@ -39,6 +39,7 @@ def warning(*args, **options):
 
 
 CARRIED = CarriedNoise("flux", 0.3)
+OTHER_TEXT = {"timestep": torch.zeros(1), "caption": torch.zeros(1, 2, 3)}
 RAISED = {
     "no image": lambda: check_latent(torch.zeros(16, 2, 2), 16),
     "nan": lambda: check_latent(latent(16, float("nan")), 16),
@@ -65,6 +66,7 @@ RAISED = {
     "no pixels": lambda: to_image(torch.zeros(1, 4, 2, 2)),
     "pixels": lambda: to_image(torch.full((1, 3, 2, 2), float("nan"))),
     "caption": lambda: check_states(torch.full((1, 2, 3), float("nan"))),
+    "caption of another width": lambda: PiDNetwork(SMALL, device="meta")(torch.zeros(1, 3, 8, 8), **OTHER_TEXT),
     "caption file": lambda: read_caption(NANO_PATH),
 }
 

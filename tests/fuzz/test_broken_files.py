@@ -108,7 +108,7 @@ def test_checkpoints_with_other_bytes(folder, content, name):
 
 
 @st.composite
-def checkpoints(draw) -> tuple[dict, dict]:
+def checkpoints(draw) -> tuple[dict, dict]:  # noqa: C901
     """Tensors and metadata of a checkpoint with a few things wrong."""
     tensors, metadata = dict(WEIGHTS), dict(CONFIG)
     for _ in range(draw(st.integers(1, 3))):
