@@ -1,6 +1,7 @@
-"""Decodes a large canvas in windows with a little network, for test_resident_memory.py, which runs this as a process.
+"""Decodes a large canvas in windows with a little network, for test_process_memory.py, which runs this as a process.
 
-Prints as JSON: canvas, the bytes of one; grown, by how much the process grew at most; predicted, by the memory model.
+Prints as JSON: canvas, the bytes of one; grown, by how much the mapped memory of the process grew at most; predicted,
+by the memory model.
 The one argument: how many canvases more than it needs are held.
 """
 
@@ -40,8 +41,8 @@ CONFIG = PiDConfig(
 )
 
 
-def resident(name: str) -> int:
-    """VmRSS or VmHWM, its largest so far, of this process in bytes."""
+def mapped(name: str) -> int:
+    """VmSize or VmPeak, its largest so far, of this process in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
@@ -57,14 +58,14 @@ def main(more: int) -> None:
     plan = memory.plan(SIDE, SIDE, 64)
     small = plan_windows(plan.size[0], 2 * plan.size[1], plan.size[0], 0, align=16)
     decode(net, latent[..., : small.height // 16, : small.width // 16], caption, steps=2, windows=small)  # libraries
-    before, held = resident("VmRSS"), torch.ones(more, 3, SIDE, SIDE)
+    before, held = mapped("VmSize"), torch.ones(more, 3, SIDE, SIDE)
     decode(net, latent, caption, steps=2, windows=plan)
     del held
     print(
         json.dumps(
             {
                 "canvas": 4 * 3 * SIDE**2,
-                "grown": resident("VmHWM") - before,
+                "grown": mapped("VmPeak") - before,
                 "predicted": memory.of_plan(plan),
                 "windows": plan.count,
             }

@@ -109,4 +109,4 @@ def test_from_which_size_on_values_count_as_not_normalised(spread, told):
     latent = torch.randn(1, 768, 2, 2, generator=torch.Generator().manual_seed(0))
     latent *= spread / latent.square().mean().sqrt()
     warnings = prepare_lq(latent).warnings
-    assert [f"about {spread:.1g} large" in line for line in warnings] == [True] * told
+    assert [f"about {spread:.1g} large" in str(line) for line in warnings] == [True] * told
