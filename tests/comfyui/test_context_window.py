@@ -223,8 +223,8 @@ def test_sizes_that_cannot_be(comfy):
     fails(
         comfy,
         windows(comfy, size=64, overlap=64),
-        "windows",
         "overlap 64 must be smaller than size 64: lower overlap or raise size",
+        node="windows",
     )
     fails(comfy, windows(comfy, size=64, overlap=48), "overlap 64, size 64", node="windows")
     fails(comfy, windows(comfy, size=24, overlap=8), "window size 24 is too small", "32 px", node="windows")

@@ -41,7 +41,7 @@ def test_an_input_folder_that_takes_no_file_is_one_line_in_the_log(comfy, empty_
     with pytest.raises(PromptError, match=f"Invalid image file: {NAME}"):
         comfy.queue(image_graph(NAME))
     said = comfy.log()[before:]
-    (line,) = [line for line in said.splitlines() if "PiDKit" in line]
+    (line,) = [line for line in said.splitlines() if "PiD: " in line]
     assert NAME in line and "input folder" in line and "File exists" in line
     assert "Traceback" not in said
 
