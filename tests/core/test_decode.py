@@ -264,10 +264,9 @@ def test_bad_input_is_one_line(net, options, words):
         ({"x": torch.zeros(3, 32, 64)}, "x must be [B, 3, H, W]"),
         ({"timestep": torch.zeros(2)}, "timestep is for 2 images, x holds 1"),
         ({"degrade_sigma": torch.zeros(2)}, "degrade_sigma is for 2 images"),
-        ({"lq_latent": latent(2)}, "2 images"),
-        ({"lq_latent": latent(channels=4)}, "[B, 16, h, w]"),
-        ({"lq_latent": None}, "needs the latent"),
-        ({"lq_latent": None, "lq_features": torch.zeros(1, 7, 16)}, "7 tokens, x has 1 of 8"),
+        ({"lq_features": torch.zeros(2, 8, 16)}, "lq_features are for 2 images"),
+        ({"lq_features": None}, "needs the latent"),
+        ({"lq_features": torch.zeros(1, 7, 16)}, "7 tokens, x has 1 of 8"),
         ({"caption": caption(2)}, "caption is for 2 images"),
     ],
 )
@@ -276,9 +275,15 @@ def test_bad_input_of_a_single_call_is_one_line(net, change, words):
         "x": torch.zeros(1, 3, 32, 64),
         "timestep": torch.zeros(1),
         "caption": caption(),
-        "lq_latent": latent(),
+        "lq_features": torch.zeros(1, 8, 16),
         "degrade_sigma": torch.zeros(1),
     } | change
     with pytest.raises(ValueError) as caught:
         net(**arguments)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [latent(channels=4), torch.zeros(16, 2, 4)], ids=["channels", "rank"])
+def test_a_latent_that_is_none_of_the_checkpoints_is_one_line(net, wrong):
+    with pytest.raises(ValueError, match=r"needs lq_latent \[B, 16, h, w\], got \[[^\n]*\]$"):
+        net.encode_lq(wrong, 32, 64)
