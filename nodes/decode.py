@@ -5,11 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..pid_core.errors import NonFiniteError
 from ..pid_core.images.colour import check_hold
 from ..pid_core.images.framing import check_decoded
 from ..pid_core.latents.rgb import from_rgb_latent, to_pixels
 from ..pid_core.log import log
-from ..pid_core.model.guard import NonFiniteError
 from ..pid_core.printable import printable
 from ..pid_core.windows.plan import OVERLAP, TooLittleMemoryError
 from ..pid_core.windows.run import is_out_of_memory

@@ -70,7 +70,7 @@ class BlankLatentError(PiDError):
 
 @prints_bare
 class WrongChannelsError(PiDError):
-    """A latent of `found` channels where `needed` are.
+    """A latent of `found` channels where `needed` are; None where no checkpoint is known.
 
     families: those with `found` channels; takes: those with `needed`. chosen: the family the caller named, None: it is
     the checkpoint that needs them. foreign: whose they are where PiD has no checkpoint for such. blank: it is all 0.
@@ -79,7 +79,7 @@ class WrongChannelsError(PiDError):
     def __init__(
         self,
         found: int,
-        needed: int,
+        needed: int | None,
         *,
         families: Sequence[str] = (),
         takes: Sequence[str] = (),
@@ -90,8 +90,8 @@ class WrongChannelsError(PiDError):
         self.found, self.needed, self.families, self.takes = found, needed, list(families), list(takes)
         self.chosen, self.foreign, self.blank = chosen, foreign, blank
         what = f"the latent has {self.channels()}"
-        needs = f"this checkpoint takes {needed}, {in_words(takes) or 'its own'}"
-        super().__init__(f"{what}; {needs}" if chosen is None else f"{what}; those of {chosen} have {needed}")
+        needs = f"; this checkpoint takes {needed}, {in_words(takes) or 'its own'}" if needed is not None else ""
+        super().__init__(f"{what}{needs}" if chosen is None else f"{what}; those of {chosen} have {needed}")
 
     def channels(self, **names: str) -> str:
         """What the latent is, in a few words. names: others for families."""

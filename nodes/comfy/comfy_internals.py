@@ -1,6 +1,7 @@
 """What this pack reads of ComfyUI that ComfyUI promises to nobody. All of it stands here.
 
-Where a later ComfyUI calls it otherwise, one line says what is missing; tests/comfyui/test_internals.py tries each.
+Where a later ComfyUI calls a value otherwise, one line says that it is missing. What is only asked whether it is there
+answers no then: tests/comfyui/test_internals.py sees each answer yes.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...pid_core.captions.fingerprint import digest
-from ...pid_core.model.guard import NonFiniteError
+from ...pid_core.errors import NonFiniteError
 from ..comfy.latent_tags import TAGS, read_tag
 from ..comfy.progress import expect_runs
 from ..comfy.remedies import explain

@@ -1,7 +1,7 @@
 """The files this pack knows on the model hub: what each is, where it lies, its size and hash, its licence.
 
 Hashes and sizes are written down where they are known from several sources; else the hub's own are used, which a
-download is checked against in any case (fetch.py).
+download is checked against in any case (download.py).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BrokenLatentError, NoImageLatentError, UnclearFamilyError, WrongChannelsError
-from .families import families, families_with, get_family
+from .families import families, families_with
 
 # Latents that PiD has no checkpoint for, by their channels.
 _FOREIGN = {48: "Wan 2.2", 64: "Qwen-Image 2.1"}
@@ -27,20 +27,21 @@ def detect_family(latent: Tensor) -> str:
         return names[0]
     if names:
         raise UnclearFamilyError(channels, names)
-    error = wrong_channels(channels, get_family("flux").channels)
+    error = wrong_channels(channels, None)
     if error.foreign:
         raise error
     known = ", ".join(f"{row.channels} ({row.name})" for row in families())
     raise ValueError(f"the latent has {error.channels()}; PiD decodes latents of {known} channels")
 
 
-def wrong_channels(found: int, needed: int, chosen: str | None = None, blank: bool = False) -> WrongChannelsError:
+def wrong_channels(
+    found: int, needed: int | None, chosen: str | None = None, blank: bool = False
+) -> WrongChannelsError:
     """The error for a latent of `found` channels; see there."""
-    families, takes = ([row.name for row in families_with(count)] for count in (found, needed))
+    made_by = [row.name for row in families_with(found)]
+    takes = [] if needed is None else [row.name for row in families_with(needed)]
     foreign = _FOREIGN.get(found)
-    return WrongChannelsError(
-        found, needed, families=families, takes=takes, chosen=chosen, foreign=foreign, blank=blank
-    )
+    return WrongChannelsError(found, needed, families=made_by, takes=takes, chosen=chosen, foreign=foreign, blank=blank)
 
 
 def is_blank(latent: Tensor) -> bool:

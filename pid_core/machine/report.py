@@ -22,9 +22,11 @@ from ..model.config import RELEASED
 from ..model.fused import why_not
 from ..printable import printable
 from ..sampling.decode import decode, decode_memory
+from ..version import pack_version
 from ..windows.plan import OVERLAP, NoPlanError
 from .comfy_home import Home
 from .inventory import find_models, workflow_needs
+from .memory import MAIN_SHARE, main_memory
 
 CANVAS = 4096
 V15 = RELEASED["v1.5"]  # the plan is worked out for it
@@ -35,12 +37,13 @@ _VARIABLES = ("COMFYUI_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP
 
 def examine(home: Home | None) -> dict:
     """Everything `doctor` shows, as plain values for JSON. home: ComfyUI's folders, None where none was found."""
+    here = device()
     report = {
         "versions": versions(None if home is None else home.code),
-        "device": device(),
+        "device": here,
         "variables_set": [name for name in _VARIABLES if os.environ.get(name) or os.environ.get(name.lower())],
         "bundled_model": check_bundled_model(),
-        "plan_4k": plan_4k(),
+        "plan_4k": plan_4k(here),
     }
     if home is not None:
         found = find_models(home)
@@ -58,9 +61,8 @@ def versions(comfyui: Path | None) -> dict[str, str | None]:
     """Version of everything that matters; None for what is not installed in this Python, or not found."""
     packages = ("torch", "einops", "safetensors", "huggingface_hub", "transformers", "sentencepiece")
     found = {name: _package(name) for name in packages}
-    pack = Path(__file__).parents[2] / "pyproject.toml"
     return {
-        "pidkit": _in_file(pack, r'^version = "([^"]+)"'),
+        "pidkit": pack_version(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "comfyui": None if comfyui is None else _in_file(comfyui / "comfyui_version.py", r'__version__ = "([^"]+)"'),
@@ -71,13 +73,16 @@ def versions(comfyui: Path | None) -> dict[str, str | None]:
 
 
 def device() -> dict:
-    """The device PiD would run on: kind, name, memory in bytes (free and in all), whether it has bfloat16."""
+    """The device PiD would run on: kind, name, memory in bytes, free and in all.
+
+    Of an NVIDIA card also whether it has bfloat16, whether the fused kernels run, and which attention is taken.
+    """
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         name, bf16 = torch.cuda.get_device_name(), torch.cuda.is_bf16_supported()
         speed = {"fused_kernels": why_not() or "run", "attention": _tried_attention()}
         return {"kind": "cuda", "name": name, "free": free, "total": total, "bfloat16": bf16} | speed
-    free, total = _main_memory()
+    free, total = main_memory()
     kind = "mps" if torch.backends.mps.is_available() else "cpu"
     return {"kind": kind, "name": platform.processor() or platform.machine(), "free": free, "total": total}
 
@@ -93,17 +98,20 @@ def _tried_attention() -> list[str]:
     return chosen_kernels()
 
 
-def plan_4k() -> dict:
-    """How a v1.5 network would decode 4096 x 4096 in the memory that is free now, beside its weights."""
-    here = device()
+def plan_4k(here: dict) -> dict:
+    """How a v1.5 network would decode 4096 x 4096 in the memory that is free now, beside its weights.
+
+    here: what `device` told.
+    """
     chosen = torch.device(here["kind"])
     weights = V15_PARAMETERS * (4 if chosen.type == "cpu" else 2)
-    memory = decode_memory(V15, CANVAS, CANVAS, chosen, budget=here["free"] - weights)
+    free = here["free"] * (1 if chosen.type == "cuda" else MAIN_SHARE)
+    memory = decode_memory(V15, CANVAS, CANVAS, chosen, budget=max(free - weights, 0))
     result = {"weights": weights, "whole_frame": memory.needed(1, CANVAS, CANVAS, None)}
     try:
         plan = memory.plan(CANVAS, CANVAS, OVERLAP)
     except NoPlanError as error:
-        return result | {"fits": False, "plan": str(error)}
+        return result | {"fits": False, "plan": f"{memory.shortage(error)}: free memory"}
     return result | {"fits": True, "plan": plan.describe(), "peak": memory.of_plan(plan)}
 
 
@@ -119,17 +127,6 @@ def check_bundled_model() -> dict:
     if image.shape != (1, 3, 64, 64) or not bool(torch.isfinite(image).all()):
         return {"decodes": False, "why": f"it gave {list(image.shape)} with NaN or of a wrong size"}
     return {"decodes": True}
-
-
-def _main_memory() -> tuple[int, int]:
-    try:
-        import psutil
-
-        memory = psutil.virtual_memory()
-        return memory.available, memory.total
-    except ImportError:
-        page = os.sysconf("SC_PAGE_SIZE")
-        return page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES")
 
 
 def _package(name: str) -> str | None:

@@ -100,9 +100,11 @@ class PatchBlock(nn.Module):
         return Joint(like, self.attn.num_heads, tokens, self.attn.qkv_x.in_features // self.attn.num_heads)
 
     def image_qkv(self, s: Tensor, line: Modulation, dtype: torch.dtype) -> Tensor:
+        """Of image tokens s [B, L, D] float32, [B, L, 3 * D] in dtype; line: the attention line's, [B, 1, D] each."""
         return self.attn.qkv_x(norm_modulate(s, self.norm_x1, line, dtype))
 
     def caption_qkv(self, y: Tensor, line: Modulation, dtype: torch.dtype) -> Tensor:
+        """`image_qkv` of the caption's tokens y [B, T, D]."""
         return self.attn.qkv_y(norm_modulate(y, self.norm_y1, line, dtype))
 
     def end_image(self, s: Tensor, attended: Tensor, attn: Modulation, mlp: Modulation) -> Tensor:
@@ -111,5 +113,6 @@ class PatchBlock(nn.Module):
         return gate_add(s, mlp.gate, self.mlp_x(x))
 
     def end_caption(self, y: Tensor, attended: Tensor, attn: Modulation, mlp: Modulation) -> Tensor:
+        """`end_image` of the caption's tokens."""
         y, x = gate_add_norm_modulate(y, attn.gate, self.attn.proj_y(attended.flatten(2)), self.norm_y2, mlp)
         return gate_add(y, mlp.gate, self.mlp_y(x))

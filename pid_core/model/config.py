@@ -83,11 +83,13 @@ class PiDConfig:
     def _check_numbers(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if type(field.default) not in (int, float):
+                continue
             may_be_zero = field.name in ("lq_res_blocks", "latent_channels")
-            if type(field.default) in (int, float) and not (0 < value < math.inf or (may_be_zero and value == 0)):
+            if not (0 < value < math.inf or (may_be_zero and value == 0)):
                 raise ValueError(f"the network's {field.name} is {printable(value)}, a positive number is needed")
             most = _MOST.get(field.name, LARGEST)
-            if type(field.default) in (int, float) and value > most:
+            if value > most:
                 raise ValueError(f"the network's {field.name} is {printable(value)}, more than {most:g} is no PiD's")
         if self.window_min > self.window_max:
             raise ValueError(

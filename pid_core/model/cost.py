@@ -171,7 +171,7 @@ def trunk_bytes(config: PiDConfig, height: int, width: int, batch: int = 1, dtyp
 
     The peak is inside a residual block: its input, norm and activation, all float32, and the first convolution's
     output; in float32 with replicate padding also the second convolution's padded input and output. In strips
-    (`lq.strips`) only the input and the first convolution's output are there whole.
+    (`strips.strips`) only the input and the first convolution's output are there whole.
     """
     c, b = config, dtype_bytes
     values = batch * _tokens(c, height, width) * c.lq_width

@@ -7,8 +7,8 @@ for a chunk only, and both residual streams may be changed in place.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,7 +31,8 @@ from .pixel_passes import PixelPasses
 from .positions import Rotation
 
 if TYPE_CHECKING:
-    from .network import Inputs, PiDNetwork
+    from .inputs import Inputs
+    from .network import PiDNetwork
 
 
 @dataclass
@@ -53,6 +54,15 @@ class Driver:
         driven = partial(self._predict, net, inputs, on_part or _nobody, level)
         return driven() if self.compiled is None else self.compiled.run(driven, net.predict, inputs)
 
+    @contextmanager
+    def keeping(self, kept: Kept | None) -> Iterator[None]:
+        """While this lasts `kept` is this."""
+        before, self.kept = self.kept, kept
+        try:
+            yield
+        finally:
+            self.kept = before
+
     def uncompiled(self) -> AbstractContextManager:
         """While this lasts nothing is compiled: a graph would take minutes, for a call or two."""
         return nullcontext() if self.compiled is None else self.compiled.off()
@@ -60,7 +70,9 @@ class Driver:
     def _predict(self, net: PiDNetwork, inputs: Inputs, on_part: OnPart, level: Level | None) -> Tensor:
         config, x, features, sigma = net.config, inputs.x, inputs.lq_features, inputs.sigma
         spans = self._spans(x, config.patch_size, 3 * config.mlp_size)
-        share = patch_share(config, *x.shape[-2:], inputs.caption.shape[1], x.device.type)
+        share = 0.0
+        if on_part is not _nobody:
+            share = patch_share(config, *x.shape[-2:], inputs.caption.shape[1], x.device.type)
         te = net.embed_time(inputs.timestep)
         modulation = _modulations(net, te, inputs.timestep, level)
         y, s = net.embed_caption(inputs.caption), net.embed_patches(x)

@@ -126,7 +126,7 @@ class PiDNetwork(nn.Module):
         return self.driver.run(self, inputs, on_part, level)
 
     def predict(self, inputs: Inputs) -> Tensor:
-        """The forward pass (reference: section 1.7 of its description)."""
+        """The forward pass (reference: `PidNet.forward`), plainly: the velocity, or x0, [B, 3, H, W] float32."""
         te = self.embed_time(inputs.timestep)
         c = F.silu(te).to(self.compute_dtype)
         s = self.embed_patches(inputs.x)  # the residual stream of the patches, [B, L, D]
@@ -161,6 +161,7 @@ class PiDNetwork(nn.Module):
         return self.config.has_latent and depth % self.config.lq_interval == 0
 
     def inject(self, depth: int, s: Tensor, lq_features: Tensor, sigma: Tensor) -> Tensor:
+        """The latent's features through this depth's gate into s [B, L, D] float32; see `Inputs` for the rest."""
         point = depth // self.config.lq_interval
         return self.lq_proj.gate_modules[point](s, self.lq_proj.output_heads[point](lq_features), sigma)
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..errors import BrokenCaptionError, NonFiniteError
 from ..latents.checks import check_latent
 from ..latents.mirror import extend
 from ..latents.noise import sigma_per_image
@@ -16,7 +17,7 @@ from ..model.chunks import by_rows
 from ..model.config import PiDConfig
 from ..model.cost import forward_flops, trunk_work
 from ..model.devices import to_device
-from ..model.guard import PROJECTOR, NonFiniteError, checked_together, finite_or_repeat
+from ..model.guard import PROJECTOR, checked_together, finite_or_repeat
 from ..model.modulation import Modulations
 from ..model.network import PiDNetwork
 from ..progress import OnPart, when_done
@@ -71,7 +72,6 @@ def decode(
     config = net.config
     _check_student(config)
     net.repeated.clear()
-    net.driver.kept = None if windows is None else windows.kept
     device = next(net.parameters()).device
     lq_latent = to_device(check_latent(lq_latent, config.latent_channels), device)
     batch = lq_latent.shape[0]
@@ -95,19 +95,22 @@ def decode(
         net, lambda: net.encode_lq(lq_latent, *whole, work.in_trunk), lambda: PROJECTOR, latent=lq_latent
     )
     x, modulations = next(draw), Modulations((1000 * sigmas[:-1]).tolist())
-    for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
-        try:
-            work.step = step
-            in_call = None if on_part is None else when_done(work.in_call, device)
-            canvas = extend(x, *whole)
-            x0 = checked_together(partial(predict, net, canvas, t, caption, lq_features, sigma, in_call, modulations))
-            del canvas
-            x0 = x0[..., :height, :width]
-        except NonFiniteError as error:
-            raise error.within(f"step {step} of {steps}") from None
-        if callback is not None:
-            callback(step, steps, x0)
-        x = by_rows(partial(_renoised, t_next), x0, next(draw)) if step < steps else x0
+    with net.driver.keeping(None if windows is None else windows.kept):
+        for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
+            try:
+                work.step = step
+                in_call = None if on_part is None else when_done(work.in_call, device)
+                canvas = extend(x, *whole)
+                x0 = checked_together(
+                    partial(predict, net, canvas, t, caption, lq_features, sigma, in_call, modulations)
+                )
+                del canvas
+                x0 = x0[..., :height, :width]
+            except NonFiniteError as error:
+                raise error.within(f"step {step} of {steps}") from None
+            if callback is not None:
+                callback(step, steps, x0)
+            x = by_rows(partial(_renoised, t_next), x0, next(draw)) if step < steps else x0
     return x.clamp(-1, 1)
 
 
@@ -182,7 +185,7 @@ def _caption_for(net: PiDNetwork, caption: Tensor | None, batch: int, device: to
             f"the caption has shape {list(caption.shape)}; [1 or {batch}, tokens, {net.config.caption_width}] is needed"
         )
     if not bool(torch.isfinite(caption).all()):
-        raise ValueError("the caption holds NaN or infinite values: the text encoder that made it failed")
+        raise BrokenCaptionError(int((~torch.isfinite(caption)).sum()))
     return to_device(caption, device).expand(batch, -1, -1)
 
 

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..model.guard import NonFiniteError
+from ..errors import NonFiniteError
 from .plan import SMALLEST, Window, WindowPlan, fuse_profiles, profiles_on, shrink_plan
 
 OnWindows = Callable[[int, int], None]  # windows done, windows in all

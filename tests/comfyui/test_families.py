@@ -91,7 +91,6 @@ def test_it_is_in_every_tooltip_that_names_families(schemas):
     texts = [text for _, _, _, text in parts(schemas)]
     for text in texts:
         assert ("sd3: SD 3" in text) == (f"{NEW}: New-Image." in text), text
-        assert ("set flux, sd3, qwenimage" in text) == (f"qwenimage or {NEW}" in text and "set" in text), text
         assert "sd3 or qwenimage" not in text
     assert any(f"choose flux, sd3, qwenimage or {NEW}" in text for text in texts)
     assert any(f"16 for flux2, 2 for rgb, 32 for {NEW}, else 8" in text for text in texts)

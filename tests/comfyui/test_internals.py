@@ -17,11 +17,12 @@ def internals(comfyui):
     return comfyui.module("nodes.comfy.comfy_internals")
 
 
-def test_the_sizes_of_comfyuis_own_network_are_those_of_its_file(comfyui, core_pid, internals):
-    net = core_pid("flux", "v1").model.diffusion_model
-    config = comfyui.load("flux", "v1")[0].model.config
+@pytest.mark.parametrize(("family", "version"), [("flux", "v1"), ("flux2", "v1.5")])  # the second un-packs its latent
+def test_the_sizes_of_comfyuis_own_network_are_those_of_its_file(comfyui, core_pid, internals, family, version):
+    net = core_pid(family, version).model.diffusion_model
+    config = comfyui.load(family, version)[0].model.config
     sizes = internals.core_pid_sizes(net)
-    assert internals.is_core_pid(net) and not internals.core_pid_is_v15(net)
+    assert internals.is_core_pid(net) and internals.core_pid_is_v15(net) == (version == "v1.5")
     assert sizes == {field: getattr(config, field) for field in sizes}
 
 
@@ -47,12 +48,15 @@ def test_quantised_layers_are_known(comfyui, internals):
     layers = dict(base.diffusion_model.named_modules())
     packed = [name for name, layer in layers.items() if internals.runs_quantised(layer)]
     assert packed and any(internals.is_quantised(layers[name]) for name in packed)
+    operations = internals.comfy.ops
+    assert internals.takes_quantised(operations.mixed_precision_ops({}, torch.float32))
+    assert not internals.takes_quantised(operations.manual_cast)
     assert internals.can_run_quantised() and not internals.is_plain_linear(layers[packed[0]])
 
 
 def test_plain_layers_are_known(comfyui, internals):
     net = comfyui.load(disable_dynamic=True)[0].model.diffusion_model
-    layer = net.patch_blocks[0].mlp_x.w1 if hasattr(net.patch_blocks[0], "mlp_x") else net.s_embedder.proj
+    layer = net.patch_blocks[0].mlp_x.w1
     assert internals.is_plain_linear(layer) and layer in list(internals.layers_that_cast(net))
     assert internals.dtype_as_built(layer, "weight") == torch.float32
     assert layer.weight_comfy_model_dtype == torch.float32

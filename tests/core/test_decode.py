@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pid_core import decode, distilled_sigmas, load_network, plan_windows
 from pid_core.latents.mirror import extend
+from pid_core.model.keeping import KEEPINGS
 from support.calls import velocity
 from support.goldens import draw, spec, weights
 
@@ -228,7 +229,10 @@ def test_a_size_that_ends_inside_a_patch_is_the_whole_patch_cut_off(net):
         ({"caption": caption(2)}, "the caption has shape [2, 5, 24]"),
         ({"caption": torch.zeros(1, 5, 2304)}, "captions [B, tokens, 24], got [1, 5, 2304]"),
         ({"caption": torch.zeros(1, 0, 24)}, "captions [B, tokens, 24], got [1, 0, 24]"),
-        ({"caption": caption() * float("inf")}, "the caption holds NaN or infinite values"),
+        (
+            {"caption": caption() * float("inf")},
+            "the caption holds 120 NaN or infinite values: the text encoder failed",
+        ),
         ({"degrade_sigma": -0.1}, "between 0 and 1"),
         ({"degrade_sigma": 1.5}, "between 0 and 1"),
         ({"degrade_sigma": float("nan")}, "between 0 and 1"),
@@ -281,6 +285,13 @@ def test_bad_input_of_a_single_call_is_one_line(net, change, words):
     with pytest.raises(ValueError) as caught:
         net(**arguments)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_a_plan_keeps_is_that_decodes_alone(net):
+    plan = replace(plan_windows(64, 128, 64, 0, align=32), kept=KEEPINGS[2])
+    seen = []
+    decode(net, latent(height=2, width=4), caption(), windows=plan, callback=lambda *_: seen.append(net.driver.kept))
+    assert seen[0] == KEEPINGS[2] and net.driver.kept is None
 
 
 @pytest.mark.parametrize("wrong", [latent(channels=4), torch.zeros(16, 2, 4)], ids=["channels", "rank"])

@@ -52,14 +52,13 @@ def test_in_chunks_it_is_so_but_for_the_order_of_sums(case, plain, kept, monkeyp
     net, given = case
     monkeypatch.setattr(chunks, "SMALLEST_CHUNK", 0)
     driver = net.driver
-    for name, value in {"chunk_bytes": 1 << 17, "pixel_chunks": 5, "kept": kept}.items():
+    for name, value in {"chunk_bytes": 1 << 14, "pixel_chunks": 5, "kept": kept}.items():
         monkeypatch.setattr(driver, name, value)
     with torch.no_grad():
         found = call(net, given)
-    if net.compute_dtype == torch.float32:
-        assert (found - plain).abs().max() <= 1e-5 * plain.abs().max()
-    else:
-        assert (found - plain).square().mean() <= 0.02**2 * plain.square().mean()
+    assert len(driver._spans(given[0], 16, 3 * net.config.mlp_size)) > 1
+    bound = 2e-6 if net.compute_dtype == torch.float32 else 0.02
+    assert (found - plain).square().mean() <= bound**2 * plain.square().mean()
 
 
 def test_what_a_call_is_given_stays_as_it_is(case):

@@ -123,7 +123,7 @@ def test_the_projector_is_guarded_too(monkeypatch):
 
 def test_a_caption_that_is_broken_is_named_and_nothing_is_repeated():
     net = network()
-    with pytest.raises(ValueError, match="caption holds NaN"):
+    with pytest.raises(ValueError, match="caption holds 96 NaN"):
         run(net, LATENT, caption=torch.full((1, 4, 24), float("nan")))
     assert net.repeated == []
 

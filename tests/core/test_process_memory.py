@@ -31,4 +31,4 @@ def test_a_decode_takes_what_the_model_says(held, fits):
     found = decoded(held)
     off = (found["grown"] - found["predicted"]) / found["canvas"]
     assert found["windows"] > 9 and found["predicted"] > 4 * found["canvas"]
-    assert (-LESS <= off <= MORE) == fits, off
+    assert -LESS <= off <= MORE if fits else off > MORE, off

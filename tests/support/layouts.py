@@ -14,6 +14,3 @@ def split(state):
         for half, part in (("msa", rows[:, :3]), ("mlp", rows[:, 3:])):
             out[name.replace("modulation.0.", f"modulation_{half}.")] = part.flatten(0, 2).contiguous()
     return out
-
-
-# Layouts

@@ -1,6 +1,6 @@
 """Configurations that several tests measure: the released sizes, and a small network unlike them in every number."""
 
-from pid_core import PiDConfig
+from pid_core import NANO_PATH, PiDConfig, read_checkpoint
 from pid_core.model.config import RELEASED
 
 V1, V15 = RELEASED["v1"], RELEASED["v1.5"]
@@ -23,30 +23,7 @@ SMALL = PiDConfig(
     lq_width=96,
     prediction="x0",
 )
-NANO = PiDConfig(  # the bundled model
-    patch_size=8,
-    hidden_size=128,
-    num_heads=4,
-    patch_depth=2,
-    mlp_size=256,
-    pixel_hidden_size=8,
-    pixel_attn_size=64,
-    pixel_num_heads=2,
-    pixel_mlp_size=32,
-    caption_width=32,
-    caption_length=4,
-    rope_reference=256,
-    latent_channels=12,
-    latent_down=2,
-    lq_width=128,
-    lq_res_blocks=5,
-    lq_interval=1,
-    pit_injection=True,
-    prediction="x0",
-    family="rgb",
-    window_min=128,
-    window_max=512,
-)
+NANO = read_checkpoint(NANO_PATH).config  # the bundled model
 PACKABLE = PiDConfig(  # every side a multiple of what the formats of `convert --to` want; mlp_size is int8's rotation
     hidden_size=64,
     num_heads=2,
