@@ -38,16 +38,9 @@ _REFERENCE_GATES = {"sigma_aware_per_token_per_dim": "channel", "sigma_aware_per
 
 # Training options and repeats in NVIDIA's configuration that change nothing at inference.
 _IGNORED = {
-    *(
-        "repa_encoder_index",
-        "lq_inject_mode",
-        "lq_in_channels",
-        "lq_aux_rgb_head",
-        "zero_init_lq",
-        "rope_ref_w",
-    ),
-    *("num_text_blocks", "default_caption"),
-}
+    "repa_encoder_index", "lq_inject_mode", "lq_in_channels", "lq_aux_rgb_head", "zero_init_lq", "rope_ref_w",
+    "num_text_blocks", "default_caption",
+}  # fmt: skip
 
 _CHOICES = {
     "rope_mode": ("ntk_aware", "original"),
@@ -59,17 +52,13 @@ _CHOICES = {
 
 # Fields that the shapes decide for good; metadata may repeat but not change them.
 _SHAPE_FIELDS = {
-    *("in_channels", "patch_size", "hidden_size", "num_heads", "patch_depth", "mlp_size", "time_features"),
-    *("pixel_hidden_size", "pixel_attn_size", "pixel_num_heads", "pixel_depth", "pixel_mlp_size"),
-    *("caption_width", "caption_length", "lq_width", "lq_res_blocks", "gate", "pit_injection"),
-}
+    "in_channels", "patch_size", "hidden_size", "num_heads", "patch_depth", "mlp_size", "time_features",
+    "pixel_hidden_size", "pixel_attn_size", "pixel_num_heads", "pixel_depth", "pixel_mlp_size",
+    "caption_width", "caption_length", "lq_width", "lq_res_blocks", "gate", "pit_injection",
+}  # fmt: skip
 
-_UNTOLD = (
-    "rope_reference",
-    "lq_padding",
-    "window_min",
-    "window_max",
-)  # what no shape tells, as in the released network
+# Fields that no shape tells; they are those of the released network of the same layout.
+_RELEASED_FIELDS = ("rope_reference", "lq_padding", "window_min", "window_max")
 
 
 def read_config(
@@ -83,40 +72,49 @@ def read_config(
     lq_proj tensor it is PixelDiT. Raises ValueError when a tensor is missing or has a shape that no PiD network
     has, or when the metadata contradicts the shapes.
     """
-    sizes = dict(guesses or {}) | _sizes_from_shapes(strip_prefix(state_dict))
-    told = _read_metadata(metadata)
-    for name in _SHAPE_FIELDS & told.keys():
-        if told[name] != sizes[name]:
-            raise ValueError(
-                f"the metadata entry pid_config says {name} = {printable(told[name])}, the tensors say {sizes[name]}"
-            )
+    sizes = dict(guesses or {}) | _sizes_from_shapes(_Shapes(strip_prefix(state_dict)))
+    entries = _read_metadata(metadata)
+    _check_against_shapes(entries, sizes)
     if not sizes["latent_channels"]:
-        if told.get("latent_channels", 0):
+        return PiDConfig(**(sizes | entries))
+    injection_points = math.ceil(sizes["patch_depth"] / sizes["lq_interval"])
+    sizes |= entries | _latent_packing(entries, sizes)
+    result = PiDConfig(**(_family_sizes(sizes["latent_channels"], entries.get("family")) | sizes))
+    if result.lq_outputs != injection_points:
+        raise ValueError(
+            f"the metadata entry pid_config says lq_interval = {result.lq_interval}, which gives "
+            f"{result.lq_outputs} injection points; the tensors hold {injection_points}"
+        )
+    return result
+
+
+def _check_against_shapes(entries: Mapping, sizes: Mapping) -> None:
+    for name in _SHAPE_FIELDS & entries.keys():
+        if entries[name] != sizes[name]:
             raise ValueError(
-                f"the metadata entry pid_config says latent_channels = {told['latent_channels']}, but there is no "
-                "tensor of a latent branch (lq_proj)"
+                f"the metadata entry pid_config says {name} = {printable(entries[name])}, the tensors say {sizes[name]}"
             )
-        return PiDConfig(**(sizes | told))
+    if not sizes["latent_channels"] and entries.get("latent_channels", 0):
+        raise ValueError(
+            f"the metadata entry pid_config says latent_channels = {entries['latent_channels']}, but there is no "
+            "tensor of a latent branch (lq_proj)"
+        )
+
+
+def _latent_packing(entries: Mapping, sizes: Mapping) -> dict:
+    """latent_channels and latent_unpack, either of which the metadata may leave out."""
     inputs = sizes["latent_channels"] // sizes["latent_unpack"] ** 2
-    if "latent_unpack" in told:
-        told.setdefault("latent_channels", inputs * told["latent_unpack"] ** 2)
-    elif "latent_channels" in told:
-        told["latent_unpack"] = math.isqrt(max(told["latent_channels"] // inputs, 1))
-    points = math.ceil(sizes["patch_depth"] / sizes["lq_interval"])
-    sizes |= told
-    channels, unpack = sizes["latent_channels"], sizes["latent_unpack"]
+    channels, unpack = (entries.get(name, sizes[name]) for name in ("latent_channels", "latent_unpack"))
+    if "latent_unpack" in entries and "latent_channels" not in entries:
+        channels = inputs * unpack**2
+    elif "latent_channels" in entries and "latent_unpack" not in entries:
+        unpack = math.isqrt(max(channels // inputs, 1))
     if unpack < 1 or channels != inputs * unpack**2:
         raise ValueError(
             f"the metadata entry pid_config gives {channels} latent channels, un-packed {unpack} x {unpack}; "
             f"the tensors take {inputs} after un-packing"
         )
-    result = PiDConfig(**(_family_sizes(channels, told.get("family")) | sizes))
-    if result.lq_outputs != points:
-        raise ValueError(
-            f"the metadata entry pid_config says lq_interval = {result.lq_interval}, which gives "
-            f"{result.lq_outputs} injection points; the tensors hold {points}"
-        )
-    return result
+    return {"latent_channels": channels, "latent_unpack": unpack}
 
 
 def strip_prefix(state_dict: Mapping) -> dict:
@@ -152,67 +150,94 @@ def _family_sizes(channels: int, family: str | None) -> dict:
     return sizes | {"family": rows[0].name} if len(rows) == 1 else sizes
 
 
-def _sizes_from_shapes(state_dict: Mapping) -> dict:
-    def shape(name: str, rank: int = 2) -> tuple[int, ...]:
-        if name not in state_dict:
-            raise ValueError(f"the checkpoint has no tensor {name}: not a PiD network")
-        sizes = tuple(state_dict[name].shape)
-        if len(sizes) != rank or 0 in sizes:
-            raise ValueError(f"the tensor {name} has shape {list(sizes)}, {rank} sizes above 0 are needed")
-        return sizes
+class _Shapes:
+    """The shapes of a state dict's tensors. Each look-up raises ValueError for what no PiD network has."""
 
-    def heads(width: int, norm: str) -> int:
-        (head_dim,) = shape(norm, 1)
+    def __init__(self, state_dict: Mapping):
+        self._state_dict = state_dict
+        self.names = state_dict.keys()
+
+    def of(self, name: str, rank: int = 2) -> tuple[int, ...]:
+        if name not in self.names:
+            raise ValueError(f"the checkpoint has no tensor {name}: not a PiD network")
+        shape = tuple(self._state_dict[name].shape)
+        if len(shape) != rank or 0 in shape:
+            raise ValueError(f"the tensor {name} has shape {list(shape)}, {rank} sizes above 0 are needed")
+        return shape
+
+    def heads(self, width: int, norm: str) -> int:
+        (head_dim,) = self.of(norm, 1)
         if width % head_dim:
             raise ValueError(f"the tensor {norm} has shape [{head_dim}], which does not divide the width {width}")
         return width // head_dim
 
-    def count(prefix: str, start: int = 0) -> int:
-        numbers = {k[len(prefix) :].split(".")[0] for k in state_dict if k.startswith(prefix)}
+    def count(self, prefix: str, start: int = 0) -> int:
+        """How many numbers, from start on, follow the prefix in tensor names."""
+        numbers = {k[len(prefix) :].split(".")[0] for k in self.names if k.startswith(prefix)}
         return len([n for n in numbers if n.isdecimal() and len(n) < 9 and int(n) >= start])
 
-    hidden, patch_inputs = shape("s_embedder.proj.weight")
-    pixel_hidden, in_channels = shape("pixel_embedder.proj.weight")
-    pixel_attn = shape("pixel_blocks.0.compress_to_attn.weight")[0]
-    patch_depth = count("patch_blocks.")
-    sizes = {
+    def has_any(self, prefix: str) -> bool:
+        return any(k.startswith(prefix) for k in self.names)
+
+
+def _sizes_from_shapes(shapes: _Shapes) -> dict:
+    sizes = _patch_sizes(shapes) | _pixel_sizes(shapes) | _caption_sizes(shapes)
+    if shapes.has_any("lq_proj."):
+        return sizes | _latent_branch_sizes(shapes, sizes["patch_depth"])
+    lq_fields = ("lq_width", "lq_res_blocks", "gate", "pit_injection")
+    return sizes | {name: getattr(PiDConfig, name) for name in lq_fields} | {"latent_channels": 0}
+
+
+def _patch_sizes(shapes: _Shapes) -> dict:
+    hidden, patch_inputs = shapes.of("s_embedder.proj.weight")
+    in_channels = shapes.of("pixel_embedder.proj.weight")[1]
+    return {
         "in_channels": in_channels,
         "patch_size": math.isqrt(patch_inputs // in_channels),
         "hidden_size": hidden,
-        "num_heads": heads(hidden, "patch_blocks.0.attn.q_norm_x.weight"),
-        "patch_depth": patch_depth,
-        "mlp_size": shape("patch_blocks.0.mlp_x.w1.weight")[0],
-        "time_features": shape("t_embedder.mlp.0.weight")[1],
-        "pixel_hidden_size": pixel_hidden,
-        "pixel_attn_size": pixel_attn,
-        "pixel_num_heads": heads(pixel_attn, "pixel_blocks.0.attn.q_norm.weight"),
-        "pixel_depth": count("pixel_blocks."),
-        "pixel_mlp_size": shape("pixel_blocks.0.mlp.fc1.weight")[0],
-        "caption_width": shape("y_embedder.proj.weight")[1],
-        "caption_length": shape("y_pos_embedding", 3)[1],
+        "num_heads": shapes.heads(hidden, "patch_blocks.0.attn.q_norm_x.weight"),
+        "patch_depth": shapes.count("patch_blocks."),
+        "mlp_size": shapes.of("patch_blocks.0.mlp_x.w1.weight")[0],
+        "time_features": shapes.of("t_embedder.mlp.0.weight")[1],
     }
-    if not any(k.startswith("lq_proj.") for k in state_dict):
-        lq_fields = ("lq_width", "lq_res_blocks", "gate", "pit_injection")
-        return sizes | {name: getattr(PiDConfig, name) for name in lq_fields} | {"latent_channels": 0}
-    lq_width, lq_in = shape("lq_proj.latent_proj.0.weight", 4)[:2]
-    shape("lq_proj.output_heads.0.weight")
-    outputs = count("lq_proj.output_heads.")
-    pit = "lq_proj.pit_head.weight" in state_dict
-    gate = "token" if shape("lq_proj.gate_modules.0.content_proj.weight")[0] == 1 else "channel"
-    v15 = pit and gate == "token"
-    released = RELEASED["v1.5" if v15 else "v1"]
-    sizes |= {
+
+
+def _pixel_sizes(shapes: _Shapes) -> dict:
+    width = shapes.of("pixel_blocks.0.compress_to_attn.weight")[0]
+    return {
+        "pixel_hidden_size": shapes.of("pixel_embedder.proj.weight")[0],
+        "pixel_attn_size": width,
+        "pixel_num_heads": shapes.heads(width, "pixel_blocks.0.attn.q_norm.weight"),
+        "pixel_depth": shapes.count("pixel_blocks."),
+        "pixel_mlp_size": shapes.of("pixel_blocks.0.mlp.fc1.weight")[0],
+    }
+
+
+def _caption_sizes(shapes: _Shapes) -> dict:
+    return {
+        "caption_width": shapes.of("y_embedder.proj.weight")[1],
+        "caption_length": shapes.of("y_pos_embedding", 3)[1],
+    }
+
+
+def _latent_branch_sizes(shapes: _Shapes, patch_depth: int) -> dict:
+    lq_width, lq_in = shapes.of("lq_proj.latent_proj.0.weight", 4)[:2]
+    shapes.of("lq_proj.output_heads.0.weight")
+    pit_injection = "lq_proj.pit_head.weight" in shapes.names
+    gate = "token" if shapes.of("lq_proj.gate_modules.0.content_proj.weight")[0] == 1 else "channel"
+    version = "v1.5" if pit_injection and gate == "token" else "v1"
+    sizes = {
         "lq_width": lq_width,
         # 0 and 2 are the entry convolutions, 1 is their activation
-        "lq_res_blocks": count("lq_proj.latent_proj.", start=3),
-        "lq_interval": math.ceil(patch_depth / outputs),
+        "lq_res_blocks": shapes.count("lq_proj.latent_proj.", start=3),
+        "lq_interval": math.ceil(patch_depth / shapes.count("lq_proj.output_heads.")),
         "gate": gate,
-        "pit_injection": pit,
-        **{name: getattr(released, name) for name in _UNTOLD},
+        "pit_injection": pit_injection,
+        **{name: getattr(RELEASED[version], name) for name in _RELEASED_FIELDS},
         "latent_unpack": 1,
         "latent_channels": lq_in,
     }
-    if v15 and lq_in == 32:  # Flux.2's 128 packed channels, un-packed 2 x 2 by the network itself
+    if version == "v1.5" and lq_in == 32:  # Flux.2's 128 packed channels, un-packed 2 x 2 by the network itself
         sizes |= {"latent_unpack": 2, "latent_channels": 128}
     return sizes
 
@@ -226,7 +251,7 @@ def _read_metadata(metadata: Mapping[str, str] | None) -> dict:
     if entries.get("rope_ref_w", entries.get("rope_ref_h")) != entries.get("rope_ref_h", entries.get("rope_ref_w")):
         raise ValueError("the metadata entry pid_config has different rope_ref_h and rope_ref_w: not supported")
     kinds = {f.name: type(f.default) for f in fields(PiDConfig)}
-    told = {}
+    result = {}
     for key, value in entries.items():
         if key in _IGNORED:
             continue
@@ -235,11 +260,11 @@ def _read_metadata(metadata: Mapping[str, str] | None) -> dict:
             raise ValueError(f"the metadata entry pid_config has an unknown key {quoted(key)}")
         if name == "family" and value is None:
             continue
-        told[name] = _told_value(key, name, value, kinds[name])
-    return told
+        result[name] = _field_value(key, name, value, kinds[name])
+    return result
 
 
-def _told_value(key: str, name: str, value, kind: type):
+def _field_value(key: str, name: str, value, kind: type):
     needed = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a string")
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
