@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,7 @@ class Report:
     to: str
     parameters: int
     layers: list[LayerError]
-    kept: dict[str, str]  # kind of layer -> why
+    unpacked: dict[str, str]  # kind of layer -> why
     decodes: list[DecodeError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     packed: int = 0  # parameters
@@ -85,9 +85,9 @@ class Report:
             "by kind of layer (how many)",
             *(_line(row, width) for row in means),
         ]
-        for why in dict.fromkeys(self.kept.values()):
-            kinds = ", ".join(kind for kind, reason in self.kept.items() if reason == why)
-            lines.append(f"kept: {kinds} ({why})")
+        for why in dict.fromkeys(self.unpacked.values()):
+            names = ", ".join(kind for kind, reason in self.unpacked.items() if reason == why)
+            lines.append(f"kept: {names} ({why})")
         for row in self.decodes:
             lines.append(
                 f"decode of {row.latent}, {row.width} x {row.height} pixels, {STEPS} steps: PSNR {row.weights:.1f} dB "
@@ -102,55 +102,71 @@ def measure(
     *,
     family: str | None = None,
     schedule: str | None = None,
-    given: Mapping[str, Tensor] | None = None,
+    latents: Mapping[str, Tensor] | None = None,
     device: torch.device | str = "cpu",
 ) -> Report:
     """Pack a checkpoint's weights and measure what that does; nothing is written.
 
-    given: more latents to decode, by name, from `read_given`; the middle of each is. The network runs in float32.
+    latents: more latents to decode, by name, from `read_as_latent`; the middle of each is. The network runs in float32.
     Raises what `load_network` raises.
     """
     net = load_network(source, family=family, schedule=schedule, device=device)
-    config, notes = net.config, []
-    decodable = config.has_latent and config.schedule == "distilled"
-    parameters = sum(parameter.numel() for parameter in net.parameters())
-    side = SMALL_SIDE if parameters <= SMALL else SIDE
-    latents = {}
-    if decodable:
-        latents = {"a synthetic latent": synthetic_latent(config, side)}
-        latents |= {name: _middle(latent, config, side) for name, latent in (given or {}).items()}
-    else:
+    samples = _samples(net, latents or {})
+    packed = {name: net.get_submodule(name) for name in packed_layers(net.config, to)}
+    layer_inputs: dict[str, Tensor] = {}
+    with _collect_inputs(packed, layer_inputs):
+        plain = _decode_all(net, samples)
+    layers = [_round_weights(to, name, layer, layer_inputs.get(name)) for name, layer in packed.items()]
+    weights = _decode_all(net, samples)
+    with _inputs_rounded(to, packed.values()):
+        in_8_bits = _decode_all(net, samples)
+    return Report(
+        to,
+        parameters=_size(net),
+        layers=layers,
+        unpacked=_reasons(net.config, to, packed),
+        decodes=[
+            DecodeError(name, *image.shape[-2:], psnr(weights[name], image), psnr(in_8_bits[name], image))
+            for name, image in plain.items()
+        ],
+        notes=_notes(net),
+        packed=sum(layer.weight.numel() for layer in packed.values()),
+    )
+
+
+def _size(net: PiDNetwork) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def _is_decodable(config: PiDConfig) -> bool:
+    return config.has_latent and config.schedule == "distilled"
+
+
+def _samples(net: PiDNetwork, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is decoded to measure with, by name."""
+    if not _is_decodable(net.config):
+        return {}
+    side = SMALL_SIDE if _size(net) <= SMALL else SIDE
+    middles = {name: _middle(latent, net.config, side) for name, latent in latents.items()}
+    return {"a synthetic latent": synthetic_latent(net.config, side)} | middles
+
+
+def _notes(net: PiDNetwork) -> list[str]:
+    notes = []
+    if not _is_decodable(net.config):
         notes.append("no decode was measured: the checkpoint is not one of the 4-step decoders")
     if net.default_caption is None:
         notes.append("the file holds no caption: a random one was used")
-    names, inputs = packed_layers(config, to), {}
-    layers = {name: net.get_submodule(name) for name in names}
-    with _seen_by(layers, inputs):
-        plain = [_decoded(net, latent) for latent in latents.values()]
-    errors = []
-    for name, layer in layers.items():
-        rounded = unpack(to, pack(to, layer.weight))
-        given = inputs.get(name)
-        if given is None:
-            given = torch.randn(ROWS, layer.in_features, generator=torch.Generator().manual_seed(0)).to(rounded.device)
-        errors.append(_layer_error(to, name, layer.weight, rounded, given))
-        layer.weight = nn.Parameter(rounded, requires_grad=False)
-    weights = [_decoded(net, latent) for latent in latents.values()]
-    with _inputs_rounded(to, layers.values()):
-        in_8_bits = [_decoded(net, latent) for latent in latents.values()]
-    kept = {_kind(name): why for name in linear_layers(config) if (why := _why(name, to, names)) is not None}
-    return Report(
-        to,
-        parameters,
-        errors,
-        kept,
-        [
-            DecodeError(name, *image.shape[-2:], psnr(a, image), psnr(b, image))
-            for name, image, a, b in zip(latents, plain, weights, in_8_bits, strict=True)
-        ],
-        notes,
-        sum(layer.weight.numel() for layer in layers.values()),
-    )
+    return notes
+
+
+def _round_weights(to: str, name: str, layer: nn.Linear, inputs: Tensor | None) -> LayerError:
+    """Give a layer the weights that its packed ones stand for. inputs [rows, columns]: some of its own, or random."""
+    exact, rounded = layer.weight, unpack(to, pack(to, layer.weight))
+    if inputs is None:
+        inputs = torch.randn(ROWS, layer.in_features, generator=torch.Generator().manual_seed(0)).to(rounded.device)
+    layer.weight = nn.Parameter(rounded, requires_grad=False)
+    return _layer_error(to, name, exact, rounded, inputs)
 
 
 def psnr(image: Tensor, reference: Tensor) -> float:
@@ -168,7 +184,7 @@ def synthetic_latent(config: PiDConfig, side: int) -> Tensor:
     return latent / latent.std()
 
 
-def read_given(path: Path, config: PiDConfig) -> Tensor:
+def read_as_latent(path: Path, config: PiDConfig) -> Tensor:
     """A file as the checkpoint's normalised latent: of the rgb family a picture, else one that PiD Save Latent wrote.
 
     Raises ValueError or OSError in one line.
@@ -199,21 +215,21 @@ def _middle(latent: Tensor, config: PiDConfig, side: int) -> Tensor:
     return latent[..., top : top + most, left : left + most]
 
 
-def _decoded(net: PiDNetwork, latent: Tensor) -> Tensor:
+def _decode_all(net: PiDNetwork, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
     caption = net.default_caption
     if caption is None:
         shape = 1, net.config.caption_length, net.config.caption_width
         caption = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return decode(net, latent, caption, steps=STEPS)
+    return {name: decode(net, latent, caption, steps=STEPS) for name, latent in latents.items()}
 
 
 @contextmanager
-def _seen_by(layers: Mapping[str, nn.Module], inputs: dict[str, Tensor]) -> Iterator[None]:
-    """Collects some rows of what the layers are given; the last call's stay."""
+def _collect_inputs(layers: Mapping[str, nn.Module], inputs: dict[str, Tensor]) -> Iterator[None]:
+    """Fills `inputs` with some rows of every layer's input; the last call's stay."""
 
     def collect(name: str):
-        def hook(_, given: tuple[Tensor]) -> None:
-            rows = given[0].detach().flatten(0, -2)
+        def hook(_, args: tuple[Tensor]) -> None:
+            rows = args[0].detach().flatten(0, -2)
             inputs[name] = rows[:: -(-len(rows) // ROWS)].float().clone()
 
         return hook
@@ -224,8 +240,8 @@ def _seen_by(layers: Mapping[str, nn.Module], inputs: dict[str, Tensor]) -> Iter
 
 @contextmanager
 def _inputs_rounded(to: str, layers: Sequence[nn.Module]) -> Iterator[None]:
-    def hook(_, given: tuple[Tensor]) -> tuple[Tensor]:
-        return (rounded_input(to, given[0]),)
+    def hook(_, args: tuple[Tensor]) -> tuple[Tensor]:
+        return (rounded_input(to, args[0]),)
 
     with _hooked(layer.register_forward_pre_hook(hook) for layer in layers):
         yield
@@ -269,7 +285,7 @@ def _line(row: LayerError, width: int) -> str:
     return f"{'  ' + row.layer:{width}}{row.weights:9.2%}{row.output:9.2%}{row.in_8_bits:28.2%}"
 
 
-def _why(name: str, to: str, packed: Sequence[str]) -> str | None:
-    if name in packed:
-        return None
-    return why_kept(name) or f"its sides are no multiples of {' and '.join(map(str, PACKED[to].multiples))}"
+def _reasons(config: PiDConfig, to: str, packed: Collection[str]) -> dict[str, str]:
+    """Why the other layers stay as they are, by kind of layer."""
+    sides = f"its sides are no multiples of {' and '.join(map(str, PACKED[to].multiples))}"
+    return {_kind(name): why_kept(name) or sides for name in linear_layers(config) if name not in packed}

@@ -135,12 +135,7 @@ def read_checkpoint(
         _check_flat(state_dict)
         check_plain(state_dict)
         checkpoint = _checkpoint_of(state_dict, metadata, path, family, schedule, dequantise)
-        broken = find_not_finite(_all_tensors(checkpoint))
-        if broken is not None:
-            raise ValueError(
-                f"its tensor {printable(broken)} holds NaN or infinite values, so it can draw nothing: it was damaged "
-                "when it was trained, merged or converted; use another file"
-            )
+        _check_finite(checkpoint)
     return checkpoint
 
 
@@ -174,25 +169,24 @@ def _checkpoint_of(
     _dequantise_halves(state_dict, layers, dequantise)
     state_dict = bare_layout(state_dict)
     layers = {_bare_name(layer, state_dict): side for layer, side in layers.items()}
-    caption, stored = (state_dict.pop(key, None) for key in (CAPTION_KEY, CONFIG_KEY))
-    if stored is not None:
-        metadata = {CONFIG_KEY: _config_text(stored)} | dict(metadata)
-    config = _config_of(state_dict, metadata, hints)
-    if config.family == "rgb" and CONFIG_KEY not in metadata:
-        raise ValueError(
-            "it takes rgb latents but says nothing of what its output means: its entry pid_config was lost when "
-            "another tool saved it; use the original file"
-        )
-    if family is not None:
-        config = _with_family(config, family)
-    elif config.family is None:
-        config = replace(config, family=family_hint(config.latent_channels, path))
-    if schedule is not None:
-        config = _with_schedule(config, schedule)
+    caption, config_bytes = (state_dict.pop(key, None) for key in (CAPTION_KEY, CONFIG_KEY))
+    if config_bytes is not None:
+        metadata = {CONFIG_KEY: _config_text(config_bytes)} | dict(metadata)
+    _check_kind(state_dict)
+    config = PiDConfig.from_state_dict(state_dict, metadata, hints)
+    _check_output_known(config, metadata)
+    config = _with_schedule(_with_family(config, family, path), schedule)
     _check_tensors(state_dict, config, layers)
-    if caption is not None:
-        caption = _check_caption(caption, config)
-    return Checkpoint(state_dict, config, caption, layers)
+    return Checkpoint(state_dict, config, _check_caption(caption, config), layers)
+
+
+def _check_finite(checkpoint: Checkpoint) -> None:
+    broken = find_not_finite(_all_tensors(checkpoint))
+    if broken is not None:
+        raise ValueError(
+            f"its tensor {printable(broken)} holds NaN or infinite values, so it can draw nothing: it was damaged "
+            "when it was trained, merged or converted; use another file"
+        )
 
 
 def _all_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -276,7 +270,8 @@ def _join_modulation(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return state_dict
 
 
-def _config_of(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str], hints: Mapping[str, str]) -> PiDConfig:
+def _check_kind(state_dict: Mapping[str, Tensor]) -> None:
+    """Raises ValueError, with what it seems to be, for what is neither PiD nor PixelDiT."""
     kind = _guess(state_dict)
     latent_branch = any(k.startswith("lq_proj.") for k in state_dict)
     inside = next((k for k in state_dict if ".lq_proj." in k), None)
@@ -293,7 +288,6 @@ def _config_of(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str], hi
             + ", ".join(printable(name) for name in list(state_dict)[:3])
             + "): choose another file"
         )
-    return PiDConfig.from_state_dict(state_dict, metadata, hints)
 
 
 def _guess(names: Mapping[str, Tensor]) -> str | None:
@@ -303,7 +297,18 @@ def _guess(names: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _with_family(config: PiDConfig, family: str) -> PiDConfig:
+def _check_output_known(config: PiDConfig, metadata: Mapping[str, str]) -> None:
+    if config.family == "rgb" and CONFIG_KEY not in metadata:
+        raise ValueError(
+            "it takes rgb latents but says nothing of what its output means: its entry pid_config was lost when "
+            "another tool saved it; use the original file"
+        )
+
+
+def _with_family(config: PiDConfig, family: str | None, path: Path | None) -> PiDConfig:
+    """With the family that the caller names; without one, the file's own, or else what its path suggests."""
+    if family is None:
+        return config if config.family else replace(config, family=family_hint(config.latent_channels, path))
     row = get_family(family)
     if not config.has_latent:
         raise CheckpointFamilyError(family, "this checkpoint is PixelDiT, which takes no latents")
@@ -317,7 +322,9 @@ def _with_family(config: PiDConfig, family: str) -> PiDConfig:
     return replace(config, family=row.name)
 
 
-def _with_schedule(config: PiDConfig, schedule: str) -> PiDConfig:
+def _with_schedule(config: PiDConfig, schedule: str | None) -> PiDConfig:
+    if schedule is None:
+        return config
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {quoted(schedule)}; choose one of {', '.join(SCHEDULES)}")
     if schedule == "distilled" and not config.has_latent:
@@ -351,7 +358,9 @@ def _check_tensors(state_dict: Mapping[str, Tensor], config: PiDConfig, layers: 
         raise ValueError(f"it looks like a PiD {config.version} checkpoint, but does not fit: {'; '.join(problems)}")
 
 
-def _check_caption(caption: Tensor, config: PiDConfig) -> Tensor:
+def _check_caption(caption: Tensor | None, config: PiDConfig) -> Tensor | None:
+    if caption is None:
+        return None
     if caption.ndim == 2:
         caption = caption[None]
     right = caption.ndim == 3 and caption.shape[0] == 1 and caption.shape[-1] == config.caption_width

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..checkpoints.convert import convert
 from ..checkpoints.packing import PACKED
-from ..checkpoints.packing_report import measure, read_given
+from ..checkpoints.packing_report import measure, read_as_latent
 from ..checkpoints.reading import read_checkpoint
 from ..latents.families import LATENT_FAMILIES
 from ..model.devices import choose_device
@@ -41,21 +41,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert a file; returns the exit code."""
-    told = {"family": args.family, "schedule": args.schedule}
+    options = {"family": args.family, "schedule": args.schedule}
     if args.to is None and (args.picture or args.no_report or args.device):
         raise ValueError("--picture, --no-report and --device belong to --to: say which format")
     report = args.to is not None and not args.no_report
-    device, given = choose_device(args.device), {}
+    device, latents = None if args.to is None else choose_device(args.device), {}
     if args.picture is not None:
         if not report:
             raise ValueError("--no-report measures nothing: leave it or --picture out")
-        config = read_checkpoint(args.file, **told).config
-        given[printable(args.picture.name)] = read_given(args.picture, config)
-    target, config = convert(args.file, args.output, to=args.to, **told)
+        config = read_checkpoint(args.file, **options).config
+        latents[printable(args.picture.name)] = read_as_latent(args.picture, config)
+    target, config = convert(args.file, args.output, to=args.to, **options)
     what = [f"PiD {config.version}" if config.has_latent else config.version, config.family, config.schedule, args.to]
     print(", ".join(part for part in what if part), file=sys.stderr)
     print(target, flush=True)
     if report:
-        found = measure(args.file, args.to, given=given, device=device, **told)
+        found = measure(args.file, args.to, latents=latents, device=device, **options)
         print("\n".join(found.lines()), file=sys.stderr)
     return 0

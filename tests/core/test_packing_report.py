@@ -8,7 +8,7 @@ from pid_core import NANO_PATH, PiDNetwork, load_network
 from pid_core.__main__ import main
 from pid_core.checkpoints import packing_report
 from pid_core.checkpoints.packing import pack, unpack
-from pid_core.checkpoints.packing_report import measure, read_given
+from pid_core.checkpoints.packing_report import measure, read_as_latent
 from pid_core.checkpoints.packing_rule import packed_layers
 from pid_core.latents.files import SavedLatent, write_latent
 from support.sizes import PACKABLE
@@ -58,8 +58,8 @@ def test_figures_are_those_of_the_packed_weights(packable):
 def test_a_latent_stands_for_the_picture_where_a_vae_made_it(packable, tmp_path, picture, capsys):
     path = tmp_path / "mine.latent"
     write_latent(path, SavedLatent(torch.randn(1, 16, 2, 1), "flux"))
-    given = {path.name: read_given(path, load_network(packable, family="flux").config)}
-    found = measure(packable, "fp8", family="flux", given=given)
+    latents = {path.name: read_as_latent(path, load_network(packable, family="flux").config)}
+    found = measure(packable, "fp8", family="flux", latents=latents)
     assert [row.latent for row in found.decodes] == ["a synthetic latent", "mine.latent"]
     assert (found.decodes[1].height, found.decodes[1].width) == (64, 32)
     told = ["convert", str(packable), "--family", "flux", "--to", "fp8", "--picture"]
