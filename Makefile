@@ -1,6 +1,8 @@
 # COMFYUI_PATH=/path/to/ComfyUI uses that one; COMFYUI_COMMIT=v0.25.0 (or a commit) fetches another.
 PYTHON ?= python3
 PORT ?= 8188
+# How many processes `make test` runs tests in: each starts a ComfyUI of its own (1 GB).
+JOBS ?= 2
 # The oldest that are supported: torch.OutOfMemoryError came with PyTorch 2.5.
 OLDEST_PYTHON ?= python3.10
 OLDEST_TORCH ?= 2.5.0
@@ -16,7 +18,7 @@ comfyui: setup  ## leaves ComfyUI running with the pack in it
 	@$(RUN) scripts/serve.py --port $(PORT)
 
 test: setup
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n $(JOBS) --dist loadfile
 
 # Left out: the kernels' tests need a newer Triton's interpreter and compiler, and the graphs that this PyTorch compiles
 # for a CPU make its process flush the smallest numbers to zero, which other tests then see.

@@ -10,6 +10,10 @@ from hypothesis import HealthCheck, settings
 
 import comfy_env
 
+# For PyTorch, which is not imported yet, here and in what tests start: more threads cost tiny networks more than they
+# give, and `make test` runs two processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No test depends on how busy the machine is.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")

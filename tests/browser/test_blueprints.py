@@ -33,6 +33,7 @@ def insert(front_end, name, vue):
     front_end.open(VueNodes_Enabled=vue)
     page = front_end.page
     page.mouse.dblclick(500, 300)
+    page.locator("input:focus").wait_for()  # what is typed before goes to the canvas
     page.keyboard.type(name)
     page.locator("[data-testid=result-item], [role=option]").filter(has_text=name).first.wait_for()
     front_end.screenshot(f"search_{name.split()[0]}")

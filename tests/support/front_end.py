@@ -287,20 +287,25 @@ class FrontEnd:
         )
 
     def show(self, *nodes: int) -> None:
-        """Moves the view so that these nodes, or all, fill the page."""
-        self.js(
+        """Moves the view so that these nodes, or all, fill the page, once they lie still.
+
+        An undo loads the graph anew, and Nodes 2.0 measures a node after that: until then it is not where it will be.
+        """
+        self.wait(
             """ids => {
+              const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
               const nodes = app.canvas.graph.nodes.filter(n => !ids.length || ids.includes(n.id));
               const boxes = nodes.map(n => n.getBounding());
               const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]));
               const right = Math.max(...boxes.map(b => b[0] + b[2]));
               const bottom = Math.max(...boxes.map(b => b[1] + b[3]));
               const view = app.canvas.canvas.getBoundingClientRect();
-              const ds = app.canvas.ds;
+              const ds = app.canvas.ds, before = [ds.scale, ...ds.offset].join();
               ds.scale = Math.min(1.5, (view.width - 360) / (right - left), (view.height - 240) / (bottom - top));
               ds.offset[0] = view.width / 2 / ds.scale - (left + right) / 2;
               ds.offset[1] = view.height / 2 / ds.scale - (top + bottom) / 2;
               app.canvas.setDirty(true, true);
+              return !tracker?._restoringState && before === [ds.scale, ...ds.offset].join();
             }""",
             list(nodes),
         )
