@@ -77,9 +77,10 @@ def fastest_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return sdpa(q, k, v)
         if _chosen[kind] is not None:
             log.info("%s", chosen_kernels()[-1])
-    if _chosen[kind] is not None:
+    chosen = _chosen[kind]
+    if chosen is not None:
         try:
-            return _sdpa_by(_chosen[kind], q, k, v)
+            return _sdpa_by(chosen, q, k, v)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:  # it takes not every size of its kind
@@ -102,7 +103,8 @@ def _sdpa_by(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _choose(q: Tensor, k: Tensor, v: Tensor) -> SDPBackend | None:
-    times, first = {}, None
+    times: dict[SDPBackend, float] = {}
+    first = None
     for backend in CANDIDATES:
         try:
             out = _sdpa_by(backend, q, k, v)
@@ -115,7 +117,7 @@ def _choose(q: Tensor, k: Tensor, v: Tensor) -> SDPBackend | None:
             raise
         except RuntimeError:  # this card, dtype or size is not for it
             continue
-    return min(times, key=times.get) if times else None
+    return min(times, key=times.__getitem__) if times else None
 
 
 def _milliseconds(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor, repeats: int = 2) -> float:

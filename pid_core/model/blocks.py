@@ -6,6 +6,8 @@ Shapes: B batch, L image tokens, T caption tokens, D hidden size.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ from .ops import Joint, Modulation, gate_add, gate_add_norm_modulate, norm_modul
 from .positions import Rotation
 
 
-def make_norm(width: int, *, device=None, operations=nn) -> nn.Module:
+def make_norm(width: int, *, device=None, operations=nn) -> nn.RMSNorm:
     """RMSNorm whose weight stays float32 in every dtype of the network, as in the reference."""
     return operations.RMSNorm(width, eps=1e-6, dtype=torch.float32, device=device)
 
@@ -42,8 +44,8 @@ class JointAttention(nn.Module):
         head_dim = width // num_heads
         self.qkv_x = operations.Linear(width, 3 * width, bias=False, **kind)
         self.qkv_y = operations.Linear(width, 3 * width, bias=False, **kind)
-        for name in ("q_norm_x", "k_norm_x", "q_norm_y", "k_norm_y"):
-            setattr(self, name, make_norm(head_dim, device=device, operations=operations))
+        norm = partial(make_norm, head_dim, device=device, operations=operations)
+        self.q_norm_x, self.k_norm_x, self.q_norm_y, self.k_norm_y = norm(), norm(), norm(), norm()
         self.proj_x = operations.Linear(width, width, **kind)
         self.proj_y = operations.Linear(width, width, **kind)
 
@@ -55,8 +57,8 @@ class PatchBlock(nn.Module):
         super().__init__()
         kind = {"dtype": dtype, "device": device}
         width = config.hidden_size
-        for name in ("norm_x1", "norm_y1", "norm_x2", "norm_y2"):
-            setattr(self, name, make_norm(width, device=device, operations=operations))
+        norm = partial(make_norm, width, device=device, operations=operations)
+        self.norm_x1, self.norm_y1, self.norm_x2, self.norm_y2 = norm(), norm(), norm(), norm()
         self.attn = JointAttention(width, config.num_heads, operations=operations, **kind)
         self.mlp_x = SwiGLU(width, config.mlp_size, operations=operations, **kind)
         self.mlp_y = SwiGLU(width, config.mlp_size, operations=operations, **kind)

@@ -48,13 +48,13 @@ def map_tokens(function: Callable[..., Tensor], spans: list[slice], *streams: Te
     """
     if len(spans) == 1:
         return function(*streams)
-    out = streams[0] if reuse else None
-    for span in spans:
+    out = streams[0]
+    for i, span in enumerate(spans):
         chunks = [stream[:, span] for stream in streams]
         part = function(*chunks)
         if reuse and part is chunks[0]:  # written in place
             continue
-        if out is None:
+        if i == 0 and not reuse:
             out = part.new_empty(part.shape[0], spans[-1].stop, *part.shape[2:])
         out[:, span] = part
     return out

@@ -30,8 +30,9 @@ def without_float64(tensor: Tensor) -> Tensor:
 def choose_device(name: str | None = None) -> torch.device:
     """The device of that name, by default the GPU where there is one. Raises ValueError for one that does not work."""
     if name is None:
-        if hasattr(torch, "accelerator") and torch.accelerator.is_available():
-            return torch.device(torch.accelerator.current_accelerator().type)
+        accelerator = getattr(torch, "accelerator", None)  # from PyTorch 2.6 on
+        if accelerator is not None and accelerator.is_available():
+            return torch.device(accelerator.current_accelerator().type)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)

@@ -28,10 +28,10 @@ from .keeping import Kept, pixel_chunks, pixel_kind, what_is_kept
 from .modulation import Level, Lines
 from .ops import split_modulation
 from .pixel_passes import PixelPasses
-from .positions import Rotation
+from .positions import Rotation, rotation_of
 
 if TYPE_CHECKING:
-    from .inputs import Inputs
+    from .inputs import Inputs, LatentInputs
     from .network import PiDNetwork
 
 
@@ -68,23 +68,23 @@ class Driver:
         return nullcontext() if self.compiled is None else self.compiled.off()
 
     def _predict(self, net: PiDNetwork, inputs: Inputs, on_part: OnPart, level: Level | None) -> Tensor:
-        config, x, features, sigma = net.config, inputs.x, inputs.lq_features, inputs.sigma
+        config, x, lq = net.config, inputs.x, inputs.lq
         spans = self._spans(x, config.patch_size, 3 * config.mlp_size)
         share = 0.0
         if on_part is not _nobody:
-            share = patch_share(config, *x.shape[-2:], inputs.caption.shape[1], x.device.type)
+            height, width = x.shape[-2:]
+            share = patch_share(config, height, width, inputs.caption.shape[1], x.device.type)
         te = net.embed_time(inputs.timestep)
         modulation = _modulations(net, te, inputs.timestep, level)
         y, s = net.embed_caption(inputs.caption), net.embed_patches(x)
         for i, block in enumerate(net.patch_blocks):
-            if net.injects(i):
-                s = map_tokens(partial(net.inject, i, sigma=sigma), spans, s, features, reuse=True)
+            if lq and net.injects(i):
+                s = map_tokens(partial(net.inject, i, sigma=lq.sigma), spans, s, lq.features, reuse=True)
             ropes, last = (inputs.patch_rope, inputs.text_rope), i + 1 == config.patch_depth
             s, y = self._patch_block(block, spans, s, y, modulation(i), *ropes, inputs.attention, not last)
             on_part(share * (i + 1) / config.patch_depth)
-        more = (features,) if config.pit_injection else ()
-        condition = partial(_condition, net, te, sigma)
-        s = map_tokens(condition, spans, s, *more)
+        more = (lq.features,) if lq and config.pit_injection else ()
+        s = map_tokens(partial(_condition, net, te, lq), spans, s, *more)
         out = self._pixels(net, inputs, s, lambda done: on_part(share + (1 - share) * done))
         return net.to_image(out, x)
 
@@ -138,7 +138,7 @@ def _in_chunks(
     joint = block.joint(modulation[0], text + s.shape[1])
     joint.put(0, block.caption_qkv(y, attn_y, dtype), attn.q_norm_y, attn.k_norm_y, rope_y)
     for span in spans:
-        rope = tuple(table[span] for table in rope_x)
+        rope = rotation_of(rope_x, span)
         qkv = block.image_qkv(s[:, span], attn_x, dtype)
         joint.put(text + span.start, qkv, attn.q_norm_x, attn.k_norm_x, rope)
         del qkv  # or it would be there beside the next, and beside the attention
@@ -148,8 +148,9 @@ def _in_chunks(
     return (s, block.end_caption(y, out[:, :text], attn_y, mlp_y)) if with_y else (s, y)
 
 
-def _condition(net: PiDNetwork, te: Tensor, sigma: Tensor | None, s: Tensor, features: Tensor | None = None) -> Tensor:
-    return net.condition_pixels(s, features, te, sigma)
+def _condition(net: PiDNetwork, te: Tensor, lq: LatentInputs | None, s: Tensor, *features: Tensor) -> Tensor:
+    """`PiDNetwork.condition_pixels` of some tokens; features: theirs, where the pixel blocks know the latent."""
+    return net.condition_pixels(s, te, lq._replace(features=features[0]) if lq and features else lq)
 
 
 def _modulations(net: PiDNetwork, te: Tensor, timestep: Tensor, level: Level | None) -> Callable[[int], Lines]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,18 @@ from ..log import log
 
 Result = TypeVar("Result")
 PROJECTOR = "the latent's projector"  # its name in messages
+
+
+class Guarded(Protocol):
+    """A network whose calls can be repeated, as `PiDNetwork`, which says what these are."""
+
+    repeated: list[str]
+
+    def numerics(self) -> str:
+        """What it computes in, for messages."""
+
+    def in_float32(self) -> AbstractContextManager[None]:
+        """While this lasts it computes in float32."""
 
 
 def all_finite(values: Tensor) -> bool:
@@ -88,7 +100,7 @@ def _within(calls: _Together, run: Callable[[], Result]) -> Result:
 
 
 def finite_or_repeat(
-    net: nn.Module, run: Callable[[], Tensor], what: Callable[[], str], *, at_once: bool = False, **inputs: Tensor
+    net: Guarded, run: Callable[[], Tensor], what: Callable[[], str], *, at_once: bool = False, **inputs: Tensor
 ) -> Tensor:
     """run(), a call of `net`; once more inside `net.in_float32()` where it gives NaN or infinite values.
 
@@ -98,7 +110,7 @@ def finite_or_repeat(
     Raises NonFiniteError.
     """
     together = None if at_once else _together.get()
-    number = None if together is None else together.number()
+    number = 0 if together is None else together.number()
     if together is None or together.suspects is None or number not in together.suspects:
         out = run()
         if together is not None and together.suspects is None:

@@ -16,17 +16,23 @@ if TYPE_CHECKING:
     from .network import PiDNetwork
 
 
+class LatentInputs(NamedTuple):
+    """The latent's features [B, L, lq_width] in the compute dtype, and sigma [B, 1, 1] float32."""
+
+    features: Tensor
+    sigma: Tensor
+
+
 class Inputs(NamedTuple):
     """What a call works on: images x [B, 3, H, W], timestep [B], caption [B, T, W], and tables of positions.
 
-    lq_features [B, L, lq_width] in the compute dtype and sigma [B, 1, 1] float32 are None for PixelDiT.
+    lq is None for PixelDiT.
     """
 
     x: Tensor
     timestep: Tensor
     caption: Tensor
-    lq_features: Tensor | None
-    sigma: Tensor | None
+    lq: LatentInputs | None
     patch_rope: Rotation
     text_rope: Rotation | None
     pixel_rope: Rotation
@@ -45,15 +51,15 @@ def make_inputs(
     """The arguments of `PiDNetwork.forward`, which says what they are. Raises ValueError when a shape does not fit."""
     config, device = net.config, x.device
     rows, cols = _check(config, x, timestep, caption, lq_features, degrade_sigma)
-    sigma = None
-    if config.has_latent:
-        lq_features = lq_features.to(net.compute_dtype)
+    lq = None
+    if lq_features is not None and degrade_sigma is not None:
         sigma = degrade_sigma.to(device, torch.float32).view(-1, 1, 1)
+        lq = LatentInputs(lq_features.to(net.compute_dtype), sigma)
     caption = caption[:, : config.caption_length]
     text, half = caption.shape[1], config.pixel_hidden_size // 2
     rope = {"reference": config.rope_grid, "theta": config.rope_theta, "device": device}
     return Inputs(
-        *(x, timestep, caption, lq_features, sigma),
+        *(x, timestep, caption, lq),
         image_rope(rows, cols, config.head_dim, **rope),
         text_rope(text, config.head_dim, theta=config.text_rope_theta, device=device) if config.text_rope else None,
         image_rope(rows, cols, config.pixel_head_dim, **rope),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -29,9 +32,15 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        norm1, _, conv1, norm2, _, conv2 = self.block
+        norm1, conv1, norm2, conv2 = self.layers
         h = conv1(group_norm_silu(x, norm1, dtype))
         return x + conv2(group_norm_silu(h, norm2, dtype))
+
+    @property
+    def layers(self) -> tuple[nn.GroupNorm, nn.Module, nn.GroupNorm, nn.Module]:
+        """Norm, convolution, norm, convolution."""
+        norm1, _, conv1, norm2, _, conv2 = self.block
+        return cast("nn.GroupNorm", norm1), conv1, cast("nn.GroupNorm", norm2), conv2
 
 
 class SigmaGate(nn.Module):
@@ -92,8 +101,8 @@ class LQProjector(nn.Module):
         return self.as_tokens(x, lq_latent.dtype)
 
     @property
-    def blocks(self) -> nn.Sequential:
-        return self.latent_proj[3:]
+    def blocks(self) -> Sequence[ResBlock]:
+        return cast("Sequence[ResBlock]", self.latent_proj[3:])
 
     def align(self, lq_latent: Tensor, rows: int, cols: int) -> Tensor:
         """One latent cell per patch, [B, C, rows, cols]: un-packed, and resized where the grids differ."""

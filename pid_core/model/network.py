@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +20,15 @@ from .blocks import PatchBlock, make_norm
 from .config import PiDConfig
 from .driver import Driver
 from .guard import widened_layers
-from .inputs import Inputs, make_inputs, patch_grid
+from .inputs import Inputs, LatentInputs, make_inputs, patch_grid
 from .lq import LQProjector, SigmaGate
 from .modulation import Level
 from .ops import pixel_embed, pixel_out, rms_norm
 from .pixels import PixelBlock
 from .positions import timestep_features
 from .strips import project
+
+Block = TypeVar("Block", bound=nn.Module)
 
 
 class Projection(nn.Module):
@@ -89,8 +92,8 @@ class PiDNetwork(nn.Module):
         self.t_embedder = TimestepEmbedder(config.time_features, width, **exact)
         self.y_embedder = Projection(config.caption_width, width, norm=True, **kind)
         self.y_pos_embedding = nn.Parameter(torch.empty(1, config.caption_length, width, dtype=dtype, device=device))
-        self.patch_blocks = nn.ModuleList(PatchBlock(config, **kind) for _ in range(config.patch_depth))
-        self.pixel_blocks = nn.ModuleList(PixelBlock(config, **kind) for _ in range(config.pixel_depth))
+        self.patch_blocks = _module_list(PatchBlock(config, **kind) for _ in range(config.patch_depth))
+        self.pixel_blocks = _module_list(PixelBlock(config, **kind) for _ in range(config.pixel_depth))
         self.final_layer = FinalLayer(config.pixel_hidden_size, config.in_channels, **exact)
         if config.has_latent:
             self.lq_proj = LQProjector(config, **kind)
@@ -132,14 +135,14 @@ class PiDNetwork(nn.Module):
         s = self.embed_patches(inputs.x)  # the residual stream of the patches, [B, L, D]
         y = self.embed_caption(inputs.caption)
         for i, block in enumerate(self.patch_blocks):
-            if self.injects(i):
-                s = self.inject(i, s, inputs.lq_features, inputs.sigma)
+            if inputs.lq and self.injects(i):
+                s = self.inject(i, s, *inputs.lq)
             modulation, last = block.modulation(c), i + 1 == len(self.patch_blocks)
             s, y = block(s, y, modulation, inputs.patch_rope, inputs.text_rope, inputs.attention, not last)
-        s = self.condition_pixels(s, inputs.lq_features, te, inputs.sigma)
+        s = self.condition_pixels(s, te, inputs.lq)
         u = self.embed_pixels(inputs.x, inputs.positions)  # the residual stream of the pixels, [B, L, N, P]
-        for block in self.pixel_blocks:
-            u = block(u, s, inputs.pixel_rope, inputs.attention)
+        for pixel_block in self.pixel_blocks:
+            u = pixel_block(u, s, inputs.pixel_rope, inputs.attention)
         return self.to_image(self.finish_pixels(u), inputs.x)
 
     def embed_time(self, timestep: Tensor) -> Tensor:
@@ -157,18 +160,18 @@ class PiDNetwork(nn.Module):
         return self.s_embedder.proj(patches.to(self.compute_dtype)).float()
 
     def injects(self, depth: int) -> bool:
-        """Whether the latent's features go into the patch stream before the block at this depth."""
-        return self.config.has_latent and depth % self.config.lq_interval == 0
+        """Whether a latent's features go into the patch stream before the block at this depth."""
+        return depth % self.config.lq_interval == 0
 
     def inject(self, depth: int, s: Tensor, lq_features: Tensor, sigma: Tensor) -> Tensor:
-        """The latent's features through this depth's gate into s [B, L, D] float32; see `Inputs` for the rest."""
+        """The latent's features through this depth's gate into s [B, L, D] float32; see `LatentInputs` for the rest."""
         point = depth // self.config.lq_interval
         return self.lq_proj.gate_modules[point](s, self.lq_proj.output_heads[point](lq_features), sigma)
 
-    def condition_pixels(self, s: Tensor, lq_features: Tensor | None, te: Tensor, sigma: Tensor | None) -> Tensor:
+    def condition_pixels(self, s: Tensor, te: Tensor, lq: LatentInputs | None) -> Tensor:
         """What the pixel blocks are modulated by, [B, L, D] in the compute dtype."""
-        if self.config.pit_injection:
-            return self.pit_lq_gate.condition(s, te, self.lq_proj.pit_head(lq_features), sigma)
+        if lq and self.config.pit_injection:
+            return self.pit_lq_gate.condition(s, te, self.lq_proj.pit_head(lq.features), lq.sigma)
         return F.silu(te + s).to(self.compute_dtype)
 
     def embed_pixels(self, x: Tensor, positions: tuple[Tensor, Tensor], span: slice | None = None) -> Tensor:
@@ -224,3 +227,8 @@ class PiDNetwork(nn.Module):
 
     def _attention_name(self) -> str:
         return getattr(self.attention, "__name__", type(self.attention).__name__)
+
+
+def _module_list(blocks: Iterable[Block]) -> Sequence[Block]:
+    """nn.ModuleList, which does not tell its type checkers what it holds."""
+    return cast("Sequence[Block]", nn.ModuleList(blocks))

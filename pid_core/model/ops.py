@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from .attention import Attention
 from .fused import GROUP_PART, fit_registers, runs_kernels
 from .positions import Rotation, patch_positions, rotate
+
+if TYPE_CHECKING:
+    from .pixels import PixelMLP
 
 kernels = torch.ops.pidkit
 Weights = tuple[Tensor, Tensor | None]
@@ -43,7 +46,7 @@ def split_modulation(values: Tensor) -> tuple[Modulation, Modulation]:
 LENDERS: dict[type, Callable[[nn.Module, torch.device, torch.dtype], Weights]] = {}
 
 
-def weights(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> Weights:
+def weights(layer: nn.Linear | nn.RMSNorm | nn.GroupNorm, device: torch.device, dtype: torch.dtype) -> Weights:
     """A layer's weight and bias for work that does not call it."""
     for kind, lend in LENDERS.items():
         if isinstance(layer, kind):
@@ -70,16 +73,16 @@ def is_as_built(*layers: nn.Module) -> bool:
     return not any("forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
 
 
-def _norm_weight(norm: nn.Module, x: Tensor) -> Tensor:
+def _norm_weight(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     return weights(norm, x.device, torch.float32)[0]
 
 
-def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
+def rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     """Normalise with float32 statistics and a float32 result."""
     return norm(x.float())
 
 
-def norm_modulate(stream: Tensor, norm: nn.Module, line: Modulation, dtype: torch.dtype) -> Tensor:
+def norm_modulate(stream: Tensor, norm: nn.RMSNorm, line: Modulation, dtype: torch.dtype) -> Tensor:
     """stream [B, L, D] -> shift + norm(stream) * (1 + scale), in dtype."""
     if _by_kernel(stream, norm):
         return kernels.norm_modulate(stream, _norm_weight(norm, stream), line.shift, line.scale, dtype)
@@ -95,7 +98,7 @@ def gate_add(stream: Tensor, gate: Tensor, x: Tensor) -> Tensor:
 
 
 def gate_add_norm_modulate(
-    stream: Tensor, gate: Tensor, x: Tensor, norm: nn.Module, line: Modulation
+    stream: Tensor, gate: Tensor, x: Tensor, norm: nn.RMSNorm, line: Modulation
 ) -> tuple[Tensor, Tensor]:
     """`gate_add`, and the begin of the next line, in x's dtype: (stream, its modulated norm)."""
     if _by_kernel(stream, norm):
@@ -121,7 +124,7 @@ class Joint:
         else:  # as the projection gives it and the next one wants it
             self.all = [like.new_empty(batch, tokens, heads, head_dim).transpose(1, 2) for _ in range(3)]
 
-    def put(self, start: int, qkv: Tensor, q_norm: nn.Module, k_norm: nn.Module, rope: Rotation | None) -> None:
+    def put(self, start: int, qkv: Tensor, q_norm: nn.RMSNorm, k_norm: nn.RMSNorm, rope: Rotation | None) -> None:
         """Put in the tokens from `start` on: qkv [B, l, 3 * heads * head_dim]; q and k are normalised and turned."""
         q, k, v = (part[:, :, start : start + qkv.shape[1]] for part in self.all)
         if _by_kernel(qkv, q_norm, k_norm):
@@ -141,7 +144,7 @@ class Joint:
         return attention(q[:, :, first:], k, v).transpose(1, 2)
 
 
-def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor) -> Tensor:
+def token_gate(stream: Tensor, features: Tensor, proj: nn.Linear, offset: Tensor) -> Tensor:
     """stream [B, L, D] float32 + sigmoid(proj([stream ; features]) - offset) * features.
 
     features [B, L, D] in the compute dtype, offset [B, 1, 1] float32; proj gives one value per token, or D.
@@ -153,14 +156,14 @@ def token_gate(stream: Tensor, features: Tensor, proj: nn.Module, offset: Tensor
     return torch.addcmul(stream, torch.sigmoid(logits - offset), features.float())
 
 
-def condition_gate(stream: Tensor, te: Tensor, features: Tensor, proj: nn.Module, offset: Tensor) -> Tensor:
+def condition_gate(stream: Tensor, te: Tensor, features: Tensor, proj: nn.Linear, offset: Tensor) -> Tensor:
     """`token_gate` of silu(te + stream), in the compute dtype; te [B, 1, D] float32. stream itself stays as it is."""
     if proj.out_features == 1 and _by_kernel(stream, proj):
         return kernels.condition_gate(stream, te, features, *weights(proj, features.device, features.dtype), offset)
     return token_gate(F.silu(te + stream), features, proj, offset).to(features.dtype)
 
 
-def pixel_embed(x: Tensor, proj: nn.Module, down: Tensor, across: Tensor, patch: int, tokens: slice) -> Tensor:
+def pixel_embed(x: Tensor, proj: nn.Linear, down: Tensor, across: Tensor, patch: int, tokens: slice) -> Tensor:
     """The pixel stream [B, l, N, P] float32 of some tokens of the image x [B, C, H, W] float32.
 
     down [H, P / 2] and across [W, P / 2]: `sine_cosine` of the rows and columns.
@@ -176,7 +179,7 @@ def pixel_embed(x: Tensor, proj: nn.Module, down: Tensor, across: Tensor, patch:
     return proj(pixels) + patch_positions(down, across, patch, tokens)
 
 
-def pixel_begin(u: Tensor, norm: nn.Module, modulation: Tensor) -> Tensor:
+def pixel_begin(u: Tensor, norm: nn.RMSNorm, modulation: Tensor) -> Tensor:
     """u [B, L, N, P] float32 -> [B, L, N * P] in modulation's dtype, each pixel normalised and modulated by its own.
 
     modulation [B, L, N * 6 * P]: shift, scale, gate of attention, then of the MLP, pixel by pixel.
@@ -187,7 +190,7 @@ def pixel_begin(u: Tensor, norm: nn.Module, modulation: Tensor) -> Tensor:
     return _modulate(rms_norm(norm, u), shift.float(), scale.float(), modulation.dtype).flatten(-2)
 
 
-def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, mlp: nn.Module) -> Tensor:
+def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.RMSNorm, mlp: PixelMLP) -> Tensor:
     """A pixel block behind its attention: u + gate * attended, then its MLP's line. u [B, L, N, P] float32.
 
     attended [B, L, N * P]; modulation as `kept_modulation` gave it, or as in `pixel_begin`; mlp has layers fc1 and fc2.
@@ -202,7 +205,7 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.Module, 
     return _add(u, last_gate.float(), mlp(_modulate(rms_norm(norm, u), shift.float(), scale.float(), dtype)))
 
 
-def kept_modulation(u: Tensor, modulation: Tensor, norm: nn.Module, mlp: nn.Module) -> Tensor:
+def kept_modulation(u: Tensor, modulation: Tensor, norm: nn.RMSNorm, mlp: PixelMLP) -> Tensor:
     """What `pixel_end` needs of a modulation: its last four lines, [B, L, N * 4 * P].
 
     A kernel and a compiled graph read them where they are.
@@ -212,7 +215,7 @@ def kept_modulation(u: Tensor, modulation: Tensor, norm: nn.Module, mlp: nn.Modu
     return modulation.unflatten(-1, (u.shape[-2], 6, -1))[..., 2:, :].flatten(-3)
 
 
-def pixel_out(u: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
+def pixel_out(u: Tensor, norm: nn.RMSNorm, linear: nn.Linear) -> Tensor:
     """The pixel stream's end, [B, L, N, C] float32."""
     if fit_registers(u.shape[-1]) and _by_kernel(u, norm, linear):
         return kernels.pixel_out(u, _norm_weight(norm, u), *weights(linear, u.device, torch.float32))
@@ -261,7 +264,7 @@ def _group_scale(norm: nn.GroupNorm, means: Tensor, squares: Tensor, counts: Ten
     variance = (squares + counts * (means - mean).square()).sum(-1, keepdim=True) / size
     weight, bias = weights(norm, means.device, torch.float32)
     scale = (variance + norm.eps).rsqrt() * weight.view(norm.num_groups, -1)
-    shift = bias.view(norm.num_groups, -1) - mean * scale
+    shift = (0 if bias is None else bias.view(norm.num_groups, -1)) - mean * scale
     return scale.flatten(1), shift.flatten(1)
 
 
@@ -273,7 +276,7 @@ def _add(stream: Tensor, gate: Tensor, x: Tensor) -> Tensor:
     return torch.addcmul(stream, gate, x.float())
 
 
-def _ends_by_kernel(u: Tensor, norm: nn.Module, mlp: nn.Module) -> bool:
+def _ends_by_kernel(u: Tensor, norm: nn.RMSNorm, mlp: PixelMLP) -> bool:
     return fit_registers(u.shape[-1], mlp.fc1.out_features) and _by_kernel(u, norm, mlp, mlp.fc1, mlp.fc2)
 
 

@@ -16,7 +16,7 @@ from .attention import Attention
 from .keeping import Kept
 from .ops import kept_modulation
 from .pixels import PixelBlock
-from .positions import Rotation
+from .positions import Rotation, rotation_of
 
 
 class PixelPasses:
@@ -51,7 +51,7 @@ class PixelPasses:
         for depth, block in enumerate(self._blocks):
             joint = block.joint(self._s)
             for chunk, span in enumerate(self._spans):
-                rope = tuple(table[span] for table in self._rope)
+                rope = rotation_of(self._rope, span)
                 joint.put(span.start, self._begin(depth, chunk), block.attn.q_norm, block.attn.k_norm, rope)
             if self._kept.stream:
                 self._attended.clear()

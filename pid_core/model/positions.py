@@ -28,7 +28,8 @@ def _table(make):
         # a compiled graph makes the table itself; through the cache the compiler would warn
         return make(*args, **kwargs) if torch.compiler.is_compiling() else cached(*args, **kwargs)
 
-    table.cache_info, table.cache_clear = cached.cache_info, cached.cache_clear
+    # type: ignore: functools.wraps says of what it returns that it has no attributes
+    table.cache_info, table.cache_clear = cached.cache_info, cached.cache_clear  # type: ignore[attr-defined]
     return table
 
 
@@ -69,6 +70,12 @@ def text_rope(length: int, head_dim: int, *, theta: float = 1e4, device: torch.d
     k = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
     angle = torch.outer(torch.arange(length, dtype=torch.float32, device=device), 1.0 / (theta**k))
     return angle.cos(), angle.sin()
+
+
+def rotation_of(rotation: Rotation, tokens: slice) -> Rotation:
+    """Of some tokens only."""
+    cos, sin = rotation
+    return cos[tokens], sin[tokens]
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:

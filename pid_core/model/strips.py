@@ -65,7 +65,7 @@ def _enter(projector: LQProjector, latent: Tensor, spans: list[slice]) -> Tensor
 
 def _block(block: ResBlock, x: Tensor, dtype: torch.dtype, spans: list[slice]) -> None:
     """The block on x itself, with what a convolution and a norm need beside it for one strip at a time."""
-    norm1, _, conv1, norm2, _, conv2 = block.block
+    norm1, conv1, norm2, conv2 = block.layers
     h = torch.empty_like(x, dtype=dtype)
     for source, norm, conv in ((x, norm1, conv1), (h, norm2, conv2)):
         scale = GroupScale(norm, source, spans)
