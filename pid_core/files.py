@@ -29,10 +29,9 @@ def write_new(folder: Path, name: str, ending: str, content: bytes) -> Path:
     """
     folder = Path(folder)
     with _written_beside(folder / f"{name}{ending}", content) as part:
-        for count in itertools.count(_highest(folder, name) + 1):
-            path = folder / f"{name}_{count:05}_{ending}"
-            if _put_new(part, path):
-                return path
+        numbers = itertools.count(_highest(folder, name) + 1)
+        paths = (folder / f"{name}_{number:05}_{ending}" for number in numbers)
+        return next(path for path in paths if _put_new(part, path))
 
 
 def check_prefix(prefix: str) -> None:

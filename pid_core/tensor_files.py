@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -179,7 +179,7 @@ class _explained:
         pass
 
     def __exit__(self, kind, error, _) -> None:
-        if not isinstance(error, Exception) or isinstance(error, FileNotFoundError) or hasattr(error, "is_told"):
+        if not isinstance(error, Exception) or isinstance(error, (FileNotFoundError, _Refused)):
             return
         name = printable(self.path.name)
         if isinstance(error, PermissionError):
@@ -197,11 +197,13 @@ class _explained:
         ) from None
 
 
+class _Refused(ValueError):
+    """Says all that there is to say."""
+
+
 def _refusal(path: Path, line: str) -> ValueError:
     """For a file that can be read and is not wanted: the line is complete."""
-    error = ValueError(f"{printable(path.name)} {line}")
-    error.is_told = True
-    return error
+    return _Refused(f"{printable(path.name)} {line}")
 
 
 def _size(path: Path) -> str:
@@ -260,7 +262,7 @@ def _read_header(path: Path, size: int, what: str) -> tuple[dict[str, Entry], di
     return entries, metadata
 
 
-def _entry(path: Path, name: str, told: object, start: int, size: int) -> Entry:
+def _entry(path: Path, name: str, told: Any, start: int, size: int) -> Entry:
     shown = printable(name)
     try:
         dtype, shape, (first, end) = told["dtype"], told["shape"], told["data_offsets"]
@@ -305,12 +307,11 @@ def _read_pickled(path: Path, size: int, mapped: bool) -> dict[str, Tensor]:
                 f"is not loaded: it is a pickle that holds {shown} besides tensors, and such files can run code or "
                 "hold no plain values; convert it to .safetensors where you trust it",
             )
-    options = {"map_location": "cpu", "weights_only": True}
     if zipped and mapped:
-        state_dict = torch.load(path, mmap=True, **options)
+        state_dict = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
     else:
         with path.open("rb") as file:
-            state_dict = torch.load(file, **options)
+            state_dict = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(state_dict, dict):
         raise _refusal(path, f"holds a {printable(type(state_dict).__name__)}, not a dictionary of tensors")
     if len(state_dict) > MOST_TENSORS:
@@ -347,6 +348,6 @@ def _globals(pickles: Iterator[bytes]) -> Iterator[str]:
                 break
             for operation, argument, _ in pickletools.genops(stream):
                 if operation.name == "GLOBAL":
-                    yield argument
+                    yield str(argument)
                 elif operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
                     yield operation.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..hub.catalogue import FILES, HubFile, get_file, local_name
@@ -35,14 +36,20 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(_table()))
         return 0
     files = [get_file(name) for name in args.names]
-    home = None if args.to else find_home(args, find_comfyui(args.comfyui))
-    if home is None and args.to is None:
-        raise ValueError("no ComfyUI found: name it with --comfyui PATH, or a folder for the files with --to FOLDER")
-    record = args.to / "pidkit_licences.json" if args.to else home.user / RECORD
+    folders, record = _places(args, files)
     for file in files:
-        folders = [args.to] if args.to else home.folders[file.folder]
-        print(_fetch(file, folders, record, args.accept_licence))
+        print(_fetch(file, folders[file.folder], record, args.accept_licence))
     return 0
+
+
+def _places(args: argparse.Namespace, files: list[HubFile]) -> tuple[Mapping[str, list[Path]], Path]:
+    """Where each kind of file goes, by its folder's name, and the record of licences."""
+    if args.to:
+        return {file.folder: [args.to] for file in files}, args.to / "pidkit_licences.json"
+    home = find_home(args, find_comfyui(args.comfyui))
+    if home is None:
+        raise ValueError("no ComfyUI found: name it with --comfyui PATH, or a folder for the files with --to FOLDER")
+    return home.folders, home.user / RECORD
 
 
 def _fetch(file: HubFile, folders: list[Path], record: Path, accept: bool) -> Path:

@@ -18,7 +18,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import prints_bare
 from ..log import log
@@ -135,6 +135,7 @@ class _Listed(NamedTuple):
 def _listed(file: HubFile, endpoint: str | None, anywhere: bool = False) -> _Listed | None:
     """The file in the hub's list of its repository; anywhere: by its name in whatever folder, if there is just one."""
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
     # NVIDIA calls every checkpoint the same, in a folder of its name
     parts = 2 if file.repo == NVIDIA and file.folder == "diffusion_models" else 1
@@ -142,8 +143,9 @@ def _listed(file: HubFile, endpoint: str | None, anywhere: bool = False) -> _Lis
     wanted = wanted[-parts:] if anywhere else wanted
     found = []
     for entry in HfApi(endpoint=endpoint).list_repo_tree(file.repo, recursive=True):
-        if PurePosixPath(entry.path).parts[-len(wanted) :] == wanted and hasattr(entry, "size"):
-            found.append(_Listed(entry.path, Promise(entry.size, entry.lfs and _hash_in(entry.lfs.sha256))))
+        if PurePosixPath(entry.path).parts[-len(wanted) :] == wanted and isinstance(entry, RepoFile):
+            sha256 = _hash_in(entry.lfs.sha256) if entry.lfs else None
+            found.append(_Listed(entry.path, Promise(entry.size, sha256)))
     return found[0] if len(found) == 1 else None
 
 
@@ -152,7 +154,7 @@ def _hash_in(etag: str | None) -> str | None:
     return etag if _SHA256.fullmatch(etag) else None
 
 
-def _expected(file: HubFile, promise: Promise, say: Callable[[str], None]) -> tuple[int | None, str]:
+def _expected(file: HubFile, promise: Promise, say: Callable[[str], None]) -> tuple[int | None, str | None]:
     """Size and SHA-256 to check against: ours where we know them, else the hub's."""
     (size, known), sha256 = promise, file.sha256
     for what, ours, theirs in (("bytes", file.size, size), ("SHA-256", file.sha256, known)):
@@ -325,8 +327,9 @@ def _stream(url: str, start: int, restart: Callable[[], None]) -> Iterator[bytes
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    session = get_session()
-    if hasattr(session, "stream"):  # huggingface_hub from 1.0 on
+    session: Any = get_session()  # httpx's, or before huggingface_hub 1.0 that of requests
+    opened: contextlib.AbstractContextManager[Any]
+    if hasattr(session, "stream"):
         opened = session.stream("GET", url, headers=headers, timeout=SILENCE, follow_redirects=True)
     else:
         opened = contextlib.closing(session.get(url, headers=headers, timeout=SILENCE, stream=True))

@@ -29,7 +29,7 @@ class ModelSet:
 
     def files(self, is_here: Callable[[HubFile], bool]) -> list[HubFile]:
         """Checkpoint, VAE and text encoder, in this order; the encoder in the precision that is here."""
-        if self.checkpoint is None:
+        if self.checkpoint is None or self.vae is None:
             return []
         encoders = [get_file(name) for name in TEXT_ENCODERS]
         encoder = next((file for file in encoders if is_here(file)), encoders[0])
@@ -61,7 +61,7 @@ def _is_student(file: HubFile) -> bool:
 
 
 def _age(file: HubFile) -> float:
-    return float(file.version.removeprefix("v"))
+    return float((file.version or "v0").removeprefix("v"))
 
 
 def get_set(name: str) -> ModelSet:

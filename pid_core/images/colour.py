@@ -48,17 +48,20 @@ def hold_colour_(pixels: Tensor, reference: Tensor, hold: str = "low_frequencies
     reference = crop_as_encoded(reference, *pixels.shape[-2:])
     for i, image in enumerate(pixels):
         wanted = reference[i % reference.shape[0]]
-        tones = [None] * len(image)
+        tones: list[Tone] = []
         if hold == "mean_deviation":
             tones = [
                 match_tone(ours, to_device(theirs, ours.device)) for ours, theirs in zip(image, wanted, strict=True)
             ]
-        if hold == "mean_deviation" and not fidelity:
+        if tones and not fidelity:
             for channel, (gain, offset) in zip(image, tones, strict=True):
                 channel.mul_(gain).add_(offset)
             continue
         low = 1.0 if hold == "low_frequencies" else 0.0
-        held = [_held(*each, low, fidelity) for each in zip(image, wanted, tones, strict=True)]
+        held = [
+            _held(ours, theirs, tones[k] if tones else None, low, fidelity)
+            for k, (ours, theirs) in enumerate(zip(image, wanted, strict=True))
+        ]
         for channel, new in zip(image, held, strict=True):
             channel.copy_(new)
     return pixels
@@ -153,5 +156,6 @@ def crop_as_encoded(reference: Tensor, height: int, width: int) -> Tensor:
 
 def _both_coarse(channel: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     cell = max(SMALLEST_CELL, max(channel.shape) / CELLS)
-    grid = tuple(math.ceil(side / cell) for side in channel.shape)
+    height, width = channel.shape
+    grid = math.ceil(height / cell), math.ceil(width / cell)
     return resize(channel, grid), resize(wanted, grid)

@@ -13,7 +13,7 @@ import uuid
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +23,12 @@ from ..errors import prints_bare
 from ..printable import printable
 
 if TYPE_CHECKING:  # Pillow is needed for pictures only, not to import the core
-    from PIL import Image, ImageCms
+    from PIL import Image, ImageCms, ImageFile
 
 # How each ending is written. PNG: as small as level 9 to a few percent, in a tenth of its time. JPEG: as good as it
 # gets before files grow without a visible gain, and colours at full resolution, which is what was just restored.
 # WebP and TIFF: without loss.
-FORMATS = {
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 4}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -73,9 +73,9 @@ def read_picture(path: Path) -> Picture:
             with Image.open(path) as file:
                 return _read(file, path, name)
     except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # None is no limit
         raise ValueError(
-            f"{name} has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels: cut it into parts, or make it "
-            "smaller"
+            f"{name} has more than {limit / 1e6:.0f} megapixels: cut it into parts, or make it smaller"
         ) from None
     except _Refused as refused:
         raise ValueError(f"{name} {refused}") from None
@@ -90,10 +90,11 @@ class _Refused(Exception):
     pass
 
 
-def _read(file: Image.Image, path: Path, name: str) -> Picture:
+def _read(file: ImageFile.ImageFile, path: Path, name: str) -> Picture:
     notes = []
-    if getattr(file, "n_frames", 1) > 1:
-        notes.append(f"{name} holds {file.n_frames} frames: the first is used")
+    frames = getattr(file, "n_frames", 1)
+    if frames > 1:
+        notes.append(f"{name} holds {frames} frames: the first is used")
     deep = _is_deep(file)
     orientation = file.getexif().get(ORIENTATION, 1)
     profile = _profile(file)
@@ -121,7 +122,7 @@ def _picture(values: np.ndarray, orientation: int, notes: list[str]) -> Picture:
     return Picture(tensor[..., :3].contiguous(), alpha, tuple(notes))
 
 
-def _is_deep(file: Image.Image) -> bool:
+def _is_deep(file: ImageFile.ImageFile) -> bool:
     """Whether Pillow would cut 16-bit colours to 8. Asked before anything is loaded, which forgets it."""
     return any(";16" in str(tile[3]) for tile in file.tile) and not file.mode.startswith("I")
 
@@ -194,10 +195,11 @@ def _to_srgb(picture: Image.Image, profile, name: str, notes: list[str]) -> Imag
 
     colours = picture.convert({"LA": "L", "RGBA": "RGB", "1": "L"}.get(picture.mode, picture.mode))
     try:
-        return ImageCms.profileToProfile(colours, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        converted = ImageCms.profileToProfile(colours, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except ImageCms.PyCMSError as error:
         notes.append(f"{name}: its colour profile cannot be applied ({printable(error)}), colours may be off")
         return picture
+    return converted or picture  # None comes only of work in place
 
 
 def check_output(

@@ -62,7 +62,8 @@ class Framing:
     @property
     def offset(self) -> tuple[int, int]:
         """Top and left of the canvas on the content: negative where it is padded, positive where it is cropped."""
-        return tuple((a - b) // 2 for a, b in zip(self.content, self.canvas, strict=True))
+        content, canvas = self.content, self.canvas
+        return (content.height - canvas.height) // 2, (content.width - canvas.width) // 2
 
     @property
     def padded(self) -> bool:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -53,7 +54,7 @@ def latent_bytes(latent: SavedLatent, metadata: Mapping[str, str] | None = None)
         if row.channels != channels:
             check_latent(latent.samples, row.channels, row.name)
     check_latent(latent.samples, channels)
-    about = {"family": latent.family, "degrade_sigma": latent.sigma}
+    about: dict[str, Any] = {"family": latent.family, "degrade_sigma": latent.sigma}
     if latent.size is not None:
         about["picture_size"] = list(latent.size)
     tensors = {_TENSOR: latent.samples.detach().cpu().contiguous(), _MARK: torch.tensor([])}

@@ -106,12 +106,11 @@ def _family(latent: Tensor, choice: str, decoder: Decoder | None, carried: Carri
 
 
 def _chosen_family(latent: Tensor, choice: str, decoder: Decoder | None) -> LatentFamily:
-    made_for = decoder.family if decoder else None
     if choice == "auto":
-        if made_for is None and decoder is not None:
+        if decoder is not None and decoder.family is None:
             check_latent(latent, decoder.channels)
-        return get_family(made_for or detect_family(latent))
+        return get_family((decoder and decoder.family) or detect_family(latent))
     row = get_family(choice)
-    if made_for not in (None, row.name) or (decoder is not None and decoder.channels != row.channels):
-        raise WrongFamilyError(choice, made_for, row.channels, decoder.channels)
+    if decoder is not None and (decoder.family not in (None, row.name) or decoder.channels != row.channels):
+        raise WrongFamilyError(choice, decoder.family, row.channels, decoder.channels)
     return row

@@ -78,21 +78,21 @@ def decode(
     sigma = sigma_per_image(degrade_sigma, batch, device)
     caption = _caption_for(net, caption, batch, device)
     height, width = _output_size(net, lq_latent, size)
-    whole = tuple(-(-side // config.align) * config.align for side in (height, width))
+    rows, cols = (-(-side // config.align) * config.align for side in (height, width))  # of pixels
     steps = config.steps if steps is None else steps
     sigmas = distilled_sigmas(steps)  # where the loop runs: read from a GPU each would be waited for
     draw = _noise_source((batch, config.in_channels, height, width), steps, seed, noise, step_noise, device)
 
-    work = _Work(config, whole, windows, steps, on_part)
+    work = _Work(config, (rows, cols), windows, steps, on_part)
     predict = predict_x0
     if windows is not None:
-        _check_plan(windows, *whole, config.align)
+        _check_plan(windows, rows, cols, config.align)
         least = config.window_min // SMALLEST
         run = WindowRun(windows, fuse=fuse, window_batch=window_batch, on_windows=work.at_window, least=least)
         predict = partial(predict_x0_by_windows, run=run)
 
     lq_features = finite_or_repeat(
-        net, lambda: net.encode_lq(lq_latent, *whole, work.in_trunk), lambda: PROJECTOR, latent=lq_latent
+        net, lambda: net.encode_lq(lq_latent, rows, cols, work.in_trunk), lambda: PROJECTOR, latent=lq_latent
     )
     x, modulations = next(draw), Modulations((1000 * sigmas[:-1]).tolist())
     with net.driver.keeping(None if windows is None else windows.kept):
@@ -100,7 +100,7 @@ def decode(
             try:
                 work.step = step
                 in_call = None if on_part is None else when_done(work.in_call, device)
-                canvas = extend(x, *whole)
+                canvas = extend(x, rows, cols)
                 x0 = checked_together(
                     partial(predict, net, canvas, t, caption, lq_features, sigma, in_call, modulations)
                 )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Level = TypeVar("Level", Tensor, float)
 
 SCHEDULES = ("distilled", "undistilled")
 
@@ -46,7 +49,7 @@ def flow_shift(version: str, height: int, width: int) -> float:
     return base * (math.sqrt(height * width) / side) ** 0.5
 
 
-def shift_sigmas(sigmas: Tensor | float, shift: float) -> Tensor | float:
+def shift_sigmas(sigmas: Level, shift: float) -> Level:
     """Flow noise levels in [0, 1] moved towards noise: shift * s / (1 + (shift - 1) * s). 0 and 1 stay.
 
     Shifting by a and then by b is shifting by a * b.

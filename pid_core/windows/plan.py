@@ -156,11 +156,9 @@ def plan_windows(height: int, width: int, size: int | tuple[int, int], overlap: 
     ]
     if overlap % align:
         notes.append(f"overlap {overlap} rounded up to {overlap_cells * align} px")
-    axes = [
-        _Axis.within(pixels // align, limit, overlap_cells)
-        for pixels, limit in zip((height, width), limits, strict=True)
-    ]
-    return _make_plan(height, width, *axes, overlap_cells, align, notes)
+    down = _Axis.within(height // align, limits[0], overlap_cells)
+    across = _Axis.within(width // align, limits[1], overlap_cells)
+    return _make_plan(height, width, down, across, overlap_cells, align, notes)
 
 
 def fuse_weights(
@@ -182,7 +180,8 @@ def fuse_weights(
 
 def profiles_on(device: torch.device, plan: WindowPlan, method: str) -> tuple[Tensor, Tensor]:
     """`fuse_profiles` on a device; one without float64 multiplies them in float32, one rounding away."""
-    return tuple(to_device(profile, device, widest_float(device)) for profile in fuse_profiles(plan, method))
+    down, across = fuse_profiles(plan, method)
+    return to_device(down, device, widest_float(device)), to_device(across, device, widest_float(device))
 
 
 def fuse_profiles(plan: WindowPlan, method: str = "pyramid") -> tuple[Tensor, Tensor]:
@@ -252,11 +251,11 @@ def choose_plan(
         return cut.count * priced(work, device.type), cut.count
 
     found = _cheapest(cuts, cost, lambda cut, kept: peak(*cut.side(align), kept), memory_budget)
-    if found.cut is None:
+    if found.best is None:
         raise NoPlanError((low, high), memory_budget, found.least, found.smallest.side(align))
     notes = [f"overlap {overlap} rounded up to {overlap_cells * align} px"] if overlap % align else []
-    plan = _make_plan(height, width, found.cut.down, found.cut.across, overlap_cells, align, notes)
-    return replace(plan, kept=found.kept)
+    cut, kept = found.best
+    return replace(_make_plan(height, width, cut.down, cut.across, overlap_cells, align, notes), kept=kept)
 
 
 def shrink_plan(plan: WindowPlan, least: int = 0) -> WindowPlan | None:
@@ -272,7 +271,8 @@ def shrink_plan(plan: WindowPlan, least: int = 0) -> WindowPlan | None:
     return replace(plan_windows(plan.height, plan.width, smaller, overlap, align=plan.align), kept=plan.kept)
 
 
-class _Axis(NamedTuple):
+@dataclass(frozen=True)
+class _Axis:
     """One side of a plan, in cells: `count` windows of `window` cells on `cells`."""
 
     cells: int
@@ -290,7 +290,7 @@ class _Axis(NamedTuple):
     def _mirrored(self, limit: int) -> _Axis:
         # An odd count has a middle window, which sits in the middle only if the rest is even.
         odd = self.count % 2 and (self.cells - self.window) % 2
-        return self._replace(window=self.window + 1) if odd and self.window < limit else self
+        return replace(self, window=self.window + 1) if odd and self.window < limit else self
 
     @property
     def starts(self) -> list[int]:
@@ -302,7 +302,8 @@ class _Axis(NamedTuple):
         return half + [rest - half[last - i] for i in range(last // 2 + 1, self.count)]
 
 
-class _Cut(NamedTuple):
+@dataclass(frozen=True)
+class _Cut:
     """A canvas in `count` windows."""
 
     count: int
@@ -315,10 +316,9 @@ class _Cut(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """The cheapest cut that fits, and what is kept with it; and the cut that needs least memory, `least` bytes."""
+    """The cheapest cut that fits, with what is kept with it; and the cut that needs least memory, `least` bytes."""
 
-    cut: _Cut | None
-    kept: Kept | None
+    best: tuple[_Cut, Kept] | None
     smallest: _Cut
     least: float
 
@@ -342,21 +342,21 @@ def _cheapest(
     budget: float,
 ) -> _Search:
     """cost(cut) where all is kept, which is the least, and cost(cut, kept); needed: bytes."""
-    best = smallest = None
+    best, lowest_price = None, (math.inf, 0)
+    smallest, least = cuts[0], math.inf
     for lowest, cut in sorted(((cost(cut), cut) for cut in cuts), key=itemgetter(0)):
-        if best is not None and lowest >= best[0]:
+        if lowest >= lowest_price:
             break
         for kept in KEEPINGS:
             size = needed(cut, kept)
-            if smallest is None or size < smallest[0]:
-                smallest = size, cut
+            if size < least:
+                smallest, least = cut, size
             if size <= budget:
                 price = lowest if kept is KEEPINGS[0] else cost(cut, kept)
-                if best is None or price < best[0]:
-                    best = price, cut, kept
+                if price < lowest_price:
+                    best, lowest_price = (cut, kept), price
                 break
-    _, cut, kept = best or (None, None, None)
-    return _Search(cut, kept, smallest[1], smallest[0])
+    return _Search(best, smallest, least)
 
 
 def _candidates(cells: int, low: int, high: int, overlap: int) -> list[_Axis]:

@@ -57,7 +57,8 @@ class WindowRun:
         self.plan, self.window_batch = plan, max(1, window_batch)
         self.shrunk = False
         self._least = min(least, max(plan.size) // SMALLEST)
-        self._free, self._tried = free or _empty_cache, []
+        self._free = free or _empty_cache
+        self._tried: list[str] = []
         self._fuse, self._on_windows = fuse, on_windows
         self._profiles: tuple | None = None  # (plan, device), and its profiles there
         self._say = say or (lambda line: warnings.warn(line, stacklevel=4))
@@ -77,9 +78,10 @@ class WindowRun:
             # outside the except block, where the failed call's tensors are free
             if results is None:
                 self._free()
-                self._ask_for_less(len(batch), failure)
-                if len(batch) == 1:
-                    step = self._with_smaller_windows(step, alike)
+                if len(batch) > 1:
+                    self._take_fewer(len(batch))
+                else:
+                    step = self._with_smaller_windows(step, alike, failure)
                 continue
             if self.plan.count == 1:
                 return list(results)
@@ -107,10 +109,11 @@ class WindowRun:
                 raise
             return None, str(error)
 
-    def _with_smaller_windows(self, step: _Step, alike: Callable[[Window], Hashable]) -> _Step:
+    def _with_smaller_windows(self, step: _Step, alike: Callable[[Window], Hashable], failure: str) -> _Step:
         """The step with a smaller plan, whose windows fill what the finished ones have left."""
+        smaller = self._smaller_plan(failure)
         rest = self._rest(step.done, step.rest)
-        self.plan, self.shrunk = shrink_plan(self.plan, self._least), True
+        self.plan, self.shrunk = smaller, True
         order = self._in_order(alike)
         done = [] if rest is None else [i for i in order if not _any_left(rest, self.plan.windows[i])]
         return _Step([i for i in order if i not in done], done, step.fused, rest)
@@ -119,12 +122,12 @@ class WindowRun:
         keys = [alike(window) for window in self.plan.windows]
         return sorted(range(self.plan.count), key=lambda i: keys.index(keys[i]))
 
-    def _ask_for_less(self, tried: int, failure: str) -> None:
-        if tried > 1:
-            self._tried.append(f"{tried} windows at a time")
-            self.window_batch = tried // 2
-            self._say(f"out of memory: {self.window_batch} window(s) at a time from here on")
-            return
+    def _take_fewer(self, tried: int) -> None:
+        self._tried.append(f"{tried} windows at a time")
+        self.window_batch = tried // 2
+        self._say(f"out of memory: {self.window_batch} window(s) at a time from here on")
+
+    def _smaller_plan(self, failure: str) -> WindowPlan:
         self._tried.append(f"windows of {self.plan.size[1]} x {self.plan.size[0]}")
         smaller = shrink_plan(self.plan, self._least)
         if smaller is None:
@@ -134,6 +137,7 @@ class WindowRun:
                 f"make the picture smaller, decode fewer at once, or close other programs ({said})"
             )
         self._say(f"out of memory: smaller windows from here on, {smaller.describe()}")
+        return smaller
 
     def _fuse_into(
         self, fused: list[Tensor], results: Sequence[Tensor], batch: list[int], rest: Tensor | None
