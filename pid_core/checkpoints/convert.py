@@ -42,8 +42,9 @@ def convert(
     checkpoint = read_checkpoint(source, family=family, schedule=schedule)
     _check_told(source, checkpoint)
     tensors = dict(checkpoint.state_dict)
-    for layer in [] if to is None else packed_layers(checkpoint.config, to):
-        tensors |= {f"{layer}.{leaf}": tensor for leaf, tensor in pack(to, tensors[f"{layer}.weight"]).items()}
+    if to is not None:
+        for layer in packed_layers(checkpoint.config, to):
+            tensors |= {f"{layer}.{leaf}": tensor for leaf, tensor in pack(to, tensors[f"{layer}.weight"]).items()}
     # ComfyUI's own loader knows PixelDiT by this prefix, and PiD without any
     prefix = "core." if not checkpoint.config.has_latent and checkpoint.config.rope_mode == "original" else ""
     tensors = {f"{prefix}{name}": tensor.contiguous() for name, tensor in tensors.items()}

@@ -268,7 +268,8 @@ def _field_value(key: str, name: str, value, kind: type):
     needed = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a string")
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
-    right = isinstance(value, {float: (int, float), int: int, bool: bool}.get(kind, str))
+    takes: dict[type, type | tuple[type, ...]] = {float: (int, float), int: int, bool: bool}
+    right = isinstance(value, takes.get(kind, str))
     if not right or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"the metadata entry pid_config has {printable(key)} = {quoted(value)}, {needed} is needed")
     if kind in (int, float) and 1e12 < abs(value) < math.inf:

@@ -53,9 +53,8 @@ def pack(to: str, weight: Tensor) -> dict[str, Tensor]:
         return {"weight": stored, "weight_scale": scale, CONF: conf_tensor({"format": PACKED[to].name})}
     if to == "mxfp8":
         stored, exponents = _by_blocks(weight)
-        conf = {"format": PACKED[to].name}
-        return {"weight": stored, "weight_scale": _in_tiles(exponents), CONF: conf_tensor(conf)}
-    conf = {"format": PACKED[to].name}
+        return {"weight": stored, "weight_scale": _in_tiles(exponents), CONF: conf_tensor({"format": PACKED[to].name})}
+    conf: dict[str, str | bool | int] = {"format": PACKED[to].name}
     if _is_rotated(weight.shape[1]):
         conf |= {"convrot": True, "convrot_groupsize": GROUP}
     stored, scale = _by_rows(_rotated(weight))

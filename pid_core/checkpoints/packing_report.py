@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,10 +88,10 @@ class Report:
         for why in dict.fromkeys(self.unpacked.values()):
             names = ", ".join(kind for kind, reason in self.unpacked.items() if reason == why)
             lines.append(f"kept: {names} ({why})")
-        for row in self.decodes:
+        for one in self.decodes:
             lines.append(
-                f"decode of {row.latent}, {row.width} x {row.height} pixels, {STEPS} steps: PSNR {row.weights:.1f} dB "
-                f"against the file's own weights, {row.in_8_bits:.1f} dB with products in 8 bits"
+                f"decode of {one.latent}, {one.width} x {one.height} pixels, {STEPS} steps: PSNR {one.weights:.1f} dB "
+                f"against the file's own weights, {one.in_8_bits:.1f} dB with products in 8 bits"
             )
         return lines + self.notes
 
@@ -112,7 +112,8 @@ def measure(
     """
     net = load_network(source, family=family, schedule=schedule, device=device)
     samples = _samples(net, latents or {})
-    packed = {name: net.get_submodule(name) for name in packed_layers(net.config, to)}
+    names = packed_layers(net.config, to)
+    packed = {name: layer for name, layer in net.named_modules() if name in names and isinstance(layer, nn.Linear)}
     layer_inputs: dict[str, Tensor] = {}
     with _collect_inputs(packed, layer_inputs):
         plain = _decode_all(net, samples)
@@ -126,7 +127,9 @@ def measure(
         layers=layers,
         unpacked=_reasons(net.config, to, packed),
         decodes=[
-            DecodeError(name, *image.shape[-2:], psnr(weights[name], image), psnr(in_8_bits[name], image))
+            DecodeError(
+                name, image.shape[-2], image.shape[-1], psnr(weights[name], image), psnr(in_8_bits[name], image)
+            )
             for name, image in plain.items()
         ],
         notes=_notes(net),
@@ -239,7 +242,7 @@ def _collect_inputs(layers: Mapping[str, nn.Module], inputs: dict[str, Tensor]) 
 
 
 @contextmanager
-def _inputs_rounded(to: str, layers: Sequence[nn.Module]) -> Iterator[None]:
+def _inputs_rounded(to: str, layers: Iterable[nn.Module]) -> Iterator[None]:
     def hook(_, args: tuple[Tensor]) -> tuple[Tensor]:
         return (rounded_input(to, args[0]),)
 

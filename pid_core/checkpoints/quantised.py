@@ -55,9 +55,9 @@ def take_quantisation(state_dict: dict[str, Tensor], metadata: Mapping[str, str]
     return layers
 
 
-def format_of(side: Mapping[str, Tensor]) -> str | None:
-    """The format that a layer's CONF entry names. Raises ValueError where it cannot be read."""
-    return _conf(side).get("format")
+def format_of(side: Mapping[str, Tensor]) -> str:
+    """The format that the CONF entry of a layer names that was checked."""
+    return _conf(side)["format"]
 
 
 def _conf(side: Mapping[str, Tensor]) -> dict:
@@ -73,7 +73,7 @@ def _conf(side: Mapping[str, Tensor]) -> dict:
 
 
 def _check_layer(layer: str, weight: Tensor, side: Mapping[str, Tensor]) -> None:
-    form, shown = format_of(side), printable(layer)
+    form, shown = _conf(side).get("format"), printable(layer)
     if form not in FORMATS:
         raise ValueError(
             f"its weights are quantised as {quoted(form) if form is None else printable(form)} ({shown}), which this "

@@ -129,8 +129,13 @@ def read_checkpoint(
     mapped: weights stay on the disk until they are used (tensor_files.py).
     Raises ValueError or FileNotFoundError with one line otherwise.
     """
-    path = None if isinstance(source, Mapping) else Path(source)
-    state_dict, metadata = (dict(source), {}) if path is None else read_tensors(path, mapped=mapped)
+    path: Path | None = None
+    metadata: dict[str, str] = {}
+    if isinstance(source, Mapping):
+        state_dict = dict(source)
+    else:
+        path = Path(source)
+        state_dict, metadata = read_tensors(path, mapped=mapped)
     with _named(path):
         _check_flat(state_dict)
         check_plain(state_dict)

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     what = [f"PiD {config.version}" if config.has_latent else config.version, config.family, config.schedule, args.to]
     print(", ".join(part for part in what if part), file=sys.stderr)
     print(target, flush=True)
-    if report:
+    if report and device is not None:
         found = measure(args.file, args.to, latents=latents, device=device, **options)
         print("\n".join(found.lines()), file=sys.stderr)
     return 0

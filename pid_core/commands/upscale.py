@@ -57,9 +57,10 @@ def run(args: argparse.Namespace) -> int:
     image = picture.image[None]
     if picture.alpha is not None:
         image = torch.cat([image, picture.alpha[None, ..., None]], dim=-1)
-    framing = plan_framing(*image.shape[1:3], "rgb", target="factor", factor=args.factor)
-    alpha = picture.alpha is not None
-    check_output(args.output, framing.output, source=args.image, overwrite=args.overwrite, alpha=alpha)
+    height, width = image.shape[1:3]
+    framing = plan_framing(height, width, "rgb", target="factor", factor=args.factor)
+    transparent = picture.alpha is not None
+    check_output(args.output, framing.output, source=args.image, overwrite=args.overwrite, alpha=transparent)
     device = choose_device(args.device)
     net = load_network(args.model, device=device)
     if net.family != "rgb":
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         "steps": steps,
         "seed": args.seed,
     }
-    alpha = whole[..., 3] if alpha else None
+    alpha = whole[..., 3] if transparent else None
     print(write_picture(args.output, whole[..., :3], alpha, about=about, overwrite=args.overwrite))
     return 0
 

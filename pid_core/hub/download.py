@@ -154,7 +154,7 @@ def _hash_in(etag: str | None) -> str | None:
     return etag if _SHA256.fullmatch(etag) else None
 
 
-def _expected(file: HubFile, promise: Promise, say: Callable[[str], None]) -> tuple[int | None, str | None]:
+def _expected(file: HubFile, promise: Promise, say: Callable[[str], None]) -> tuple[int | None, str]:
     """Size and SHA-256 to check against: ours where we know them, else the hub's."""
     (size, known), sha256 = promise, file.sha256
     for what, ours, theirs in (("bytes", file.size, size), ("SHA-256", file.sha256, known)):
@@ -166,14 +166,13 @@ def _expected(file: HubFile, promise: Promise, say: Callable[[str], None]) -> tu
                 f"this pack, or get it by hand from {file.page}"
             )
         say(f"{file.name}: the hub has {what} {theirs}, this pack was told {ours}; the hub's counts")
-    if file.hearsay and (known or size is not None):
-        return size or file.size, known or sha256
-    if sha256 is None and known is None:
+    trusted = known or sha256 if file.hearsay else sha256 or known
+    if trusted is None:
         raise FetchError(
             f"{file.name} is not fetched: neither this pack nor the hub knows its SHA-256, so what came could not be "
             f"checked (is HF_ENDPOINT a mirror that works?); get it by hand from {file.page}"
         )
-    return file.size or size, sha256 or known
+    return size or file.size if file.hearsay else file.size or size, trusted
 
 
 @contextlib.contextmanager

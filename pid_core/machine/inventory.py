@@ -85,13 +85,14 @@ def workflow_needs(home: Home, found: list[Found], bundled_decodes: bool) -> dic
     needs = {}
     for path in sorted(WORKFLOWS.glob("*.json")):
         nodes = json.loads(path.read_text(encoding="utf-8")).values()
-        named = {
+        named = (
             _need(node["class_type"], key, value, here, unusable, home.input, bundled_decodes)
             for node in nodes
             for key, value in node["inputs"].items()
             if isinstance(value, str)
-        }
-        needs[path.stem] = sorted(named - {None}, key=lambda need: (need.folder, need.name))
+        )
+        found_needs = {need for need in named if need is not None}
+        needs[path.stem] = sorted(found_needs, key=lambda need: (need.folder, need.name))
     return needs
 
 
@@ -141,8 +142,8 @@ def _checkpoint(name: str, path: Path) -> tuple[str, bool] | None:
         config = examine_checkpoint(path)
     except (ValueError, OSError) as error:
         # a file whose name says PiD and that does not load is worth a line; others are none of our business
-        known = known_file(name) is not None and known_file(name).licence == "NSCLv1"
-        return (str(error), False) if known else None
+        file = known_file(name)
+        return (str(error), False) if file is not None and file.licence == "NSCLv1" else None
     steps = "4 steps" if config.schedule == "distilled" else "25 steps, undistilled"
     if not config.has_latent:
         return "PixelDiT, text to image", True

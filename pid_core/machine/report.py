@@ -11,6 +11,7 @@ import re
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 
@@ -37,12 +38,12 @@ _VARIABLES = ("COMFYUI_PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP
 
 def examine(home: Home | None) -> dict:
     """Everything `doctor` shows, as plain values for JSON. home: ComfyUI's folders, None where none was found."""
-    here = device()
-    report = {
+    here, bundled = device(), check_bundled_model()
+    report: dict[str, Any] = {
         "versions": versions(None if home is None else home.code),
         "device": here,
         "variables_set": [name for name in _VARIABLES if os.environ.get(name) or os.environ.get(name.lower())],
-        "bundled_model": check_bundled_model(),
+        "bundled_model": bundled,
         "plan_4k": plan_4k(here),
     }
     if home is not None:
@@ -52,7 +53,7 @@ def examine(home: Home | None) -> dict:
             asdict(file) | {"name": printable(PurePosixPath(file.name).name), "what": one_line(file.what)}
             for file in found
         ]
-        needs = workflow_needs(home, found, report["bundled_model"]["decodes"])
+        needs = workflow_needs(home, found, bundled["decodes"])
         report["workflows"] = {name: [asdict(need) for need in named] for name, named in needs.items()}
     return report
 

@@ -227,10 +227,11 @@ def test_a_login_page_does_not_become_the_model(hub, tmp_path, size):
     assert [path.stat().st_size for path in tmp_path.iterdir()] == [0]
 
 
-def test_a_file_that_nobody_knows_the_hash_of_is_refused(hub, tmp_path):
+@pytest.mark.parametrize("hearsay", [False, True])
+def test_a_file_that_nobody_knows_the_hash_of_is_refused(hub, tmp_path, hearsay):
     hub.etags[KEY] = 'W/"a/b"'
     with pytest.raises(FetchError, match="neither this pack nor the hub knows its SHA-256"):
-        fetch(FILE, tmp_path, endpoint=hub.endpoint)
+        fetch(replace(FILE, hearsay=hearsay), tmp_path, endpoint=hub.endpoint)
     assert hub.for_bytes() == [] and names(tmp_path) == []
 
 
