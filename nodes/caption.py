@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .comfy.show import show_on_node
-from .shared.refused import ABSENT
+from .shared.inputs import ABSENT
 from .shared.text_encoder import (
     as_conditioning,
     caption_cache,

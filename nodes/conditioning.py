@@ -6,9 +6,8 @@ from comfy_api.latest import io
 
 from .comfy.show import show_on_node
 from .shared.frame_advice import frame_advice
-from .shared.inputs import latent_format_input, latent_noise_input, sigma_input, sigma_list_input
+from .shared.inputs import ABSENT, latent_format_input, latent_noise_input, sigma_input, sigma_list_input
 from .shared.lq_conditioning import NO_TEXT, condition, describe
-from .shared.refused import ABSENT
 
 
 class PiDKitConditioning(io.ComfyNode):

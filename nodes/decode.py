@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..pid_core.captions.fingerprint import digest
 from ..pid_core.errors import NonFiniteError
 from ..pid_core.images.colour import check_hold
 from ..pid_core.images.framing import check_decoded
@@ -23,7 +24,9 @@ from .comfy.show import show_on_node
 from .comfy.window_handler import WindowSettings
 from .shared.decoding import check_student, in_need, one_of, sample, windows_key, with_windows
 from .shared.finishing import finish_if_possible, hold_if_possible, image_of
+from .shared.image_cache import drawn_in_need, runs_in_need
 from .shared.inputs import (
+    ABSENT,
     Framed,
     colour_hold_input,
     fidelity_input,
@@ -35,10 +38,9 @@ from .shared.inputs import (
     window_overlap_input,
     window_size_input,
 )
-from .shared.kept import drawn_in_need, runs_in_need
+from .shared.jobs import Job, Shared, row_of
 from .shared.lq_conditioning import Conditioned, condition, describe
-from .shared.per_image import Job, Shared, are_unfinished, decode_each, digest, row_of
-from .shared.refused import ABSENT
+from .shared.per_image import are_unfinished, decode_each
 from .shared.text_encoder import clip_is_linked, linked_caption, needed_inputs
 
 
@@ -192,14 +194,14 @@ class PiDKitDecode(io.ComfyNode):
         rest = () if wanted is None else (colour_hold, fidelity)
         shared = Shared(model, caption, steps, latent_format, latent_noise, windows_key(window_mode, settings), rest)
         jobs = _jobs(latent, sigmas, made, seed, wanted, framing)
-        keep = sigmas is not None and sigma_list is not None
+        cache = sigmas is not None and sigma_list is not None
         latent_name = f"{made.lq.family.name} latent, {describe_steps(steps)}"
         with watching(node_id, latent_name, title, *lines) as watch:
             if sigmas is None:
                 image, notes = _batch(draw, shared, jobs, made, node_id)
             else:
-                done = decode_each(shared, jobs, draw, keep=keep, in_need=lambda: in_need(windowed), node_id=node_id)
-                image, notes = done.images, [done.news] if keep or not done.drawn or done.resumed else []
+                done = decode_each(shared, jobs, draw, cache=cache, in_need=lambda: in_need(windowed), node_id=node_id)
+                image, notes = done.images, [done.summary] if cache or not done.drawn or done.resumed else []
         if draw.in_need:
             drawn_in_need(cls.hidden)
         repeated = getattr(model.model.diffusion_model, "repeated", [])
@@ -284,12 +286,12 @@ def _batch(
         shared,
         jobs,
         lambda index, one, callback: draw(index, one, callback, noise.of(index)),
-        keep=False,
-        made=lambda index: one_of(conditioned, index),
+        cache=False,
+        condition_at=lambda index: one_of(conditioned, index),
         in_need=lambda: in_need(draw.windowed),
         node_id=node_id,
     )
-    return done.images, [*notes, done.news]
+    return done.images, [*notes, done.summary]
 
 
 def _sigmas(degrade_sigma: float, sigma_list: list | float | None, latent: dict) -> list[float] | None:

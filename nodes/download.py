@@ -5,8 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pid_core.hub.catalogue import FILES, get_file
-from .shared.known_files import generation, licence_input, not_accepted, obtain
-from .shared.refused import refused
+from .shared.known_files import generation, licence_input, not_accepted, not_listed, obtain
 
 
 class PiDKitDownload(io.ComfyNode):
@@ -43,8 +42,9 @@ class PiDKitDownload(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None, accept_licence: bool | None = False) -> bool | str:
-        wrong = refused(cls, file=file)
-        return wrong or (file and not_accepted([get_file(file)], accept_licence)) or True
+        if file is None:
+            return True
+        return not_listed(cls, "file", file) or not_accepted([get_file(file)], accept_licence) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None, **_) -> int | None:

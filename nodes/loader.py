@@ -18,8 +18,16 @@ from .comfy.model import PiDKitModel, load_model
 from .comfy.pid_models import describe_steps
 from .comfy.show import show_on_node
 from .shared.inputs import latent_formats, undetectable
-from .shared.known_files import MARK, fetch_options, generation, licence_input, marked_file, not_accepted, obtain
-from .shared.refused import refused
+from .shared.known_files import (
+    MARK,
+    fetch_options,
+    generation,
+    licence_input,
+    marked_file,
+    not_accepted,
+    not_listed,
+    obtain,
+)
 
 FOLDER = "diffusion_models"
 DTYPES = {
@@ -101,9 +109,9 @@ class PiDKitLoader(io.ComfyNode):
         path = _path(model_name if file is None else obtain(cls, [file], accept_licence)[0])
         if path is None:
             raise FileNotFoundError(_no_file(model_name))
-        told = {"family": family, "schedule": schedule}
-        told = {name: choice for name, choice in told.items() if choice != "auto"}
-        model = load_model(str(path), DTYPES[dtype], compile=compile, **told)
+        choices = {"family": family, "schedule": schedule}
+        choices = {name: choice for name, choice in choices.items() if choice != "auto"}
+        model = load_model(str(path), DTYPES[dtype], compile=compile, **choices)
         show_on_node(cls, *_describe(model.model))
         return io.NodeOutput(model)
 
@@ -112,8 +120,8 @@ class PiDKitLoader(io.ComfyNode):
         if model_name is None:
             return True
         if model_name.startswith(MARK):
-            wrong = refused(cls, model_name=model_name)
-            return wrong or not_accepted([marked_file(model_name)], accept_licence) or True
+            problem = not_listed(cls, "model_name", model_name)
+            return problem or not_accepted([marked_file(model_name)], accept_licence) or True
         return True if _path(model_name) is not None else _no_file(model_name)
 
     @classmethod

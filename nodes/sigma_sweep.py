@@ -7,6 +7,7 @@ import itertools
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..pid_core.captions.fingerprint import digest
 from ..pid_core.images.per_picture import parse_sigmas
 from ..pid_core.latents.lq_input import TRAINED_SIGMA
 from .comfy.latent_tags import slice_latent
@@ -17,10 +18,11 @@ from .comfy.window_handler import WindowSettings
 from .shared.contact_sheet import contact_sheet
 from .shared.decoding import check_student, in_need, sample, windows_key, with_windows
 from .shared.finishing import image_of
+from .shared.image_cache import drawn_in_need, runs_in_need
 from .shared.inputs import SigmaList, latent_format_input, latent_noise_input
-from .shared.kept import drawn_in_need, runs_in_need
+from .shared.jobs import Job, Shared
 from .shared.lq_conditioning import Conditioned, describe
-from .shared.per_image import Job, Shared, conditioned, decode_each, digest
+from .shared.per_image import conditioned, decode_each
 from .shared.pictures import save_picture
 
 MOST = 64  # results in one sweep
@@ -134,11 +136,11 @@ class PiDKitSigmaSweep(io.ComfyNode):
             needy.append(in_need(windowed))
             return image_of(pixels)
 
-        def named(index: int) -> str:
+        def name_of(index: int) -> str:
             return f"result {index + 1} of {len(jobs)} (sigma {jobs[index].sigma:g}, seed {jobs[index].seed})"
 
         with watching(node_id, f"{strongest.lq.family.name} latent, {describe_steps(number)}", title, *lines) as watch:
-            done = decode_each(shared, jobs, draw, named=named, in_need=lambda: in_need(windowed), node_id=node_id)
+            done = decode_each(shared, jobs, draw, name_of=name_of, in_need=lambda: in_need(windowed), node_id=node_id)
         if any(needy):
             drawn_in_need(cls.hidden)
         tiles = [
@@ -153,7 +155,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
         seeds_tried = len({seed for seed, _ in tried})
         labels = [_label(sigma, seed if seeds_tried > 1 else None) for seed, sigma in tried]
         sheet = contact_sheet(done.images, labels, columns=len(tried) // seeds_tried)
-        show_on_node(cls, *watch.lines(), done.news)
+        show_on_node(cls, *watch.lines(), done.summary)
         return io.NodeOutput(
             done.images,
             sheet,

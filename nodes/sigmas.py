@@ -7,7 +7,7 @@ from ..pid_core import distilled_sigmas
 from ..pid_core.sampling.schedule import DISTILLED_SIGMAS, undistilled_sigmas
 from .comfy.pid_models import steps_for
 from .comfy.sampling import PixelDiTSampling, UndistilledSampling
-from .shared.refused import ABSENT
+from .shared.inputs import ABSENT
 
 MOST = len(DISTILLED_SIGMAS) - 1
 

@@ -20,7 +20,6 @@ from ..pid_core.latents.lq_input import TRAINED_SIGMA
 from .comfy.show import show_on_node
 from .shared.inputs import fidelity_input
 from .shared.known_files import generation, licence_input, local_choice, not_accepted, obtain
-from .shared.refused import refused
 from .shared.text_encoder import TYPE
 
 
@@ -142,9 +141,8 @@ class PiDKitUpscale(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_set: str | None = None, accept_licence: bool | None = False) -> bool | str:
-        wrong = refused(cls, model_set=model_set)
-        if wrong or model_set is None:  # it comes by a link
-            return wrong or True
+        if model_set is None:  # it comes by a link
+            return True
         return not_accepted(get_set(model_set).files(_is_here), accept_licence) or True
 
     @classmethod

@@ -81,7 +81,7 @@ class PiDKitModel(BaseModel):
         self._modulations: tuple[Tensor | None, Modulations] | None = None  # of the run with these sigmas
         self._latents: list[tuple[Tensor, Tensor]] = []  # as given, and as it goes through the run
         self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
-        self._is_held = False
+        self._is_one_run = False
         self._had_hooks = False
         self.run_memory: MemoryModel | None = None  # of the run that is being loaded
 
@@ -268,7 +268,7 @@ class PiDKitModel(BaseModel):
         return tensors
 
     def begin_run(self) -> None:
-        if not self._is_held:
+        if not self._is_one_run:
             self.forget_run()
             self.diffusion_model.repeated.clear()
             weights_changed()
@@ -278,18 +278,18 @@ class PiDKitModel(BaseModel):
         self.diffusion_model.driver.kept = None
 
     def forget_run(self) -> None:
-        if not self._is_held:
+        if not self._is_one_run:
             self._trunk, self._latents, self._modulations = [], [], None
 
     @contextlib.contextmanager
-    def held(self):
+    def as_one_run(self):
         """Makes one run of several: features that fit again are not worked out again. Patches must stay the same."""
         self.begin_run()
-        self._is_held = True
+        self._is_one_run = True
         try:
             yield
         finally:
-            self._is_held = False
+            self._is_one_run = False
             self.forget_run()
 
     def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):

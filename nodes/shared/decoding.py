@@ -18,8 +18,8 @@ from ..comfy.pid_models import with_checks
 from ..comfy.sampling import UndistilledSampling, sampler_seed
 from ..comfy.student import StudentSampler, nothing_like, wrapped_by_others
 from ..comfy.window_handler import WindowSettings, add_windows
+from .jobs import row_of
 from .lq_conditioning import Conditioned
-from .per_image import row_of
 
 
 def check_student(model) -> None:

@@ -9,7 +9,7 @@ from ...pid_core.images.colour import hold_colour_
 from ...pid_core.images.framing import Framing, finish_image
 from ...pid_core.latents.rgb import to_image
 from ...pid_core.windows.run import is_out_of_memory
-from .per_image import row_of
+from .jobs import row_of
 from .spare import with_less
 
 

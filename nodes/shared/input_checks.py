@@ -21,78 +21,91 @@ from ...pid_core.model.guard import all_finite
 from ...pid_core.printable import printable
 from ..comfy.regions import RegionalCaption
 from ..comfy.remedies import explain, explained
-from .inputs import Framed
-from .refused import ABSENT
+from .inputs import ABSENT, Framed
 
 FILES = ("file", "model_name")  # combos of file names: what is there changes, and the node looks itself
 WHOLE = {torch.uint8: 255, torch.uint16: 65535, torch.bool: 1}  # images of whole numbers: their white
 
 
-def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:  # noqa: C901
+def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """A node whose inputs are looked at first: `execute` raises, validate_inputs says, the other hooks stay quiet."""
     schema = functools.cache(node.define_schema)
-
-    def entries() -> dict[str, io.Input]:
-        return {entry.id: entry for entry in schema().inputs}
-
-    def wrapped(name: str, make: Callable) -> None:
-        plain = node.__dict__[name].__func__
-        function = functools.wraps(plain)(make(plain))
-        function.__signature__ = inspect.signature(plain)  # ComfyUI reads which inputs it takes
-        setattr(node, name, classmethod(function))
-
-    def execute(plain: Callable) -> Callable:
-        signature = inspect.signature(plain)
-
-        def run(cls, *args, **kwargs):
-            given, known = _bound(signature, cls, args, kwargs), entries()
-            values = {}
-            for name, value in given.items():
-                entry = known.get(name)
-                if entry is not None and _may_be_missing(entry) and _is_nothing(value, schema().is_input_list):
-                    continue
-                if entry is None:
-                    values[name] = value
-                    continue
-                values[name] = _each(entry, value) if schema().is_input_list else check(entry, value)
-            missing = [name for name, entry in known.items() if name not in values and _is_needed(signature, name)]
-            if missing:
-                raise ValueError(f"{missing[0]} is missing: connect it, or type a value")
-            try:
-                return plain(cls, **values)
-            except PiDError as error:
-                raise explained(error) from error
-
-        return run
-
-    def hook(plain: Callable, answer: Callable[[str], object]) -> Callable:
-        def run(cls, *args, **kwargs):
-            given, known = _bound(inspect.signature(plain), cls, args, kwargs), entries()
-            for name, value in given.items():
-                values = value if schema().is_input_list and isinstance(value, list | tuple) else [value]
-                for one in values:
-                    if one is None or one is ABSENT or name not in known or isinstance(one, list):
-                        continue
-                    try:
-                        check(known[name], one)
-                    except ValueError as error:
-                        return answer(str(error))
-            try:
-                return plain(cls, *args, **kwargs)
-            except (ValueError, OSError) as error:
-                return answer(explain(error))
-
-        return run
-
-    wrapped("execute", execute)
-    for name, answer in (
-        ("validate_inputs", lambda line: line),
-        ("check_lazy_status", lambda line: []),
-        ("fingerprint_inputs", lambda line: None),
-    ):
+    _replace(node, "execute", functools.partial(_checked_run, schema))
+    for name, answer in _HOOKS.items():
         if name in node.__dict__:
-            wrapped(name, functools.partial(hook, answer=answer))
+            _replace(node, name, functools.partial(_checked_hook, schema, answer))
     return node
+
+
+# What a hook answers to a line that says what is wrong.
+_HOOKS: dict[str, Callable[[str], object]] = {
+    "validate_inputs": lambda line: line,
+    "check_lazy_status": lambda line: [],
+    "fingerprint_inputs": lambda line: None,
+}
+
+
+def _replace(node: type[io.ComfyNode], name: str, wrap: Callable[[Callable], Callable]) -> None:
+    plain = node.__dict__[name].__func__
+    function = functools.wraps(plain)(wrap(plain))
+    function.__signature__ = inspect.signature(plain)  # ComfyUI reads which inputs it takes
+    setattr(node, name, classmethod(function))
+
+
+def _checked_run(schema: Callable[[], io.Schema], plain: Callable) -> Callable:
+    signature = inspect.signature(plain)
+
+    def run(cls, *args, **kwargs):
+        values = _check_values(schema(), _arguments(signature, cls, args, kwargs))
+        for entry in schema().inputs:
+            if entry.id not in values and _is_needed(signature, entry.id):
+                raise ValueError(f"{entry.id} is missing: connect it, or type a value")
+        try:
+            return plain(cls, **values)
+        except PiDError as error:
+            raise explained(error) from error
+
+    return run
+
+
+def _checked_hook(schema: Callable[[], io.Schema], answer: Callable[[str], object], plain: Callable) -> Callable:
+    signature = inspect.signature(plain)
+
+    def run(cls, *args, **kwargs):
+        arguments = _arguments(signature, cls, args, kwargs)
+        try:
+            _check_known(schema(), arguments)
+        except ValueError as error:
+            return answer(str(error))
+        try:
+            return plain(cls, *args, **kwargs)
+        except (ValueError, OSError) as error:
+            return answer(explain(error))
+
+    return run
+
+
+def _check_values(schema: io.Schema, arguments: dict) -> dict:
+    """The values as the node takes them, without those of optional inputs that nothing came through."""
+    entries = {entry.id: entry for entry in schema.inputs}
+    values = {}
+    for name, value in arguments.items():
+        entry = entries.get(name)
+        if entry is None:
+            values[name] = value
+        elif not (_may_be_missing(entry) and _is_nothing(value, schema.is_input_list)):
+            values[name] = _each(entry, value) if schema.is_input_list else check(entry, value)
+    return values
+
+
+def _check_known(schema: io.Schema, arguments: dict) -> None:
+    """Raises ValueError for the first value that is wrong, of those that are known before the run."""
+    entries = {entry.id: entry for entry in schema.inputs}
+    for name, value in arguments.items():
+        values = value if schema.is_input_list and isinstance(value, list | tuple) else [value]
+        for one in values:
+            if name in entries and one is not None and one is not ABSENT and not isinstance(one, list):
+                check(entries[name], one)
 
 
 def check(entry: io.Input, value):
@@ -110,16 +123,16 @@ def check(entry: io.Input, value):
     return value if look is None else look(entry, value)
 
 
-def _bound(signature: inspect.Signature, cls, args: tuple, kwargs: dict) -> dict:
+def _arguments(signature: inspect.Signature, cls, args: tuple, kwargs: dict) -> dict:
     try:
         bound = signature.bind_partial(cls, *args, **kwargs)
     except TypeError as error:
         raise ValueError(f"the node was given inputs it does not have: {printable(error, 200)}") from None
-    given = dict(list(bound.arguments.items())[1:])
+    arguments = dict(list(bound.arguments.items())[1:])
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            given |= given.pop(name, {})
-    return given
+            arguments |= arguments.pop(name, {})
+    return arguments
 
 
 def _is_needed(signature: inspect.Signature, name: str) -> bool:
@@ -148,8 +161,8 @@ def _each(entry: io.Input, values) -> list:
     return [check(entry, value) for value in values]
 
 
-def _wrong(name: str, value, wanted: str) -> ValueError:
-    return ValueError(f"{name} must be {wanted}, but is {_kind(value)}")
+def _wrong(name: str, value, expected: str) -> ValueError:
+    return ValueError(f"{name} must be {expected}, but is {_kind(value)}")
 
 
 def _kind(value) -> str:
@@ -341,12 +354,12 @@ def _is_plain(value) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
 
 
-def _like(wanted: str, *attributes: str) -> Callable:
+def _like(expected: str, *attributes: str) -> Callable:
     def look(entry: io.Input, value):
         if value is None or isinstance(value, str | bytes | int | float | dict | list | tuple | Tensor):
-            raise _wrong(entry.id, value, wanted)
+            raise _wrong(entry.id, value, expected)
         if not all(hasattr(value, attribute) for attribute in attributes):
-            raise _wrong(entry.id, value, wanted)
+            raise _wrong(entry.id, value, expected)
         return value
 
     return look

@@ -15,6 +15,7 @@ from ...pid_core.hub.download import fetch, set_aside_if_damaged
 from ...pid_core.hub.licences import LICENCES, check_licences, licence_question
 from ...pid_core.log import log
 from ...pid_core.machine.comfy_home import folder_for_new
+from ...pid_core.printable import quoted
 from ...pid_core.tensor_files import Stamp
 from ..comfy.show import show_on_node
 
@@ -40,6 +41,14 @@ def fetch_options(*folders: str) -> list[str]:
 def marked_file(choice: str) -> HubFile | None:
     """The file behind a marked name, None for any other name."""
     return get_file(choice.removeprefix(MARK)) if choice.startswith(MARK) else None
+
+
+def not_listed(node: type[io.ComfyNode], name: str, choice: str) -> str | None:
+    """What is wrong with a name that an input's list does not hold, in one line; None where it does."""
+    options = next(entry.options for entry in node.define_schema().inputs if entry.id == name)
+    if choice in options:
+        return None
+    return f"{name} is {quoted(choice)}, which is not in its list: choose another, or press R to refresh the list"
 
 
 def local_choice(file: HubFile) -> str | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import comfy.model_management
@@ -12,47 +11,14 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ...pid_core.captions.fingerprint import digest
 from ...pid_core.errors import NonFiniteError
-from ..comfy.latent_tags import TAGS, read_tag
 from ..comfy.progress import expect_runs
 from ..comfy.remedies import explain
-from .kept import kept_images
+from .image_cache import image_cache
+from .jobs import Job, Shared, cache_keys, row_of
 from .lq_conditioning import Conditioned, condition
 from .pictures import present
 from .spare import with_less
-
-UNFINISHED = "unfinished"  # in the keys of images from a run that failed over another one
-
-
-class Job(NamedTuple):
-    """One image to decode: a LATENT of one image, degrade_sigma, seed of all its noise.
-
-    row: which caption of `Shared.positive` is its own, where that holds more than one. mark: whatever else of this
-    image changes the result.
-    """
-
-    latent: dict
-    sigma: float
-    seed: int
-    row: int = 0
-    mark: tuple = ()
-
-
-class Shared(NamedTuple):
-    """What the images of one run have in common.
-
-    positive: CONDITIONING of one caption or one per image, or None. windows: how the model's windows are chosen.
-    rest: whatever else changes the result.
-    """
-
-    model: object
-    positive: list | None
-    steps: int
-    latent_format: str = "auto"
-    latent_noise: str = "add"
-    windows: Hashable = None
-    rest: tuple = ()
 
 
 class Decoded(NamedTuple):
@@ -66,93 +32,126 @@ class Decoded(NamedTuple):
     resumed: int = 0
 
     @property
-    def news(self) -> str:
+    def summary(self) -> str:
         """A line for the node."""
-        kept = len(self.images) - self.drawn - self.resumed
-        line = f"{self.drawn} decoded" + (f", {kept} kept from before" if kept else "")
+        cached = len(self.images) - self.drawn - self.resumed
+        line = f"{self.drawn} decoded" + (f", {cached} kept from before" if cached else "")
         return line + (f", {self.resumed} finished in the run that failed" if self.resumed else "")
 
 
-def decode_each(  # noqa: C901
+def decode_each(
     shared: Shared,
     jobs: Sequence[Job],
     draw: Callable[[int, Conditioned, Callable], Tensor],
     *,
-    keep: bool = True,
-    made: Callable[[int], Conditioned] | None = None,
-    named: Callable[[int], str] | None = None,
+    cache: bool = True,
+    condition_at: Callable[[int], Conditioned] | None = None,
+    name_of: Callable[[int], str] | None = None,
     in_need: Callable[[], bool] | None = None,
     node_id: str | None = None,
 ) -> Decoded:
-    """Decode jobs of one size, in their order. draw(index, conditioned, callback) gives an image [1, H, W, 3].
+    """Decode jobs of one size, in their order. draw(index, conditioning, callback) gives an image [1, H, W, 3].
 
-    An image that this or another node drew of the same job with the same model is taken as it is. keep: whether those
+    An image that this or another node drew of the same job with the same model is taken as it is. cache: whether those
     drawn now may be taken later; never those for which in_need says that memory was too short for proper windows.
-    made: what PiD Latent Conditioning makes of a job, where it is not `conditioned`.
-    Where one fails, the error names it (named: by what the user calls it), those that are finished are shown on the
+    condition_at: what PiD Latent Conditioning makes of the job with that index, where it is not `conditioned`.
+    Where one fails, the error names it (name_of: what the user calls it), those that are finished are shown on the
     node, and the next run takes them, also with other windows: what had to be changed may have been just that.
     """
-    keys, unfinished = _keys(shared, jobs)
-    # held here, so that what is drawn now cannot push out what is still needed
-    found = {key: image for key in keys if (image := kept_images.get(shared.model, key)) is not None}
-    resumed = 0
-    for key, other in zip(keys, unfinished, strict=True):
-        if key not in found and (image := kept_images.get(shared.model, other)) is not None:
-            found[key], resumed = image, resumed + 1
-    to_draw = len(set(keys) - found.keys())
-    expect_runs(to_draw)
-    steps = to_draw * shared.steps
-    preview = latent_preview.prepare_callback(shared.model, steps)
-    batch, drawn = None, 0
-    with getattr(shared.model.model, "held", contextlib.nullcontext)():
-        for index, key in enumerate(keys):
-            image = found.get(key)
+    images = _Images(shared, jobs)
+    condition_at = condition_at or (lambda index: conditioned(shared, jobs[index]))
+    expect_runs(images.missing)
+    callback_of = _callbacks(shared, images.missing)
+    drawn = 0
+    with getattr(shared.model.model, "as_one_run", contextlib.nullcontext)():
+        for index in range(len(jobs)):
+            image = images.found(index)
             if image is None:
-                done = drawn * shared.steps
-
-                def callback(step, x0, x, _, done=done):
-                    preview(done + step, x0, x, steps)
-
                 try:
-                    image = draw(index, (made or partial(_made, shared, jobs))(index), callback)
-                    if batch is None:
-                        batch = _room_for(jobs, image)
+                    images.put(index, draw(index, condition_at(index), callback_of(drawn)))
                 except comfy.model_management.InterruptProcessingException:
                     raise
                 except Exception as error:
                     if len(jobs) == 1:
                         raise
-                    finished = [found[key] for key in keys if key in found]
-                    for other, one in zip(unfinished, keys, strict=True):
-                        if one in found:
-                            kept_images.put(shared.model, other, found[one])
-                    name = f"image {index + 1} of {len(jobs)}" if named is None else named(index)
-                    raise _failed(error, name, finished, node_id) from error
+                    images.cache_unfinished()
+                    name = f"image {index + 1} of {len(jobs)}" if name_of is None else name_of(index)
+                    raise _failed(error, name, images.finished, node_id) from error
                 drawn += 1
-            if batch is None:
-                batch = _room_for(jobs, image)
-            batch[index : index + 1] = image
-            # a view of the batch, which ComfyUI holds too
-            found[key] = batch[index : index + 1]
-            if keep and not (in_need and in_need()):
-                kept_images.put(shared.model, key, found[key])
-    for other in unfinished:
-        kept_images.forget(shared.model, other)
-    return Decoded(batch, drawn, resumed)
+            else:
+                images.put(index, image)
+            if cache and not (in_need and in_need()):
+                images.cache(index)
+    images.forget_unfinished()
+    return Decoded(images.batch, drawn, images.resumed)
 
 
 def are_unfinished(shared: Shared, jobs: Sequence[Job]) -> bool:
     """Whether a run that failed left some of these images."""
-    return any(kept_images.get(shared.model, key) is not None for key in _keys(shared, jobs)[1])
+    return any(image_cache.get(shared.model, key) is not None for key in cache_keys(shared, jobs)[1])
 
 
-def _made(shared: Shared, jobs: Sequence[Job], index: int) -> Conditioned:
-    return conditioned(shared, jobs[index])
+class _Images:
+    """The images of one run: those that are cached, and the batch [N, H, W, 3] that all go into, equal ones once.
+
+    missing: how many are to be drawn. resumed: how many a run drew that failed over another image.
+    """
+
+    def __init__(self, shared: Shared, jobs: Sequence[Job]):
+        self._model = shared.model
+        self._keys, self._unfinished = cache_keys(shared, jobs)
+        # held here, so that what is drawn now cannot push out what is still needed
+        self._found = {key: image for key in self._keys if (image := image_cache.get(self._model, key)) is not None}
+        self.resumed = 0
+        for key, unfinished in zip(self._keys, self._unfinished, strict=True):
+            if key not in self._found and (image := image_cache.get(self._model, unfinished)) is not None:
+                self._found[key] = image
+                self.resumed += 1
+        self.missing = len(set(self._keys) - self._found.keys())
+        self.batch: Tensor | None = None
+
+    @property
+    def finished(self) -> list[Tensor]:
+        return [self._found[key] for key in self._keys if key in self._found]
+
+    def found(self, index: int) -> Tensor | None:
+        return self._found.get(self._keys[index])
+
+    def put(self, index: int, image: Tensor) -> None:
+        if self.batch is None:
+            self.batch = _room_for(len(self._keys), image)
+        self.batch[index : index + 1] = image
+        # a view of the batch, which ComfyUI holds too
+        self._found[self._keys[index]] = self.batch[index : index + 1]
+
+    def cache(self, index: int) -> None:
+        key = self._keys[index]
+        image_cache.put(self._model, key, self._found[key])
+
+    def cache_unfinished(self) -> None:
+        for key, unfinished in zip(self._keys, self._unfinished, strict=True):
+            if key in self._found:
+                image_cache.put(self._model, unfinished, self._found[key])
+
+    def forget_unfinished(self) -> None:
+        for key in self._unfinished:
+            image_cache.forget(self._model, key)
 
 
-def _room_for(jobs: Sequence[Job], image: Tensor) -> Tensor:
-    shape = (len(jobs), *image.shape[1:])
-    what = f"making room for {len(jobs)} images of {shape[2]} x {shape[1]}"
+def _callbacks(shared: Shared, images: int) -> Callable[[int], Callable]:
+    """The sampler's callback for the image that so many were drawn before: progress and previews over all of them."""
+    total = images * shared.steps
+    preview = latent_preview.prepare_callback(shared.model, total)
+
+    def callback_of(drawn: int) -> Callable:
+        return lambda step, x0, x, _: preview(drawn * shared.steps + step, x0, x, total)
+
+    return callback_of
+
+
+def _room_for(count: int, image: Tensor) -> Tensor:
+    shape = (count, *image.shape[1:])
+    what = f"making room for {count} images of {shape[2]} x {shape[1]}"
     return with_less(what, lambda: image.new_empty(shape), lambda: torch.empty(shape, dtype=image.dtype))
 
 
@@ -167,37 +166,6 @@ def _failed(error: Exception, name: str, finished: list[Tensor], node_id: str | 
         if isinstance(error, kind):
             return kind(line)
     return RuntimeError(line)
-
-
-def row_of(batch: Tensor, index: int | None) -> Tensor:
-    """The one of a batch that belongs to an image; a batch of one belongs to all. None: the whole batch."""
-    return batch if index is None or batch.shape[0] == 1 else batch[index : index + 1]
-
-
-def mark_of(value) -> Hashable:
-    """Equal for nested lists, dicts and tensors that hold the same; anything else is only equal to itself."""
-    if isinstance(value, Tensor):
-        return "tensor", value.dtype, digest(value)
-    if isinstance(value, list | tuple):
-        return type(value), tuple(map(mark_of, value))
-    if isinstance(value, dict):
-        return dict, frozenset((repr(key), mark_of(part)) for key, part in value.items())
-    if value is None or isinstance(value, str | bytes | bool | int | float):
-        return type(value), value
-    return _Itself(value)
-
-
-class _Itself:
-    """Equal where it is the same object. Holds it, so that no other object can take its place."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, _Itself) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
 
 
 def conditioned(shared: Shared, job: Job) -> Conditioned:
@@ -217,22 +185,3 @@ def _text(shared: Shared, job: Job) -> list | None:
     if shared.positive is None:
         return None
     return [[row_of(caption, job.row), extras] for caption, extras in shared.positive]
-
-
-def _keys(shared: Shared, jobs: Sequence[Job]) -> tuple[list[tuple], list[tuple]]:
-    """What the images are kept by: each job's own key, and that of its image from a run that failed over another."""
-    texts = shared.positive
-    extras = None if texts is None else tuple(mark_of(extra) for _, extra in texts)
-    each_its_own = any(caption.shape[0] > 1 for caption, _ in texts or [])
-    rows = {}  # hashing a caption takes as long as hashing a latent, and all images may have the same
-    keys, unfinished = [], []
-    for job in jobs:
-        row = job.row if each_its_own else 0
-        if row not in rows:
-            rows[row] = tuple(digest(row_of(caption, row)) for caption, _ in texts or [])
-        text = None if texts is None else (rows[row], extras)
-        tags = tuple(read_tag(job.latent, key) for key in TAGS)
-        own = text, digest(job.latent["samples"]), tags, job.sigma, job.seed, job.mark
-        keys.append((*shared[2:], *own))
-        unfinished.append((UNFINISHED, *shared._replace(windows=None)[2:], *own))
-    return keys, unfinished

@@ -43,9 +43,9 @@ def test_a_latent_of_another_family_is_refused_by_every_way(comfyui, tags, sd3, 
 def test_noise_is_known_where_images_are_decoded_one_by_one(comfyui, tags):
     patcher, _ = comfyui.load("sd3")
     noisy = tags.tagged({"samples": torch.randn(2, 16, 1, 1)}, **{tags.NOISE: CarriedNoise("sd3", 0.3)})
-    jobs = comfyui.module("nodes.shared.per_image")
+    jobs, per_image = (comfyui.module(f"nodes.shared.{name}") for name in ("jobs", "per_image"))
     shared = jobs.Shared(patcher, None, 1)
-    made = jobs.conditioned(shared, jobs.Job(tags.slice_latent(noisy, 1), 0.3, 0))
+    made = per_image.conditioned(shared, jobs.Job(tags.slice_latent(noisy, 1), 0.3, 0))
     assert made.lq.family.name == "sd3"
     assert any("already carries noise of level 0.3" in str(one) for one in made.lq.warnings)
 

@@ -103,7 +103,7 @@ def test_a_lora_on_a_modulation_acts(comfyui, monkeypatch):
 def test_another_schedule_has_its_own(comfyui, monkeypatch):
     patcher, _ = comfyui.load()
     made = inputs(comfyui, patcher)
-    with patcher.model.held():  # several runs as one, as the tuner has them
+    with patcher.model.as_one_run():  # several runs as one, as the tuner has them
         four, two = (comfyui.sample(patcher, *made, steps=steps) for steps in (4, 2))
     assert not torch.equal(four, two)
     assert torch.equal(two, without(comfyui, monkeypatch, lambda: comfyui.sample(patcher, *made, steps=2)))

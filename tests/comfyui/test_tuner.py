@@ -296,20 +296,20 @@ class Model:
 
 
 def test_the_images_kept_have_a_bound(comfyui):
-    kept = comfyui.module("nodes.shared.kept").KeptImages(most=3 * 48)
+    cache = comfyui.module("nodes.shared.image_cache").ImageCache(most=3 * 48)
     model, other = Model(), Model()
     batch = torch.zeros(2, 2, 2, 3)  # 48 bytes an image
-    kept.put(model, "a", batch[:1])
-    kept.put(model, "b", batch[1:])
-    kept.put(other, "c", torch.zeros(1, 2, 2, 3))
-    assert kept.get(model, "a") is not None and kept.get(model, "b") is not None
-    kept.put(other, "d", torch.zeros(1, 2, 2, 3))
-    assert kept.get(other, "c") is None, "the longest unused goes first"
-    kept.put(other, "e", torch.zeros(1, 2, 2, 3))
-    assert kept.get(model, "a") is None and kept.get(model, "b") is None, "one view holds the whole batch"
-    kept.put(other, "too large", torch.zeros(1, 4, 4, 3))
-    assert kept.get(other, "too large") is None
-    assert kept.get(other, "a") is None
+    cache.put(model, "a", batch[:1])
+    cache.put(model, "b", batch[1:])
+    cache.put(other, "c", torch.zeros(1, 2, 2, 3))
+    assert cache.get(model, "a") is not None and cache.get(model, "b") is not None
+    cache.put(other, "d", torch.zeros(1, 2, 2, 3))
+    assert cache.get(other, "c") is None, "the longest unused goes first"
+    cache.put(other, "e", torch.zeros(1, 2, 2, 3))
+    assert cache.get(model, "a") is None and cache.get(model, "b") is None, "one view holds the whole batch"
+    cache.put(other, "too large", torch.zeros(1, 4, 4, 3))
+    assert cache.get(other, "too large") is None
+    assert cache.get(other, "a") is None
 
 
 @pytest.mark.parametrize(

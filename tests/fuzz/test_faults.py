@@ -57,10 +57,10 @@ def decode_of(comfyui):
         patcher, _ = comfyui.load()
         options = {"degrade_sigma": 0.2, "steps": 2, "seed": 3} | WAYS[way]
         latent = {"samples": options.pop("latent")}
-        kept = comfyui.module("nodes.shared.kept").kept_images
+        cache = comfyui.module("nodes.shared.image_cache").image_cache
 
         def run() -> torch.Tensor:
-            kept._of_model.clear()  # every time anew
+            cache._of_model.clear()  # every time anew
             with torch.inference_mode():
                 return comfyui.nodes.PiDKitDecode.execute(patcher, latent, **options).args[0]
 

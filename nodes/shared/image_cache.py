@@ -18,7 +18,7 @@ from torch import Tensor
 SHARE = 8  # the images may take one in so many bytes of the memory they lie in
 
 
-class KeptImages:
+class ImageCache:
     """Images by model and by what they were drawn from.
 
     most: bytes they may take together, None: a share of the memory. The longest unused go first. Views of one batch
@@ -67,7 +67,7 @@ class KeptImages:
                 total -= storage.nbytes()
 
 
-kept_images = KeptImages()
+image_cache = ImageCache()
 
 
 _in_need: Counter[str | None] = Counter()
