@@ -257,7 +257,7 @@ class PiDKitModel(BaseModel):
         """Bytes above the weights for one network call on images [B, 3, H, W], with what is held beside it."""
         images, _, height, width = input_shape
         memory = self.run_memory or call_memory(self, self.current_patcher)
-        return memory.needed(images, height, width, self.diffusion_model.driver.kept)
+        return memory.needed(images, height, width, self.diffusion_model.driver.pixel_cache)
 
     def state_dict_for_saving(self, *args, **kwargs) -> dict:
         """What ComfyUI's Save Model writes: with the configuration and caption, which else would be lost."""
@@ -275,7 +275,7 @@ class PiDKitModel(BaseModel):
 
     def end_run(self) -> None:
         self.forget_run()
-        self.diffusion_model.driver.kept = None
+        self.diffusion_model.driver.pixel_cache = None
 
     def forget_run(self) -> None:
         if not self._is_one_run:
@@ -339,8 +339,8 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
     base.run_memory = memory = run_memory(patcher, noise_shape, held)
     try:
         if not windowed:
-            base.diffusion_model.driver.kept = memory.fitting_kept(*noise_shape[2:])
-            show_frame(memory, *noise_shape[2:], base.diffusion_model.driver.kept)
+            base.diffusion_model.driver.pixel_cache = memory.fitting_cache(*noise_shape[2:])
+            show_frame(memory, *noise_shape[2:], base.diffusion_model.driver.pixel_cache)
         return executor(patcher, noise_shape, *args, **kwargs)
     finally:
         base.run_memory = None

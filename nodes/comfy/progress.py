@@ -15,7 +15,7 @@ import torch
 from ...pid_core import PiDConfig
 from ...pid_core.log import log
 from ...pid_core.model.cost import forward_work, priced, trunk_work
-from ...pid_core.model.keeping import KEEPINGS, Kept
+from ...pid_core.model.pixel_cache import PIXEL_CACHES, PixelCache
 from ...pid_core.progress import Meter, OnPart, duration, when_done
 from ...pid_core.windows.memory import Canvases, MemoryModel
 from ...pid_core.windows.plan import Window, WindowPlan
@@ -108,11 +108,11 @@ def watched(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
     return out
 
 
-def show_frame(memory: MemoryModel, height: int, width: int, kept: Kept) -> None:
+def show_frame(memory: MemoryModel, height: int, width: int, cache: PixelCache) -> None:
     """The run on a canvas of height x width goes in one frame: say so on the node that is being watched."""
     run = _run.get()
     if run is not None:
-        plan = WindowPlan(height, width, (Window(0, 0, height, width),), 0, 1, kept=kept)
+        plan = WindowPlan(height, width, (Window(0, 0, height, width),), 0, 1, pixel_cache=cache)
         run.use(plan)
         run.watch.show(Status(plan, (height, width), memory.of_plan(plan), memory.images, run.expected))
 
@@ -198,14 +198,14 @@ class Run:
         compiled = compiled_of(patcher.model.diffusion_model)
         how = None if compiled is None else compiled.how
         self._rate_key = (config, str(self._device), str(patcher.model.get_dtype_inference()), how)
-        self._kept = KEEPINGS[0]
+        self._cache = PIXEL_CACHES[0]
         self._trunk = self._images * trunk_work(config, *self._size)
         self._trunk_done, self._index, self._inside = 0.0, 0, 0.0
         self._step = self._images * self._calls * self._work(*self._size)
 
     def use(self, plan: WindowPlan) -> None:
         """The run goes by this plan."""
-        self._kept = plan.kept or self._kept
+        self._cache = plan.pixel_cache or self._cache
         self._step = self._images * self._calls * plan.count * self._work(*plan.size)
 
     def canvases(self, windowed: bool) -> Canvases:
@@ -277,7 +277,7 @@ class Run:
         return self._trunk + self._steps * self._step
 
     def _work(self, height: int, width: int) -> float:
-        return priced(forward_work(self._config, height, width, kept=self._kept), self._device.type)
+        return priced(forward_work(self._config, height, width, cache=self._cache), self._device.type)
 
     def _listener(self, told: OnPart) -> OnPart:
         self._report()

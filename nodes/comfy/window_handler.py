@@ -134,7 +134,7 @@ class WindowHandler(ContextHandlerABC):
         overlap = wanted.overlap if overlap is None else overlap
         if not wanted.auto:
             plan = plan_windows(height, width, wanted.size, overlap, align=self.config.latent_cell)
-            return replace(plan, kept=memory.fitting_kept(*plan.size))
+            return replace(plan, pixel_cache=memory.fitting_cache(*plan.size))
         try:
             return memory.plan(height, width, overlap)
         except NoPlanError as error:
@@ -151,7 +151,7 @@ class WindowHandler(ContextHandlerABC):
         plan = self.plan(memory, height, width)
         self._positive = {cond["uuid"] for cond in conds.get("positive", ())}
         if self._ours:
-            patcher.model.diffusion_model.driver.kept = plan.kept
+            patcher.model.diffusion_model.driver.pixel_cache = plan.pixel_cache
         self._regions, notes = self._usable_regions(patcher, images, plan)
         batch = memory.batch(plan)
         self._run = WindowRun(

@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...pid_core import PiDConfig, PiDNetwork
 from ...pid_core.model.fused import COMPILED, kind_of
-from ...pid_core.model.keeping import Kept
+from ...pid_core.model.pixel_cache import PixelCache
 from ...pid_core.windows.memory import Canvases, MemoryModel, Overhead
 from .compiled import is_compiled, is_compiled_by_others
 
@@ -31,7 +31,7 @@ def memory_of(patcher: ModelPatcher, config: PiDConfig, images: int) -> MemoryMo
     if isinstance(base.diffusion_model, PiDNetwork):
         return call_memory(base, patcher, **_room(patcher, images))
 
-    def foreign(images: int, height: int, width: int, kept: Kept | None) -> float:
+    def foreign(images: int, height: int, width: int, cache: PixelCache | None) -> float:
         return base.memory_required([images, 3, height, width])
 
     size, room = _dtype_bytes(base), _room(patcher, images)

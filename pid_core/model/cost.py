@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .chunks import chunk_bytes, span_tokens
 from .config import PiDConfig
 from .fused import COMPILED, COMPILED_KERNELS
-from .keeping import KEEPINGS, Kept, kept_bytes, pixel_chunks, pixel_kind, what_is_kept
+from .pixel_cache import PIXEL_CACHES, PixelCache, cache_bytes, default_cache, pixel_chunks, pixel_kind
 from .strips import strips
 
 # What one FLOP of attention costs in FLOPs of a linear layer. CPU: 517 GFLOP/s in a bfloat16 linear layer against 181
@@ -24,16 +24,16 @@ class Work(NamedTuple):
 
 
 def forward_work(
-    config: PiDConfig, height: int, width: int, caption_tokens: int | None = None, kept: Kept = KEEPINGS[0]
+    config: PiDConfig, height: int, width: int, caption_tokens: int | None = None, cache: PixelCache = PIXEL_CACHES[0]
 ) -> Work:
     """Work of one network call on one image of height x width pixels.
 
-    caption_tokens: default and maximum `config.caption_length`. kept: between the pixel blocks; the rest is made again,
-    which counts. Counts every linear layer and both attention products,
+    caption_tokens: default and maximum `config.caption_length`. cache: of the pixel path; what is not in it is made
+    again, which counts. Counts every linear layer and both attention products,
     as PyTorch's FLOP counter does; leaves out elementwise work and the LQ trunk's convolutions, which run
     once per image and not once per window and step.
     """
-    return Work(*map(sum, zip(*_patch_and_pixel_work(config, height, width, caption_tokens, kept), strict=True)))
+    return Work(*map(sum, zip(*_patch_and_pixel_work(config, height, width, caption_tokens, cache), strict=True)))
 
 
 def priced(work: Work, device_type: str) -> float:
@@ -56,7 +56,7 @@ def trunk_work(config: PiDConfig, height: int, width: int) -> int:
 
 
 def _patch_and_pixel_work(
-    config: PiDConfig, height: int, width: int, caption_tokens: int | None, kept: Kept = KEEPINGS[0]
+    config: PiDConfig, height: int, width: int, caption_tokens: int | None, cache: PixelCache = PIXEL_CACHES[0]
 ) -> tuple[Work, Work]:
     c = config
     pixels = c.patch_size**2
@@ -69,11 +69,11 @@ def _patch_and_pixel_work(
     inject = c.lq_width * width_ + 2 * width_ * gate_rows
     modulation, begin = 6 * width_ * patch_width, patch_width * attn + 3 * attn**2
     end = attn**2 + attn * patch_width + 2 * pixels * c.pixel_hidden_size * c.pixel_mlp_size
-    # how often a block's end, behind its attention, is worked out, for all blocks; where the stream is not kept, once
+    # how often a block's end, behind its attention, is worked out, for all blocks; where the stream is not cached, once
     # in every pass that comes after it
-    ends = c.pixel_depth if kept.stream else c.pixel_depth * (c.pixel_depth + 1) // 2
-    embeds = 1 if kept.stream else c.pixel_depth + 1
-    modulations = c.pixel_depth + (0 if kept.modulation else ends)
+    ends = c.pixel_depth if cache.stream else c.pixel_depth * (c.pixel_depth + 1) // 2
+    embeds = 1 if cache.stream else c.pixel_depth + 1
+    modulations = c.pixel_depth + (0 if cache.modulation else ends)
     per_token = c.in_channels * pixels * width_ + c.patch_depth * block + (c.lq_outputs + c.pit_injection) * inject
     per_token_of_pixels = (
         (embeds + 1) * c.in_channels * patch_width + c.pixel_depth * begin + modulations * modulation + ends * end
@@ -89,10 +89,10 @@ def _patch_and_pixel_work(
 
 
 def forward_flops(
-    config: PiDConfig, height: int, width: int, caption_tokens: int | None = None, kept: Kept = KEEPINGS[0]
+    config: PiDConfig, height: int, width: int, caption_tokens: int | None = None, cache: PixelCache = PIXEL_CACHES[0]
 ) -> int:
     """FLOP of one network call on one image of height x width pixels; see `forward_work`."""
-    return sum(forward_work(config, height, width, caption_tokens, kept))
+    return sum(forward_work(config, height, width, caption_tokens, cache))
 
 
 def peak_bytes(
@@ -102,18 +102,18 @@ def peak_bytes(
     batch: int = 1,
     dtype_bytes: int = 2,
     kind: str = "cuda",
-    kept: Kept | None = None,
+    cache: PixelCache | None = None,
 ) -> int:
     """Memory above the weights at the fullest moment of one network call on `batch` images of height x width pixels.
 
     dtype_bytes: size of the compute dtype; residual streams, norms and RoPE are float32. kind: what `fused.kind_of`
-    or `Compiled.kind_of` calls the device, which decides how large chunks are. kept: between the pixel blocks (None:
-    what `keeping.KEPT_BYTES` allows; a compiled call keeps all). It is the larger of two moments, each the sum of the
+    or `Compiled.kind_of` calls the device, which decides how large chunks are. cache: of the pixel path (None: what
+    `pixel_cache.CACHE_BYTES` allows; a compiled call caches all). It is the larger of two moments, each the sum of the
     tensors alive then (b compute bytes, D hidden size, M MLP size, A pixel attention width, n = pixels per token *
     pixel width):
     joint attention: residual 4D, q, k, v and the result 4bD, or in a chunk of the MLP before it ends 8D + bD + 3bM;
     pixel attention: what modulates it bD, q, k, v and the result 4bA, the pixel stream 4n and its modulation 4bn (6bn
-    for the kernels) where they are kept, and a chunk with its float32 copies. With it, always:
+    for the kernels) where they are cached, and a chunk with its float32 copies. With it, always:
     the image, LQ features and RoPE tables. A compiled call works on all tokens in one chunk. The canvas of a windowed
     decode (noise, fused x0, the trunk's features for the whole image) is not in it. The fused kernels make no float32
     copies.
@@ -136,23 +136,23 @@ def peak_bytes(
     if compiled:
         pixel_moment = tokens * (b * d + n * _bytes_in_graph(c, b, of_pixels))
     else:
-        pixel_moment = _pixel_moment(c, image_tokens, batch, b, of_pixels, kept)
+        pixel_moment = _pixel_moment(c, image_tokens, batch, b, of_pixels, cache)
     always = tokens * (4 * c.in_channels * pixels + b * c.lq_width)
     tables = 4 * image_tokens * (c.head_dim + c.pixel_head_dim)
     return max(patch_moment, pixel_moment) + always + tables
 
 
-def _pixel_moment(c: PiDConfig, image_tokens: int, batch: int, b: int, kind: str, kept: Kept | None) -> int:
+def _pixel_moment(c: PiDConfig, image_tokens: int, batch: int, b: int, kind: str, cache: PixelCache | None) -> int:
     """Of the pixel path in chunks."""
     tokens, n = batch * image_tokens, c.patch_size**2 * c.pixel_hidden_size
-    kept, each = kept or what_is_kept(c, tokens, b, kind), kept_bytes(c, b, kind)
-    held = sum(size for keep, size in zip(kept, each, strict=True) if keep)
-    results = 1 if kept.stream else c.pixel_depth  # of attention, from which the stream is made again
-    # the MLP's line being modulated, or the MLP with its hidden values; and what was not kept
+    cache, sizes = cache or default_cache(c, tokens, b, kind), cache_bytes(c, b, kind)
+    cached = sum(size for is_cached, size in zip(cache, sizes, strict=True) if is_cached)
+    results = 1 if cache.stream else c.pixel_depth  # of attention, from which the stream is made again
+    # the MLP's line being modulated, or the MLP with its hidden values; and what was not cached
     copies = 2 * b if kind == "kernels" else max(2 * b + 32, 10 * b + 8)
-    in_chunk = copies + (0 if kept.modulation else 6 * b) + (0 if kept.stream else 4)
+    in_chunk = copies + (0 if cache.modulation else 6 * b) + (0 if cache.stream else 4)
     chunk = batch * span_tokens(image_tokens, batch, 6 * n, chunk_bytes(kind), pixel_chunks(kind))
-    return tokens * (b * c.hidden_size + held + b * c.pixel_attn_size * (3 + results)) + chunk * n * in_chunk
+    return tokens * (b * c.hidden_size + cached + b * c.pixel_attn_size * (3 + results)) + chunk * n * in_chunk
 
 
 def _bytes_in_graph(c: PiDConfig, b: int, kind: str) -> int:

@@ -24,9 +24,9 @@ from .chunks import chunk_bytes, map_tokens, token_spans
 from .compiled import Compiled
 from .cost import patch_share
 from .fused import kind_of
-from .keeping import Kept, pixel_chunks, pixel_kind, what_is_kept
 from .modulation import Level, Lines
 from .ops import split_modulation
+from .pixel_cache import PixelCache, default_cache, pixel_chunks, pixel_kind
 from .pixel_passes import PixelPasses
 from .positions import Rotation, rotation_of
 
@@ -40,13 +40,13 @@ class Driver:
     """Runs a network's calls.
 
     chunk_bytes bounds the widest layers' values and pixel_chunks is how many chunks the pixel path has at least (None:
-    by device), kept what is kept between them (None: what `keeping.KEPT_BYTES` allows). compiled is how calls are
-    compiled (None: not at all).
+    by device), pixel_cache what is cached between them (None: what `pixel_cache.CACHE_BYTES` allows).
+    compiled is how calls are compiled (None: not at all).
     """
 
     chunk_bytes: int | None = None
     pixel_chunks: int | None = None
-    kept: Kept | None = None
+    pixel_cache: PixelCache | None = None
     compiled: Compiled | None = None
 
     def run(self, net: PiDNetwork, inputs: Inputs, on_part: OnPart | None = None, level: Level | None = None) -> Tensor:
@@ -55,13 +55,13 @@ class Driver:
         return driven() if self.compiled is None else self.compiled.run(driven, net.predict, inputs)
 
     @contextmanager
-    def keeping(self, kept: Kept | None) -> Iterator[None]:
-        """While this lasts `kept` is this."""
-        before, self.kept = self.kept, kept
+    def caching(self, cache: PixelCache | None) -> Iterator[None]:
+        """While this lasts `pixel_cache` is this."""
+        before, self.pixel_cache = self.pixel_cache, cache
         try:
             yield
         finally:
-            self.kept = before
+            self.pixel_cache = before
 
     def uncompiled(self) -> AbstractContextManager:
         """While this lasts nothing is compiled: a graph would take minutes, for a call or two."""
@@ -88,8 +88,8 @@ class Driver:
         out = self._pixels(net, inputs, s, lambda done: on_part(share + (1 - share) * done))
         return net.to_image(out, x)
 
-    def _patch_block(self, block: PatchBlock, spans: list[slice], *given) -> tuple[Tensor, Tensor]:
-        return self._whole(block, *given) if len(spans) == 1 else _in_chunks(block, spans, *given)
+    def _patch_block(self, block: PatchBlock, spans: list[slice], *args) -> tuple[Tensor, Tensor]:
+        return self._whole(block, *args) if len(spans) == 1 else _in_chunks(block, spans, *args)
 
     def _pixels(self, net: PiDNetwork, inputs: Inputs, s: Tensor, on_part: OnPart) -> Tensor:
         """The pixel blocks and what follows: [B, L, N, 3]."""
@@ -98,10 +98,19 @@ class Driver:
         width = 6 * config.patch_size**2 * config.pixel_hidden_size
         spans = self._spans(x, config.patch_size, width, self.pixel_chunks or pixel_chunks(kind), kind)
         if len(spans) > 1:
-            kept = self.kept or what_is_kept(config, s.shape[0] * s.shape[1], net.compute_dtype.itemsize, kind)
+            cache = self.pixel_cache or default_cache(config, s.shape[0] * s.shape[1], net.compute_dtype.itemsize, kind)
             embed = partial(net.embed_pixels, x, inputs.positions)
-            given = embed, net.finish_pixels, inputs.pixel_rope, inputs.attention
-            return PixelPasses(net.pixel_blocks, s, *given, spans, kept, on_part).run()
+            return PixelPasses(
+                net.pixel_blocks,
+                s,
+                embed,
+                net.finish_pixels,
+                rope=inputs.pixel_rope,
+                attention=inputs.attention,
+                spans=spans,
+                cache=cache,
+                on_part=on_part,
+            ).run()
         u, parts = net.embed_pixels(x, inputs.positions), len(net.pixel_blocks) + 1
         for done, block in enumerate(net.pixel_blocks, start=1):
             u = self._whole(block, u, s, inputs.pixel_rope, inputs.attention)
@@ -110,8 +119,8 @@ class Driver:
         on_part(1.0)
         return u
 
-    def _whole(self, block: Callable, *given):
-        return block(*given) if self.compiled is None else self.compiled.block(block, *given)
+    def _whole(self, block: Callable, *args):
+        return block(*args) if self.compiled is None else self.compiled.block(block, *args)
 
     def _spans(self, x: Tensor, patch: int, width: int, parts: int = 1, kind: str | None = None) -> list[slice]:
         tokens = x.shape[-2] * x.shape[-1] // patch**2
@@ -162,7 +171,7 @@ def _modulations(net: PiDNetwork, te: Tensor, timestep: Tensor, level: Level | N
 
     @functools.cache
     def condition(value: float) -> Tensor:
-        # also at the call's own level: what a caller takes for it may be another, and others take what is kept
+        # also at the call's own level: what a caller takes for it may be another, and others take what is cached
         return F.silu(net.embed_time(torch.full_like(timestep, value))).to(dtype)
 
     place = len(te), dtype, te.device

@@ -25,7 +25,7 @@ class Modulations:
 
     def __init__(self, timesteps: Iterable[float]):
         self._timesteps = list(dict.fromkeys(timesteps))
-        self._kept: dict[tuple, dict[float, Lines]] = {}
+        self._lines: dict[tuple, dict[float, Lines]] = {}
 
     def at(self, timestep: float) -> Level:
         return Level(self, timestep)
@@ -37,12 +37,12 @@ class Modulations:
 
         place: what c's shape, dtype and device follow from.
         """
-        kept = self._kept.setdefault((depth, *place), {})
-        if timestep not in kept:
+        lines = self._lines.setdefault((depth, *place), {})
+        if timestep not in lines:
             missing = self._timesteps if timestep in self._timesteps else [timestep]
             cs = [condition(t) for t in missing]
-            kept.update(zip(missing, block.modulations(cs), strict=True))
-        return kept[timestep]
+            lines.update(zip(missing, block.modulations(cs), strict=True))
+        return lines[timestep]
 
 
 class Level(NamedTuple):

@@ -193,7 +193,7 @@ def pixel_begin(u: Tensor, norm: nn.RMSNorm, modulation: Tensor) -> Tensor:
 def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.RMSNorm, mlp: PixelMLP) -> Tensor:
     """A pixel block behind its attention: u + gate * attended, then its MLP's line. u [B, L, N, P] float32.
 
-    attended [B, L, N * P]; modulation as `kept_modulation` gave it, or as in `pixel_begin`; mlp has layers fc1 and fc2.
+    attended [B, L, N * P]; modulation as `cached_modulation` gave it, or as in `pixel_begin`; mlp has layers fc1, fc2.
     """
     dtype = modulation.dtype
     if _ends_by_kernel(u, norm, mlp):
@@ -205,7 +205,7 @@ def pixel_end(u: Tensor, attended: Tensor, modulation: Tensor, norm: nn.RMSNorm,
     return _add(u, last_gate.float(), mlp(_modulate(rms_norm(norm, u), shift.float(), scale.float(), dtype)))
 
 
-def kept_modulation(u: Tensor, modulation: Tensor, norm: nn.RMSNorm, mlp: PixelMLP) -> Tensor:
+def cached_modulation(u: Tensor, modulation: Tensor, norm: nn.RMSNorm, mlp: PixelMLP) -> Tensor:
     """What `pixel_end` needs of a modulation: its last four lines, [B, L, N * 4 * P].
 
     A kernel and a compiled graph read them where they are.

@@ -1,7 +1,7 @@
 """The pixel blocks over all tokens, chunk by chunk: what `PixelBlock.forward` does, in less memory.
 
 All of a block is local to a patch but its attention. So a pass over the chunks ends one block and begins the next, up
-to its attention. What a later pass needs again is kept, or made again where it would be too large.
+to its attention. What a later pass needs again is cached, or made again where it would be too large.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..progress import OnPart
 from .attention import Attention
-from .keeping import Kept
-from .ops import kept_modulation
+from .ops import cached_modulation
+from .pixel_cache import PixelCache
 from .pixels import PixelBlock
 from .positions import Rotation, rotation_of
 
@@ -36,12 +36,12 @@ class PixelPasses:
         rope: Rotation,
         attention: Attention,
         spans: list[slice],
-        kept: Kept,
+        cache: PixelCache,
         on_part: OnPart | None = None,
     ):
         self._blocks, self._s, self._embed, self._finish = blocks, s, embed, finish
         self._rope, self._attention = rope, attention
-        self._spans, self._kept, self._on_part = spans, kept, on_part
+        self._spans, self._cache, self._on_part = spans, cache, on_part
         self._attended: dict[int, Tensor] = {}  # by block
         self._streams: dict[int, Tensor] = {}  # by chunk, as the block under way found it
         self._modulations: dict[int, Tensor] = {}  # by chunk, of the block under way
@@ -53,7 +53,7 @@ class PixelPasses:
             for chunk, span in enumerate(self._spans):
                 rope = rotation_of(self._rope, span)
                 joint.put(span.start, self._begin(depth, chunk), block.attn.q_norm, block.attn.k_norm, rope)
-            if self._kept.stream:
+            if self._cache.stream:
                 self._attended.clear()
             self._attended[depth] = joint.attend(self._attention)
         return torch.cat([self._last(chunk) for chunk in range(len(self._spans))], dim=1)
@@ -63,10 +63,10 @@ class PixelPasses:
         u, block = self._stream(depth, chunk), self._blocks[depth]
         modulation = block.adaLN_modulation(self._s[:, self._spans[chunk]])
         qkv = block.begin(u, modulation)
-        if self._kept.stream:
+        if self._cache.stream:
             self._streams[chunk] = u
-        if self._kept.modulation:
-            self._modulations[chunk] = kept_modulation(u, modulation, block.norm2, block.mlp)
+        if self._cache.modulation:
+            self._modulations[chunk] = cached_modulation(u, modulation, block.norm2, block.mlp)
         self._passed(depth, chunk)
         return qkv
 
@@ -77,9 +77,9 @@ class PixelPasses:
         return out
 
     def _stream(self, depth: int, chunk: int) -> Tensor:
-        """The chunk's pixels as the block at `depth` finds them, from what is kept or else from the start."""
+        """The chunk's pixels as the block at `depth` finds them, from the cache or else from the start."""
         span, first = self._spans[chunk], 0
-        if depth and self._kept.stream:
+        if depth and self._cache.stream:
             u, first = self._streams.pop(chunk), depth - 1
         else:
             u = self._embed(span)

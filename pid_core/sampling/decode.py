@@ -95,7 +95,7 @@ def decode(
         net, lambda: net.encode_lq(lq_latent, rows, cols, work.in_trunk), lambda: PROJECTOR, latent=lq_latent
     )
     x, modulations = next(draw), Modulations((1000 * sigmas[:-1]).tolist())
-    with net.driver.keeping(None if windows is None else windows.kept):
+    with net.driver.caching(None if windows is None else windows.pixel_cache):
         for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
             try:
                 work.step = step

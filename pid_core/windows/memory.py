@@ -12,11 +12,11 @@ import torch
 from ..model.config import PiDConfig
 from ..model.cost import peak_bytes, trunk_bytes
 from ..model.fused import kind_of
-from ..model.keeping import KEEPINGS, Kept
+from ..model.pixel_cache import PIXEL_CACHES, PixelCache
 from .plan import SMALLEST, NoPlanError, WindowPlan, choose_plan
 
-# Bytes of a call on so many images of height x width pixels, by what is kept.
-CallBytes = Callable[[int, int, int, Kept | None], float]
+# Bytes of a call on so many images of height x width pixels, by what is cached.
+CallBytes = Callable[[int, int, int, PixelCache | None], float]
 # Positive and negative may run together.
 PREDICTIONS = 2
 # On the CPU more windows at once gain no speed and only take memory.
@@ -113,30 +113,31 @@ class MemoryModel:
     overhead: Overhead = NO_OVERHEAD
     one_at_a_time: bool = False
 
-    def moments(self, images: int, height: int, width: int, kept: Kept | None) -> Moments:
-        """Of a run whose calls are on `images` images of height x width pixels. kept: between the pixel blocks."""
+    def moments(self, images: int, height: int, width: int, cache: PixelCache | None) -> Moments:
+        """Of a run whose calls are on `images` images of height x width pixels. cache: of the pixel path."""
         over = self.overhead
         if self.foreign is not None:
-            call = self.foreign(images, height, width, kept)
+            call = self.foreign(images, height, width, cache)
         else:
             kind = kind_of(self.device) if self.kind is None else self.kind(images * height * width)
             size = self.dtype_bytes or (4 if self.device.type == "cpu" else 2)
-            call = peak_bytes(self.config, height, width, images, size, kind, kept)
+            call = peak_bytes(self.config, height, width, images, size, kind, cache)
         call += over.of_call * 4 * self.config.in_channels * images * height * width
         return Moments(call, over.in_call, over.in_trunk, over.between)
 
-    def needed(self, images: int, height: int, width: int, kept: Kept | None) -> float:
+    def needed(self, images: int, height: int, width: int, cache: PixelCache | None) -> float:
         """Bytes at the fullest of the `moments`."""
-        return self.moments(images, height, width, kept).needed
+        return self.moments(images, height, width, cache).needed
 
     def of_plan(self, plan: WindowPlan, batch: int = 1) -> float:
         """Bytes of a run by this plan with `batch` windows in a call."""
-        return self.needed(batch * self.images, *plan.size, plan.kept)
+        return self.needed(batch * self.images, *plan.size, plan.pixel_cache)
 
-    def fitting_kept(self, height: int, width: int) -> Kept:
-        """The most that the budget allows to keep between pixel blocks, for windows of height x width pixels."""
+    def fitting_cache(self, height: int, width: int) -> PixelCache:
+        """The largest cache that the budget allows, for windows of height x width pixels."""
         return next(
-            (kept for kept in KEEPINGS if self.needed(self.images, height, width, kept) <= self.budget), KEEPINGS[-1]
+            (cache for cache in PIXEL_CACHES if self.needed(self.images, height, width, cache) <= self.budget),
+            PIXEL_CACHES[-1],
         )
 
     def plan(self, height: int, width: int, overlap: int) -> WindowPlan:
@@ -146,14 +147,14 @@ class MemoryModel:
         the windows are too small for it, and the plan's notes say so. Raises NoPlanError.
         """
         low, high = self.config.window_min, self.config.window_max
-        overlap, asked = overlap if 2 * overlap <= high else high // 4, overlap
+        overlap, requested = overlap if 2 * overlap <= high else high // 4, overlap
         try:
             plan = self._choose(height, width, overlap, (low, high))
         except NoPlanError:
             smaller = min(overlap, low // (2 * SMALLEST))
             plan = self._choose(height, width, smaller, (low // SMALLEST, high))
-        if plan.count > 1 and plan.overlap < asked:
-            plan = replace(plan, notes=(*plan.notes, f"overlap {asked} lowered to {plan.overlap} px"))
+        if plan.count > 1 and plan.overlap < requested:
+            plan = replace(plan, notes=(*plan.notes, f"overlap {requested} lowered to {plan.overlap} px"))
         return plan
 
     def _choose(self, height: int, width: int, overlap: int, bounds: tuple[int, int]) -> WindowPlan:
@@ -166,7 +167,7 @@ class MemoryModel:
             device=self.device,
             align=self.config.latent_cell,
             bounds=bounds,
-            peak=lambda height, width, kept: self.needed(self.images, height, width, kept),
+            peak=lambda height, width, cache: self.needed(self.images, height, width, cache),
         )
 
     def batch(self, plan: WindowPlan) -> int:
@@ -191,7 +192,7 @@ class MemoryModel:
         """What the smallest windows need and what needs it, after `plan` found none that fit."""
         cause = ""
         if self.foreign is None:
-            moments = (self.moments(self.images, *error.size, kept) for kept in KEEPINGS)
+            moments = (self.moments(self.images, *error.size, cache) for cache in PIXEL_CACHES)
             cause = f" ({min(moments, key=lambda moment: moment.needed).cause()})"
         return (
             f"even windows of {error.size[1]} x {error.size[0]} need {error.needed / 1e9:.2g} GB{cause} and "

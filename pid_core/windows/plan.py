@@ -20,11 +20,12 @@ from ..model.config import PiDConfig
 from ..model.cost import forward_flops, forward_work, peak_bytes, priced
 from ..model.devices import to_device, widest_float
 from ..model.fused import kind_of
-from ..model.keeping import KEEPINGS, Kept
+from ..model.pixel_cache import PIXEL_CACHES, PixelCache
 
 FUSE_METHODS = ("pyramid", "linear", "cosine", "flat")
 OVERLAP = 512  # least overlap of windows in pixels where nobody asks for another
-Peak = Callable[[int, int, Kept], float]  # bytes that a call on a window of so many pixels needs, by what is kept
+# Bytes that a call on a window of height x width pixels needs, by what is cached.
+Peak = Callable[[int, int, PixelCache], float]
 SMALLEST = 3  # where memory is short, a window may be so many times smaller than the smallest trained side
 
 
@@ -73,8 +74,8 @@ class WindowPlan:
     """Windows of one size that cover a canvas of height x width pixels, row by row.
 
     `overlap` is the least overlap between neighbours that was planned for, `align` what every edge is a multiple of,
-    `notes` what was rounded to get there, `kept` what the memory it was planned for allows the network to keep between
-    its pixel blocks (None: nobody planned for a memory).
+    `notes` what was rounded to get there, `pixel_cache` what the memory it was planned for allows the network to
+    cache between its pixel blocks (None: nobody planned for a memory).
     """
 
     height: int
@@ -83,7 +84,7 @@ class WindowPlan:
     overlap: int
     align: int
     notes: tuple[str, ...] = field(default=(), compare=False)
-    kept: Kept | None = field(default=None, compare=False)
+    pixel_cache: PixelCache | None = field(default=None, compare=False)
 
     @property
     def count(self) -> int:
@@ -222,9 +223,10 @@ def choose_plan(
     its configuration); a canvas side below the smallest is taken whole. The whole frame is one of the candidates.
     device: decides what attention costs against linear layers (`cost.priced`). align: by default the latent cell,
     or a patch where the canvas is no multiple of the cell. dtype_bytes: of the compute dtype, by default 4 on the CPU
-    and 2 elsewhere. peak(height, width, kept): bytes that a network call on one window needs, where `peak_bytes` is not
-    it; like that, it may depend on the window's area only. What is kept between pixel blocks is chosen with the window.
-    Raises NoPlanError, a ValueError, when nothing fits, and ValueError in one line for what `plan_windows` refuses.
+    and 2 elsewhere. peak(height, width, cache): bytes that a network call on one window needs, where `peak_bytes` is
+    not it; like that, it may depend on the window's area only. What is cached between pixel blocks is chosen with the
+    window. Raises NoPlanError, a ValueError, when nothing fits, and ValueError in one line for what `plan_windows`
+    refuses.
     """
     device = torch.device(device)
     dtype_bytes = dtype_bytes or (4 if device.type == "cpu" else 2)
@@ -241,21 +243,21 @@ def choose_plan(
     if peak is None:
         kind = kind_of(device)
 
-        def peak(height: int, width: int, kept: Kept) -> float:
-            return peak_bytes(config, height, width, batch, dtype_bytes, kind, kept)
+        def peak(height: int, width: int, cache: PixelCache) -> float:
+            return peak_bytes(config, height, width, batch, dtype_bytes, kind, cache)
 
     cuts = _cuts(height // align, width // align, low_cells, high_cells, overlap_cells)
 
-    def cost(cut: _Cut, kept: Kept = KEEPINGS[0]) -> tuple[float, int]:
-        work = forward_work(config, *cut.side(align), kept=kept)
+    def cost(cut: _Cut, cache: PixelCache = PIXEL_CACHES[0]) -> tuple[float, int]:
+        work = forward_work(config, *cut.side(align), cache=cache)
         return cut.count * priced(work, device.type), cut.count
 
-    found = _cheapest(cuts, cost, lambda cut, kept: peak(*cut.side(align), kept), memory_budget)
+    found = _cheapest(cuts, cost, lambda cut, cache: peak(*cut.side(align), cache), memory_budget)
     if found.best is None:
         raise NoPlanError((low, high), memory_budget, found.least, found.smallest.side(align))
     notes = [f"overlap {overlap} rounded up to {overlap_cells * align} px"] if overlap % align else []
-    cut, kept = found.best
-    return replace(_make_plan(height, width, cut.down, cut.across, overlap_cells, align, notes), kept=kept)
+    cut, cache = found.best
+    return replace(_make_plan(height, width, cut.down, cut.across, overlap_cells, align, notes), pixel_cache=cache)
 
 
 def shrink_plan(plan: WindowPlan, least: int = 0) -> WindowPlan | None:
@@ -268,7 +270,9 @@ def shrink_plan(plan: WindowPlan, least: int = 0) -> WindowPlan | None:
     if not smaller or smaller < least:
         return None
     overlap = min(plan.overlap, smaller // 2 // plan.align * plan.align)
-    return replace(plan_windows(plan.height, plan.width, smaller, overlap, align=plan.align), kept=plan.kept)
+    return replace(
+        plan_windows(plan.height, plan.width, smaller, overlap, align=plan.align), pixel_cache=plan.pixel_cache
+    )
 
 
 @dataclass(frozen=True)
@@ -316,9 +320,9 @@ class _Cut:
 
 
 class _Search(NamedTuple):
-    """The cheapest cut that fits, with what is kept with it; and the cut that needs least memory, `least` bytes."""
+    """The cheapest cut that fits, with what is cached with it; and the cut that needs least memory, `least` bytes."""
 
-    best: tuple[_Cut, Kept] | None
+    best: tuple[_Cut, PixelCache] | None
     smallest: _Cut
     least: float
 
@@ -338,23 +342,23 @@ def _cuts(rows: int, cols: int, low: int, high: int, overlap: int) -> list[_Cut]
 def _cheapest(
     cuts: list[_Cut],
     cost: Callable[..., tuple[float, int]],
-    needed: Callable[[_Cut, Kept], float],
+    needed: Callable[[_Cut, PixelCache], float],
     budget: float,
 ) -> _Search:
-    """cost(cut) where all is kept, which is the least, and cost(cut, kept); needed: bytes."""
+    """cost(cut) where all is cached, which is the least, and cost(cut, cache); needed: bytes."""
     best, lowest_price = None, (math.inf, 0)
     smallest, least = cuts[0], math.inf
     for lowest, cut in sorted(((cost(cut), cut) for cut in cuts), key=itemgetter(0)):
         if lowest >= lowest_price:
             break
-        for kept in KEEPINGS:
-            size = needed(cut, kept)
+        for cache in PIXEL_CACHES:
+            size = needed(cut, cache)
             if size < least:
                 smallest, least = cut, size
             if size <= budget:
-                price = lowest if kept is KEEPINGS[0] else cost(cut, kept)
+                price = lowest if cache is PIXEL_CACHES[0] else cost(cut, cache)
                 if price < lowest_price:
-                    best, lowest_price = (cut, kept), price
+                    best, lowest_price = (cut, cache), price
                 break
     return _Search(best, smallest, least)
 
@@ -424,9 +428,9 @@ def _check_overlap(overlap: int, align: int) -> int:
 
 def plan_flops(plan: WindowPlan, config: PiDConfig, caption_tokens: int | None = None) -> int:
     """FLOP of one step of one image by this plan."""
-    return plan.count * forward_flops(config, *plan.size, caption_tokens, plan.kept or KEEPINGS[0])
+    return plan.count * forward_flops(config, *plan.size, caption_tokens, plan.pixel_cache or PIXEL_CACHES[0])
 
 
 def plan_price(plan: WindowPlan, config: PiDConfig, device_type: str) -> float:
     """`priced` work of one step of one image by this plan: what its time on a device is about proportional to."""
-    return plan.count * priced(forward_work(config, *plan.size, kept=plan.kept or KEEPINGS[0]), device_type)
+    return plan.count * priced(forward_work(config, *plan.size, cache=plan.pixel_cache or PIXEL_CACHES[0]), device_type)

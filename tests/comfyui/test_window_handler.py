@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pid_core import decode
-from pid_core.model.keeping import KEEPINGS
+from pid_core.model.pixel_cache import PIXEL_CACHES
 from pid_core.sampling.comfy_noise import comfy_noise
 from pid_core.sampling.predict import x0_from_velocity
 from pid_core.windows.plan import fuse_weights, plan_windows
@@ -235,14 +235,16 @@ def test_the_memory_estimate_is_that_of_one_batch(comfyui, monkeypatch):
     assert shapes[0][2:] == (1024, 1024) and batch > 1
     cost = comfyui.module("pid_core.model.cost")
     config = patcher.model.config
-    features, everything = cost.trunk_bytes(config, side, side, 1, 4)[1], KEEPINGS[0]
+    features, everything = cost.trunk_bytes(config, side, side, 1, 4)[1], PIXEL_CACHES[0]
     of_call = 5 * 4 * 3 * 1024**2  # a window, and what ComfyUI holds for it
     held = 5 * 4 * 3 * side**2 + features  # lcm's, and the one the windows are put together on
     assert least == cost.peak_bytes(config, 1024, 1024, batch, 4, "cpu", everything) + batch * of_call + held
     assert wanted == cost.peak_bytes(config, 1024, 1024, 2 * batch, 4, "cpu", everything) + 2 * batch * of_call + held
     with monkeypatch.context() as inner:
         whole = planned(comfyui, inner, patcher, made)
-    frame = cost.peak_bytes(config, side, side, 1, 4, "cpu", patcher.model.diffusion_model.driver.kept or everything)
+    frame = cost.peak_bytes(
+        config, side, side, 1, 4, "cpu", patcher.model.diffusion_model.driver.pixel_cache or everything
+    )
     assert whole[1] == frame + 8 * 4 * 3 * side**2 + features > least
 
 

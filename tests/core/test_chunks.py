@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pid_core import PiDNetwork
-from pid_core.model import attention, chunks, keeping
+from pid_core.model import attention, chunks, pixel_cache
 from pid_core.model.attention import attend, attend_by_products
 from pid_core.model.chunks import SMALLEST_CHUNK, map_tokens, token_spans
 from pid_core.sampling.decode import decode
@@ -40,28 +40,28 @@ def test_spans_cover_in_order_and_hold_the_limit(tokens, batch, width, limit, pa
 
 @settings(deadline=None, max_examples=12, derandomize=True)
 @given(st.integers(1, 1 << 21), st.sampled_from([0, 200_000, 1 << 40]), st.integers(1, 2))
-def test_any_chunk_size_gives_the_same_image(net, chunk_bytes, kept_bytes, batch):
-    """And so does what is kept of the pixel stream: nothing, the stream, or the modulation too."""
+def test_any_chunk_size_gives_the_same_image(net, chunk_bytes, cache_bytes, batch):
+    """And so does what is cached of the pixel stream: nothing, the stream, or the modulation too."""
     given_inputs = inputs(batch)
     before = copy.deepcopy(given_inputs)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         net.driver.chunk_bytes = 1 << 40
-        patch.setattr(keeping, "KEPT_BYTES", 1 << 40)
+        patch.setattr(pixel_cache, "CACHE_BYTES", 1 << 40)
         patch.setattr("pid_core.model.chunks.SMALLEST_CHUNK", 1 << 40)
         whole = net(**given_inputs)
         net.driver.chunk_bytes = chunk_bytes
-        patch.setattr(keeping, "KEPT_BYTES", kept_bytes)
+        patch.setattr(pixel_cache, "CACHE_BYTES", cache_bytes)
         assert torch.allclose(net(**given_inputs), whole, atol=2e-5)
     assert all(torch.equal(given_inputs[name], before[name]) for name in before)
 
 
 def test_the_cases_above_keep_nothing_the_stream_and_all():
-    kept = {tuple(keeping.what_is_kept(SMALL, TOKENS * batch, 4, "cpu")) for batch in (1, 2)}
-    assert kept == {(True, True)}
+    caches = {tuple(pixel_cache.default_cache(SMALL, TOKENS * batch, 4, "cpu")) for batch in (1, 2)}
+    assert caches == {(True, True)}
     with pytest.MonkeyPatch.context() as patch:
         for limit, expected in ((0, (False, False)), (200_000, (True, False))):
-            patch.setattr(keeping, "KEPT_BYTES", limit)
-            assert keeping.what_is_kept(SMALL, TOKENS, 4, "cpu") == expected
+            patch.setattr(pixel_cache, "CACHE_BYTES", limit)
+            assert pixel_cache.default_cache(SMALL, TOKENS, 4, "cpu") == expected
 
 
 def test_gradients_reach_every_weight(net):

@@ -10,7 +10,7 @@ from pid_core import PiDNetwork
 from pid_core.model.chunks import chunk_bytes
 from pid_core.model.cost import forward_flops, forward_work, peak_bytes, trunk_bytes
 from pid_core.model.driver import Driver
-from pid_core.model.keeping import KEEPINGS, pixel_chunks
+from pid_core.model.pixel_cache import PIXEL_CACHES, pixel_chunks
 from pid_core.windows.plan import plan_flops, plan_windows
 from support.live_bytes import LiveBytes
 from support.sizes import SMALL, V1, V15
@@ -19,10 +19,10 @@ from support.sizes import SMALL, V1, V15
 SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL), ("v1", "v1.5", "small")
 
 
-def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", mode, attention, kept=None):
+def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", mode, attention, cache=None):
     """One forward without storage or arithmetic, under a dispatch mode, in the chunks of `device`."""
     net = PiDNetwork(config, dtype=dtype, device="meta", attention=attention).eval()
-    net.driver = Driver(chunk_bytes(device), pixel_chunks(device), kept)
+    net.driver = Driver(chunk_bytes(device), pixel_chunks(device), cache)
     tokens = (side // config.patch_size) ** 2
     x = torch.empty(batch, 3, side, side, device="meta")
     caption = torch.empty(batch, config.caption_length, config.caption_width, dtype=dtype, device="meta")
@@ -62,23 +62,23 @@ def test_a_cpu_needs_less_than_half_of_what_core_does():
 
 
 def test_peak_where_the_pixel_stream_is_made_again():
-    """Where less is kept less is needed, and the prediction knows it."""
-    config, kept = SHALLOW[0], []
-    for keeping in KEEPINGS:
+    """Where less is cached less is needed, and the prediction knows it."""
+    config, peaks = SHALLOW[0], []
+    for cache in PIXEL_CACHES:
         live = LiveBytes()
         attention = lambda q, k, v: torch.empty_like(q)  # noqa: E731
-        outside = run_on_meta(config, 1024, mode=live, device="cpu", attention=attention, kept=keeping)
-        kept.append(live.peak + outside)
-        assert 0.97 <= peak_bytes(config, 1024, 1024, kind="cpu", kept=keeping) / kept[-1] <= 1.1
-    assert kept[0] > 1.6 * kept[1] > 1.6 * 1.3 * kept[2]
+        outside = run_on_meta(config, 1024, mode=live, device="cpu", attention=attention, cache=cache)
+        peaks.append(live.peak + outside)
+        assert 0.97 <= peak_bytes(config, 1024, 1024, kind="cpu", cache=cache) / peaks[-1] <= 1.1
+    assert peaks[0] > 1.6 * peaks[1] > 1.6 * 1.3 * peaks[2]
 
 
-@pytest.mark.parametrize("kept", KEEPINGS)
-def test_what_is_made_again_counts(kept):
+@pytest.mark.parametrize("cache", PIXEL_CACHES)
+def test_what_is_made_again_counts(cache):
     for config in SHALLOW:
         counter = FlopCounterMode(display=False)
-        run_on_meta(config, 512, mode=counter, attention=lambda q, k, v: (q @ k.transpose(-1, -2)) @ v, kept=kept)
-        assert forward_flops(config, 512, 512, kept=kept) == counter.get_total_flops()
+        run_on_meta(config, 512, mode=counter, attention=lambda q, k, v: (q @ k.transpose(-1, -2)) @ v, cache=cache)
+        assert forward_flops(config, 512, 512, cache=cache) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("config", SHALLOW, ids=NAMES)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pid_core import decode, distilled_sigmas, load_network, plan_windows
 from pid_core.latents.mirror import extend
-from pid_core.model.keeping import KEEPINGS
+from pid_core.model.pixel_cache import PIXEL_CACHES
 from support.calls import velocity
 from support.goldens import draw, spec, weights
 
@@ -288,10 +288,12 @@ def test_bad_input_of_a_single_call_is_one_line(net, change, words):
 
 
 def test_what_a_plan_keeps_is_that_decodes_alone(net):
-    plan = replace(plan_windows(64, 128, 64, 0, align=32), kept=KEEPINGS[2])
+    plan = replace(plan_windows(64, 128, 64, 0, align=32), pixel_cache=PIXEL_CACHES[2])
     seen = []
-    decode(net, latent(height=2, width=4), caption(), windows=plan, callback=lambda *_: seen.append(net.driver.kept))
-    assert seen[0] == KEEPINGS[2] and net.driver.kept is None
+    decode(
+        net, latent(height=2, width=4), caption(), windows=plan, callback=lambda *_: seen.append(net.driver.pixel_cache)
+    )
+    assert seen[0] == PIXEL_CACHES[2] and net.driver.pixel_cache is None
 
 
 @pytest.mark.parametrize("wrong", [latent(channels=4), torch.zeros(16, 2, 4)], ids=["channels", "rank"])

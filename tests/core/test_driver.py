@@ -5,7 +5,7 @@ import torch
 
 from pid_core import load_network
 from pid_core.model import chunks
-from pid_core.model.keeping import KEEPINGS
+from pid_core.model.pixel_cache import PIXEL_CACHES
 from support.calls import velocity
 from support.tiny import tiny_state_dict
 
@@ -47,12 +47,12 @@ def test_in_one_chunk_it_is_the_plain_forward_to_the_bit(case, plain, monkeypatc
         assert torch.equal(call(*case), plain)
 
 
-@pytest.mark.parametrize("kept", KEEPINGS, ids=["all", "stream", "nothing"])
-def test_in_chunks_it_is_so_but_for_the_order_of_sums(case, plain, kept, monkeypatch):
+@pytest.mark.parametrize("cache", PIXEL_CACHES, ids=["all", "stream", "nothing"])
+def test_in_chunks_it_is_so_but_for_the_order_of_sums(case, plain, cache, monkeypatch):
     net, given = case
     monkeypatch.setattr(chunks, "SMALLEST_CHUNK", 0)
     driver = net.driver
-    for name, value in {"chunk_bytes": 1 << 14, "pixel_chunks": 5, "kept": kept}.items():
+    for name, value in {"chunk_bytes": 1 << 14, "pixel_chunks": 5, "pixel_cache": cache}.items():
         monkeypatch.setattr(driver, name, value)
     with torch.no_grad():
         found = call(net, given)

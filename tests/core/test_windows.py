@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pid_core.model.cost import ATTENTION_PRICE, Work, forward_work, peak_bytes, priced
-from pid_core.model.keeping import KEEPINGS
+from pid_core.model.pixel_cache import PIXEL_CACHES
 from pid_core.windows import plan as planning
 from pid_core.windows.plan import (
     FUSE_METHODS,
@@ -233,12 +233,15 @@ def test_cheapest_plan_is_nine_windows_of_1728():
 
 
 def test_cuts_for_memory_what_fits_the_bounds():
-    whole, least = (peak_bytes(V1, 2048, 2048, kept=kept) for kept in (KEEPINGS[0], KEEPINGS[-1]))
-    assert (choose(2048, 2048, budget=whole).count, choose(2048, 2048, budget=whole).kept) == (1, KEEPINGS[0])
+    whole, least = (peak_bytes(V1, 2048, 2048, cache=cache) for cache in (PIXEL_CACHES[0], PIXEL_CACHES[-1]))
+    assert (choose(2048, 2048, budget=whole).count, choose(2048, 2048, budget=whole).pixel_cache) == (
+        1,
+        PIXEL_CACHES[0],
+    )
     less = choose(2048, 2048, budget=whole - 1)
-    assert less.kept != KEEPINGS[0] and peak_bytes(V1, *less.size, kept=less.kept) < whole
+    assert less.pixel_cache != PIXEL_CACHES[0] and peak_bytes(V1, *less.size, cache=less.pixel_cache) < whole
     cut = choose(2048, 2048, budget=least - 1)
-    assert cut.count > 1 and peak_bytes(V1, *cut.size, kept=cut.kept) < least
+    assert cut.count > 1 and peak_bytes(V1, *cut.size, cache=cut.pixel_cache) < least
     with pytest.raises(ValueError, match=r"1536 to 2304 px a side fits 0.20 GB: the smallest, 1536 x 1536, needs"):
         choose(2048, 2048, budget=2e8)
 
@@ -294,7 +297,7 @@ def test_choose_plan_errors():
 def exhaustive(height, width, config, budget, overlap, device, bounds, batch):
     """The search as it was before it was fast: every cut of both sides, each with its cost and its memory.
 
-    (size, rows, cols, what is kept) of the cheapest that fits, or the least memory any needs.
+    (size, rows, cols, what is cached) of the cheapest that fits, or the least memory any needs.
     """
     align, price = config.latent_cell, ATTENTION_PRICE.get(device, 1.0)
     low, high, least_overlap = -(-bounds[0] // align), bounds[1] // align, -(-overlap // align)
@@ -314,15 +317,15 @@ def exhaustive(height, width, config, budget, overlap, device, bounds, batch):
     for rows, down in cuts(height // align):
         for cols, across in cuts(width // align):
             side = down * align, across * align
-            for kept in KEEPINGS:
-                needed = peak_bytes(config, *side, batch, 2, device, kept)
+            for cache in PIXEL_CACHES:
+                needed = peak_bytes(config, *side, batch, 2, device, cache)
                 least = min(least, needed)
                 if needed > budget:
                     continue
-                work = forward_work(config, *side, kept=kept)
+                work = forward_work(config, *side, cache=cache)
                 cost = rows * cols * (work.linear + price * work.attention), rows * cols
                 if best is None or cost < best[0]:
-                    best = cost, (side, rows, cols, kept)
+                    best = cost, (side, rows, cols, cache)
     return best[1] if best else least
 
 
@@ -350,7 +353,7 @@ def test_the_plan_is_that_of_an_exhaustive_search(config, rows, cols, overlap, b
         assert caught.value.needed == expected
         return
     plan = choose(height, width, config, budget, wanted, device, **options)
-    assert (plan.size, plan.rows, plan.cols, plan.kept) == expected
+    assert (plan.size, plan.rows, plan.cols, plan.pixel_cache) == expected
 
 
 @pytest.mark.parametrize("config", [V1, V15, NANO], ids=["v1", "v1.5", "nano"])
@@ -361,7 +364,7 @@ def test_few_candidates_are_looked_at(monkeypatch, config, width, height):
     work = planning.forward_work
     monkeypatch.setattr(planning, "forward_work", lambda *a, **k: looked.append(a) or work(*a, **k))
 
-    def peak(height, width, kept):
+    def peak(height, width, cache):
         peaks.append((height, width))
         return height * width
 

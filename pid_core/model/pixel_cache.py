@@ -1,4 +1,4 @@
-"""What the pixel path keeps between two of its passes over the tokens, and into how many chunks it is cut.
+"""What the pixel path caches between two of its passes over the tokens, and into how many chunks it is cut.
 
 How much a chunk needs depends on what runs it: see `fused.kind_of` for the names of devices here.
 """
@@ -10,9 +10,9 @@ from typing import NamedTuple
 from .config import PiDConfig
 from .fused import COMPILED, COMPILED_KERNELS, fit_registers
 
-# What may be kept of the pixel stream and the modulation between two passes where nobody planned for the memory there
-# is. Enough for 2304 x 2304 pixels of the released sizes in bfloat16.
-KEPT_BYTES = 3 << 29
+# Bytes that the cache may take where nobody planned for the memory there is. Enough for 2304 x 2304 pixels of the
+# released sizes in bfloat16.
+CACHE_BYTES = 3 << 29
 # A chunk's values are the largest part of what a small image needs at once, so it is cut at least so often. The
 # kernels need less, and a card wants large products: on an H100 a step of 1024 pixels takes 19.4 ms in two chunks and
 # 23.8 ms in eight.
@@ -22,15 +22,15 @@ SMALL_CHUNKS = 8
 PLAIN = {"kernels": "cuda", COMPILED_KERNELS: COMPILED}
 
 
-class Kept(NamedTuple):
-    """Whether the pixel stream, and the modulation of the block under way, are kept between two passes."""
+class PixelCache(NamedTuple):
+    """Whether the pixel stream, and the modulation of the block under way, are cached between two passes."""
 
     stream: bool
     modulation: bool
 
 
 # From the least work to the least memory.
-KEEPINGS = Kept(True, True), Kept(True, False), Kept(False, False)
+PIXEL_CACHES = PixelCache(True, True), PixelCache(True, False), PixelCache(False, False)
 
 
 def pixel_kind(config: PiDConfig, kind: str) -> str:
@@ -44,13 +44,13 @@ def pixel_chunks(kind: str) -> int:
     return PIXEL_CHUNKS.get(kind, SMALL_CHUNKS)
 
 
-def what_is_kept(config: PiDConfig, tokens: int, dtype_bytes: int, kind: str) -> Kept:
-    """The most that fits `KEPT_BYTES`; tokens of all images of the batch. kind: see `pixel_kind`."""
-    stream, modulation = kept_bytes(config, dtype_bytes, kind)
-    return Kept(tokens * stream <= KEPT_BYTES, tokens * (stream + modulation) <= KEPT_BYTES)
+def default_cache(config: PiDConfig, tokens: int, dtype_bytes: int, kind: str) -> PixelCache:
+    """The largest that fits `CACHE_BYTES`; tokens of all images of the batch. kind: see `pixel_kind`."""
+    stream, modulation = cache_bytes(config, dtype_bytes, kind)
+    return PixelCache(tokens * stream <= CACHE_BYTES, tokens * (stream + modulation) <= CACHE_BYTES)
 
 
-def kept_bytes(config: PiDConfig, dtype_bytes: int, kind: str) -> tuple[int, int]:
-    """Bytes per token: of the pixel stream, and of what `ops.kept_modulation` keeps. kind: see `pixel_kind`."""
+def cache_bytes(config: PiDConfig, dtype_bytes: int, kind: str) -> tuple[int, int]:
+    """Bytes per token: of the pixel stream, and of what `ops.cached_modulation` keeps. kind: see `pixel_kind`."""
     values = config.patch_size**2 * config.pixel_hidden_size
     return 4 * values, (6 if kind == "kernels" else 4) * values * dtype_bytes
