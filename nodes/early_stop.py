@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pid_core.errors import in_words
 from ..pid_core.latents.early_stop import generators, stop_early
-from ..pid_core.latents.families import Generator
+from ..pid_core.latents.families import LatentModel
 from .comfy.show import show_on_node
 
 
@@ -69,7 +69,7 @@ class PiDKitEarlyStop(io.ComfyNode):
         return io.NodeOutput(made.sigmas, made.degrade_sigma)
 
 
-def _stops(known: Iterable[Generator]) -> str:
+def _stops(known: Iterable[LatentModel]) -> str:
     """ "Flux and SD3 after 24 of 28 steps, SDXL 26 of 30": those with a step to spare."""
     stops: dict[tuple[int, int], list[str]] = {}
     for row in sorted(known, key=lambda row: (row.steps, -row.stop)):

@@ -1,7 +1,8 @@
 """What the core refuses, how this pack's own exceptions print, and how those that leave it are made fit for a log.
 
-An error of the core says what is wrong, with its numbers, and keeps them as attributes. What to do about it depends on
-what the user has before him: nodes (nodes/comfy/remedies.py) and the command line (commands/remedies.py) add it.
+An error of the core says what is wrong, with its numbers, and keeps as attributes what others word anew. What to do
+about it depends on what the user has before him: nodes (nodes/comfy/remedies.py) and the command line
+(commands/remedies.py) add it.
 """
 
 from __future__ import annotations
@@ -44,20 +45,18 @@ class PiDError(ValueError):
 
 @prints_bare
 class NoImageLatentError(PiDError):
-    """A latent whose `shape` is not that of images."""
+    """A latent whose shape is not that of images."""
 
     def __init__(self, shape: Sequence[int]):
         super().__init__(f"the latent must have shape [B, C, h, w], got {list(shape)}")
-        self.shape = tuple(shape)
 
 
 @prints_bare
 class BrokenLatentError(PiDError):
-    """A latent with `count` values that are NaN or infinite."""
+    """A latent with values that are NaN or infinite."""
 
     def __init__(self, count: int):
         super().__init__(f"the latent holds {count} NaN or infinite values")
-        self.count = count
 
 
 @prints_bare
@@ -105,11 +104,10 @@ class WrongChannelsError(PiDError):
 
 @prints_bare
 class UnclearFamilyError(PiDError):
-    """A latent whose `channels` several `families` have."""
+    """A latent of as many channels as several families have."""
 
     def __init__(self, channels: int, families: Sequence[str]):
         super().__init__(f"a latent with {channels} channels can be of {in_words(families)}")
-        self.channels, self.families = channels, list(families)
 
 
 @prints_bare
@@ -136,21 +134,21 @@ class CarriedFamilyError(PiDError):
 
 @prints_bare
 class CarriedNoiseError(PiDError):
-    """A latent that carries noise of level `sigma`, decoded at the degrade_sigmas `given`. Never raised: a warning.
+    """A latent that carries noise of level `sigma`, decoded at other `degrade_sigmas`. Never raised: a warning.
 
     latent_noise: "add" or "scale", which change that noise; "keep" where the levels differ.
     """
 
-    def __init__(self, sigma: float, given: Sequence[float], latent_noise: str):
-        told = ", ".join(f"{one:.3g}" for one in given)
+    def __init__(self, sigma: float, degrade_sigmas: Sequence[float], latent_noise: str):
+        levels = ", ".join(f"{one:.3g}" for one in degrade_sigmas)
         more = "would be put on top, which PiD takes for picture" if latent_noise == "add" else "would be made weaker"
         super().__init__(
-            f"degrade_sigma is {told}, but the latent was stopped early and carries noise of level {sigma:.3g}"
+            f"degrade_sigma is {levels}, but the latent was stopped early and carries noise of level {sigma:.3g}"
             if latent_noise == "keep"
             else f"the latent was stopped early and already carries noise of level {sigma:.3g}; "
             + (f"more {more}" if latent_noise == "add" else f"it {more}")
         )
-        self.sigma, self.given, self.latent_noise = sigma, tuple(given), latent_noise
+        self.sigma, self.latent_noise = sigma, latent_noise
 
 
 @prints_bare
@@ -159,16 +157,11 @@ class NoStopLevelError(PiDError):
 
     def __init__(self, sigma: float):
         super().__init__(f"degrade_sigma is {sigma:g}, but a latent that can be decoded is at 0 to below 1")
-        self.sigma = sigma
 
 
 @prints_bare
 class CheckpointFamilyError(PiDError):
-    """A `family` said of a checkpoint that is not its."""
-
-    def __init__(self, family: str, facts: str):
-        super().__init__(facts)
-        self.family = family
+    """A family said of a checkpoint that is not its."""
 
 
 @prints_bare
@@ -202,11 +195,10 @@ class TooSmallError(WrongSizeError):
 
 @prints_bare
 class NotPixelsError(PiDError):
-    """What is no picture's pixels, by its `shape`."""
+    """What is no picture's pixels, by its shape."""
 
     def __init__(self, shape: Sequence[int]):
         super().__init__(f"pixels are [B, 3, H, W], these have shape {list(shape)}")
-        self.shape = tuple(shape)
 
 
 @prints_bare
@@ -228,29 +220,26 @@ class BrokenPixelsError(NonFiniteError):
 
 @prints_bare
 class BrokenCaptionError(PiDError):
-    """A caption with `count` values that are NaN or infinite."""
+    """A caption with values that are NaN or infinite."""
 
     def __init__(self, count: int):
         super().__init__(f"the caption holds {count} NaN or infinite values: the text encoder failed")
-        self.count = count
 
 
 @prints_bare
 class WrongCaptionError(PiDError):
-    """Captions of another `shape` than [B, tokens, width]."""
+    """Captions of another shape than [B, tokens, width]."""
 
     def __init__(self, width: int, shape: Sequence[int]):
         super().__init__(f"this checkpoint needs captions [B, tokens, {width}], got {list(shape)}")
-        self.width, self.shape = width, tuple(shape)
 
 
 @prints_bare
 class NoCaptionError(PiDError):
-    """A file, by its `name`, that is no caption."""
+    """A file that is no caption."""
 
     def __init__(self, name: str):
         super().__init__(f"{name} is no caption")
-        self.name = name
 
 
 def said_of(place: str, error: ValueError) -> ValueError:

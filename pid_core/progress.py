@@ -23,15 +23,15 @@ class Meter:
     def __init__(self, total: float, report: Callable[[Meter], None], clock: Callable[[], float] = time.monotonic):
         self.total, self.done = total, 0.0
         self._report, self._clock = report, clock
-        self._started = self._told = clock()
+        self._started = self._last_report = clock()
         self._skipped = 0.0, 0.0  # work and seconds that tell nothing of the rest
 
     def at(self, done: float) -> None:
         """So much of the work is done."""
         self.done = min(max(done, self.done), self.total)
         now = self._clock()
-        if now - self._told >= INTERVAL or (self.done >= self.total and self._told < now):
-            self._told = now
+        if now - self._last_report >= INTERVAL or (self.done >= self.total and self._last_report < now):
+            self._last_report = now
             self._report(self)
 
     @property

@@ -255,17 +255,17 @@ def _read_header(path: Path, size: int, what: str) -> tuple[dict[str, Entry], di
         raise ValueError("its metadata is no list of texts")
     if len(header) > MOST_TENSORS:
         raise _refusal(path, f"is no {what}: it holds {len(header):,} tensors; choose another file")
-    entries = {name: _entry(path, name, told, 8 + length, size) for name, told in header.items()}
+    entries = {name: _entry(path, name, fields, 8 + length, size) for name, fields in header.items()}
     promised = max((entry.start + entry.bytes for entry in entries.values()), default=8 + length)
     if promised != size:
         raise ValueError(f"it should have {promised:,} bytes")
     return entries, metadata
 
 
-def _entry(path: Path, name: str, told: Any, start: int, size: int) -> Entry:
+def _entry(path: Path, name: str, fields: Any, start: int, size: int) -> Entry:
     shown = printable(name)
     try:
-        dtype, shape, (first, end) = told["dtype"], told["shape"], told["data_offsets"]
+        dtype, shape, (first, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"its header says nothing of {shown}") from None
     numbers = [first, end, *(shape if isinstance(shape, list) else [None])]

@@ -8,7 +8,7 @@ import comfy.model_management
 import node_helpers
 import torch
 
-from ...pid_core.latents.lq_input import LQ, TRAINED_SIGMA, Decoder, prepare_lq
+from ...pid_core.latents.lq_input import TRAINED_SIGMA, LatentSpec, LQInput, prepare_lq
 from ...pid_core.log import log
 from ..comfy.latent_tags import FAMILY, NOISE, read_tag
 from ..comfy.picture_size import CANVAS_KEY, picture_size
@@ -27,7 +27,7 @@ class Conditioned(NamedTuple):
     positive: list
     negative: list
     canvas: dict
-    lq: LQ
+    lq: LQInput
     notes: tuple[str, ...] = ()
 
 
@@ -44,13 +44,11 @@ def condition(
 ) -> Conditioned:
     """What PiD Latent Conditioning does, for every node that needs it. Raises ValueError in one line."""
     samples = latent["samples"]
-    decoder = None if model is None else _decoder(model)
+    spec = None if model is None else _latent_spec(model)
     carried = read_tag(latent, NOISE)
     if latent_format == "auto" and carried is None:
-        latent_format = _saved_family(latent, decoder)
-    lq = prepare_lq(
-        samples, latent_format, sigma, latent_noise=latent_noise, seed=seed, decoder=decoder, carried=carried
-    )
+        latent_format = _saved_family(latent, spec)
+    lq = prepare_lq(samples, latent_format, sigma, latent_noise=latent_noise, seed=seed, spec=spec, carried=carried)
     notes = _ignored_text(model, [*(positive or ()), *(negative or ())])
     positive = positive or _own_caption(model)
     tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
@@ -81,7 +79,7 @@ def describe(made: Conditioned) -> list[str]:
     return [f"{lq.family.name} latent, {lq.width} x {lq.height} pixels", *warnings]
 
 
-def _decoder(model) -> Decoder:
+def _latent_spec(model) -> LatentSpec:
     """What our model or ComfyUI's own PiD says about the latents it takes."""
     config = config_of(model.model)
     if not config.has_latent:
@@ -89,13 +87,13 @@ def _decoder(model) -> Decoder:
             "the model is PixelDiT, which draws from text alone and takes no latent: load a PiD checkpoint with "
             "PiD Loader, or connect the text and an empty canvas to the sampler without PiD Latent Conditioning"
         )
-    return Decoder(config.latent_channels, config.latent_cell, config.family)
+    return LatentSpec(config.latent_channels, config.latent_cell, config.family)
 
 
-def _saved_family(latent: dict, decoder: Decoder | None) -> str:
+def _saved_family(latent: dict, spec: LatentSpec | None) -> str:
     """The family that PiD Load Latent found in the file, "auto" where there is none."""
     family = read_tag(latent, FAMILY) or "auto"
-    made_for = decoder.family if decoder else None
+    made_for = spec.family if spec else None
     if family != "auto" and made_for not in (None, family):
         raise ValueError(
             f"the latent was saved as {family}, this checkpoint was made for {made_for}: choose a PiD file for "

@@ -40,7 +40,7 @@ def convert(
     if target.exists():
         raise FileExistsError(f"{target} exists already: move it away, or name another with -o")
     checkpoint = read_checkpoint(source, family=family, schedule=schedule)
-    _check_told(source, checkpoint)
+    _check_convertible(source, checkpoint)
     tensors = dict(checkpoint.state_dict)
     if to is not None:
         for layer in packed_layers(checkpoint.config, to):
@@ -71,7 +71,7 @@ def default_target(source: Path, to: str | None = None) -> Path:
     return source.with_name(f"{stem}{'' if to is None else f'_{to}'}.safetensors")
 
 
-def _check_told(source: Path, checkpoint: Checkpoint) -> None:
+def _check_convertible(source: Path, checkpoint: Checkpoint) -> None:
     config = checkpoint.config
     if checkpoint.quantised:
         raise ValueError(
@@ -88,7 +88,7 @@ def _check_told(source: Path, checkpoint: Checkpoint) -> None:
 
 def _metadata(config: PiDConfig) -> dict[str, str]:
     """pid_config is what the loader reads; the rest is for people and other tools."""
-    told = {"version": config.version, "schedule": config.schedule}
+    facts = {"version": config.version, "schedule": config.schedule}
     if config.has_latent:
-        told |= {"family": config.family or "", "sr_scale": str(config.sr_scale)}
-    return {CONFIG_KEY: json.dumps(asdict(config)), **told, "format": "pt"}
+        facts |= {"family": config.family or "", "sr_scale": str(config.sr_scale)}
+    return {CONFIG_KEY: json.dumps(asdict(config)), **facts, "format": "pt"}

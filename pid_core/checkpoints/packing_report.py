@@ -27,7 +27,7 @@ from ..model.network import PiDNetwork
 from ..printable import printable
 from ..sampling.decode import decode
 from .packing import PACKED, pack, rounded_input, unpack
-from .packing_rule import linear_layers, packed_layers, why_kept
+from .packing_rule import linear_layers, packed_layers, why_not_packed
 from .reading import load_network
 
 STEPS = 4
@@ -63,7 +63,7 @@ class Report:
     to: str
     parameters: int
     layers: list[LayerError]
-    unpacked: dict[str, str]  # kind of layer -> why
+    not_packed: dict[str, str]  # kind of layer -> why
     decodes: list[DecodeError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     packed: int = 0  # parameters
@@ -85,8 +85,8 @@ class Report:
             "by kind of layer (how many)",
             *(_line(row, width) for row in means),
         ]
-        for why in dict.fromkeys(self.unpacked.values()):
-            names = ", ".join(kind for kind, reason in self.unpacked.items() if reason == why)
+        for why in dict.fromkeys(self.not_packed.values()):
+            names = ", ".join(kind for kind, reason in self.not_packed.items() if reason == why)
             lines.append(f"kept: {names} ({why})")
         for one in self.decodes:
             lines.append(
@@ -125,7 +125,7 @@ def measure(
         to,
         parameters=_size(net),
         layers=layers,
-        unpacked=_reasons(net.config, to, packed),
+        not_packed=_reasons(net.config, to, packed),
         decodes=[
             DecodeError(
                 name, image.shape[-2], image.shape[-1], psnr(weights[name], image), psnr(in_8_bits[name], image)
@@ -291,4 +291,4 @@ def _line(row: LayerError, width: int) -> str:
 def _reasons(config: PiDConfig, to: str, packed: Collection[str]) -> dict[str, str]:
     """Why the other layers stay as they are, by kind of layer."""
     sides = f"its sides are no multiples of {' and '.join(map(str, PACKED[to].multiples))}"
-    return {_kind(name): why_kept(name) or sides for name in linear_layers(config) if name not in packed}
+    return {_kind(name): why_not_packed(name) or sides for name in linear_layers(config) if name not in packed}

@@ -316,14 +316,13 @@ def _with_family(config: PiDConfig, family: str | None, path: Path | None) -> Pi
         return config if config.family else replace(config, family=family_hint(config.latent_channels, path))
     row = get_family(family)
     if not config.has_latent:
-        raise CheckpointFamilyError(family, "this checkpoint is PixelDiT, which takes no latents")
+        raise CheckpointFamilyError("this checkpoint is PixelDiT, which takes no latents")
     if row.channels != config.latent_channels:
         raise CheckpointFamilyError(
-            family,
             f"family {family} has latents of {row.channels} channels, this checkpoint takes {config.latent_channels}",
         )
     if config.family not in (None, row.name):
-        raise CheckpointFamilyError(family, f"this checkpoint was made for {config.family}, not for {family}")
+        raise CheckpointFamilyError(f"this checkpoint was made for {config.family}, not for {family}")
     return replace(config, family=row.name)
 
 

@@ -24,12 +24,12 @@ def progress_bar(flop: float) -> Iterator[Callable[[float], None]]:
 
 
 def _lines() -> Callable[[float], None]:
-    told = 0
+    tenths = 0
 
-    def tell(fraction: float) -> None:
-        nonlocal told
-        if int(10 * fraction) > told:
-            told = int(10 * fraction)
-            print(f"{10 * told} %", file=sys.stderr, flush=True)
+    def show(fraction: float) -> None:
+        nonlocal tenths
+        if int(10 * fraction) > tenths:
+            tenths = int(10 * fraction)
+            print(f"{10 * tenths} %", file=sys.stderr, flush=True)
 
-    return tell
+    return show

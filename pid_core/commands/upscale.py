@@ -78,10 +78,18 @@ def run(args: argparse.Namespace) -> int:
     latent = to_rgb_latent(prepare_image(image, framing))
     if sigma > 0:
         latent = degrade(latent, sigma, "rgb", args.seed)
-    with progress_bar(flop) as told, warnings.catch_warnings():
+    with progress_bar(flop) as on_part, warnings.catch_warnings():
         warnings.showwarning = _say
-        run = {"steps": steps, "seed": args.seed, "size": framing.decoded, "windows": plan, "on_part": told}
-        pixels = decode(net, latent, degrade_sigma=sigma, **run)
+        pixels = decode(
+            net,
+            latent,
+            degrade_sigma=sigma,
+            steps=steps,
+            seed=args.seed,
+            size=framing.decoded,
+            windows=plan,
+            on_part=on_part,
+        )
     whole = finish_image(to_image(pixels).cpu(), framing, image)[0]
     about = {
         "software": f"ComfyUI-PiDKit {pack_version()}",

@@ -89,8 +89,8 @@ def fetch(
     try:
         with _explained(file):
             target.parent.mkdir(parents=True, exist_ok=True)
-            held = FileLock(lock, timeout=0)
-        with held, _explained(file), _removed_after(lock):
+            file_lock = FileLock(lock, timeout=0)
+        with file_lock, _explained(file), _removed_after(lock):
             if not target.is_file():
                 _drop_other_parts(part, file.name)
                 _check_space(file, part, size)
@@ -139,11 +139,11 @@ def _listed(file: HubFile, endpoint: str | None, anywhere: bool = False) -> _Lis
 
     # NVIDIA calls every checkpoint the same, in a folder of its name
     parts = 2 if file.repo == NVIDIA and file.folder == "diffusion_models" else 1
-    wanted = PurePosixPath(file.path).parts
-    wanted = wanted[-parts:] if anywhere else wanted
+    tail = PurePosixPath(file.path).parts
+    tail = tail[-parts:] if anywhere else tail
     found = []
     for entry in HfApi(endpoint=endpoint).list_repo_tree(file.repo, recursive=True):
-        if PurePosixPath(entry.path).parts[-len(wanted) :] == wanted and isinstance(entry, RepoFile):
+        if PurePosixPath(entry.path).parts[-len(tail) :] == tail and isinstance(entry, RepoFile):
             sha256 = _hash_in(entry.lfs.sha256) if entry.lfs else None
             found.append(_Listed(entry.path, Promise(entry.size, sha256)))
     return found[0] if len(found) == 1 else None

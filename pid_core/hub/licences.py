@@ -53,14 +53,14 @@ def check_licences(files: Sequence[HubFile], record: Path, *, accept: bool, how:
 
     how: how to accept them here, for the message of the LicenceError raised otherwise, which names all files.
     """
-    asked = _unanswered(files, record)
-    if not asked:
+    licences = _unanswered(files, record)
+    if not licences:
         return
     if not accept:
-        raise LicenceError(_ask(files, asked, how))
+        raise LicenceError(_question(files, licences, how))
     entries = accepted(record)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    for key in sorted(asked):
+    for key in sorted(licences):
         names = ", ".join(file.name for file in files if file.licence == key)
         entries |= {key: {"accepted": now, "for": names, "page": LICENCES[key].page}}
     replace_file(record, json.dumps(entries, indent=1).encode())
@@ -68,19 +68,19 @@ def check_licences(files: Sequence[HubFile], record: Path, *, accept: bool, how:
 
 def licence_question(files: Sequence[HubFile], record: Path, *, how: str) -> str | None:
     """The line of `check_licences` where it would ask, else None; it writes nothing."""
-    asked = _unanswered(files, record)
-    return _ask(files, asked, how) if asked else None
+    licences = _unanswered(files, record)
+    return _question(files, licences, how) if licences else None
 
 
 def _unanswered(files: Sequence[HubFile], record: Path) -> set[str]:
     return {file.licence for file in files if LICENCES[file.licence].ask} - accepted(record).keys()
 
 
-def _ask(files: Sequence[HubFile], asked: set[str], how: str) -> str:
+def _question(files: Sequence[HubFile], licences: set[str], how: str) -> str:
     missing = "; ".join(map(_describe, files))
     count = f"{len(files)} files are missing: " if len(files) > 1 else "missing: "
-    terms = "; ".join(f"{one.name}: {one.summary}, {one.page}" for one in (LICENCES[key] for key in sorted(asked)))
-    return f"{count}{missing}. {terms}; if you accept {'them' if len(asked) > 1 else 'it'}, {how}"
+    terms = "; ".join(f"{one.name}: {one.summary}, {one.page}" for one in (LICENCES[key] for key in sorted(licences)))
+    return f"{count}{missing}. {terms}; if you accept {'them' if len(licences) > 1 else 'it'}, {how}"
 
 
 def _describe(file: HubFile) -> str:

@@ -46,7 +46,7 @@ def model_sets() -> dict[str, ModelSet]:
     """
     found = []
     for row in families():
-        versions = [file for file in FILES if file.family == row.name and _is_student(file)]
+        versions = [file for file in FILES if file.family == row.name and _is_distilled_4k(file)]
         vae = next((file.name for file in FILES if file.folder == "vae" and file.family == row.name), None)
         if versions and vae:
             file = max(versions, key=_age)
@@ -56,7 +56,7 @@ def model_sets() -> dict[str, ModelSet]:
     return {one.name: one for one in [BUNDLED_SET, *(one for _, one in found)]}
 
 
-def _is_student(file: HubFile) -> bool:
+def _is_distilled_4k(file: HubFile) -> bool:
     return file.listed and file.precision == "bf16" and file.steps == 4 and file.resolution == "2K to 4K"
 
 

@@ -47,36 +47,36 @@ def hold_colour_(pixels: Tensor, reference: Tensor, hold: str = "low_frequencies
         return pixels
     reference = crop_as_encoded(reference, *pixels.shape[-2:])
     for i, image in enumerate(pixels):
-        wanted = reference[i % reference.shape[0]]
+        target = reference[i % reference.shape[0]]
         tones: list[Tone] = []
         if hold == "mean_deviation":
             tones = [
-                match_tone(ours, to_device(theirs, ours.device)) for ours, theirs in zip(image, wanted, strict=True)
+                match_tone(ours, to_device(theirs, ours.device)) for ours, theirs in zip(image, target, strict=True)
             ]
         if tones and not fidelity:
             for channel, (gain, offset) in zip(image, tones, strict=True):
                 channel.mul_(gain).add_(offset)
             continue
         low = 1.0 if hold == "low_frequencies" else 0.0
-        held = [
-            _held(ours, theirs, tones[k] if tones else None, low, fidelity)
-            for k, (ours, theirs) in enumerate(zip(image, wanted, strict=True))
+        results = [
+            _hold_channel(ours, theirs, tones[k] if tones else None, low, fidelity)
+            for k, (ours, theirs) in enumerate(zip(image, target, strict=True))
         ]
-        for channel, new in zip(image, held, strict=True):
+        for channel, new in zip(image, results, strict=True):
             channel.copy_(new)
     return pixels
 
 
-def _held(channel: Tensor, wanted: Tensor, tone: Tone | None, low: float, fidelity: float) -> Tensor:
+def _hold_channel(channel: Tensor, reference: Tensor, tone: Tone | None, low: float, fidelity: float) -> Tensor:
     """`hold_colour_` for one channel [H, W], as a tensor of its own."""
-    held, wanted = channel.clone(), to_device(wanted, channel.device)
+    result, reference = channel.clone(), to_device(reference, channel.device)
     if tone is not None:
-        held.mul_(tone.gain).add_(tone.offset)
-    # channel + low * (slow part of wanted - channel) + fidelity * (the rest of it)
-    slow = low_difference(held, wanted)
+        result.mul_(tone.gain).add_(tone.offset)
+    # channel + low * (slow part of reference - channel) + fidelity * (the rest of it)
+    slow = low_difference(result, reference)
     if fidelity:
-        held.lerp_(resize(wanted, held.shape).to(held.dtype), fidelity)
-    return held.add_(slow, alpha=low - fidelity)
+        result.lerp_(resize(reference, result.shape).to(result.dtype), fidelity)
+    return result.add_(slow, alpha=low - fidelity)
 
 
 def check_hold(shape: Sequence[int], reference: Tensor, hold: str, fidelity: float) -> None:
@@ -94,8 +94,8 @@ def check_hold(shape: Sequence[int], reference: Tensor, hold: str, fidelity: flo
             f"the reference holds {reference.shape[0]} images, there are {images} to hold the colours of: give one, or "
             "one per image"
         )
-    kept = crop_as_encoded(reference, height, width)
-    (ref_height, ref_width), cropped = reference.shape[-2:], kept.shape != reference.shape
+    part = crop_as_encoded(reference, height, width)
+    (ref_height, ref_width), cropped = reference.shape[-2:], part.shape != reference.shape
     if not cropped and abs(math.log(width * ref_height / (height * ref_width))) > ASPECT_TOLERANCE:
         raise ValueError(
             f"the reference is {ref_width} x {ref_height}, the image {width} x {height}: their shapes differ; give "
@@ -112,24 +112,24 @@ class Tone(NamedTuple):
     offset: float
 
 
-def match_tone(channel: Tensor, wanted: Tensor) -> Tone:
-    """Gain and offset that give `channel` [H, W] the mean and the deviation of `wanted` [h, w].
+def match_tone(channel: Tensor, reference: Tensor) -> Tone:
+    """Gain and offset that give `channel` [H, W] the mean and the deviation of `reference` [h, w].
 
     Both are measured on their low frequencies, so that detail which only one of them has does not count as contrast.
     """
     # on the CPU: not every device has float64, and a coarse grid is small
-    ours, theirs = (gaussian(image, RADIUS).cpu().double() for image in _both_coarse(channel, wanted))
+    ours, theirs = (gaussian(image, RADIUS).cpu().double() for image in _both_coarse(channel, reference))
     before, after = float(ours.std(correction=0)), float(theirs.std(correction=0))
     gain = 1.0 if min(before, after) < FLAT else min(max(after / before, 1 / MAX_GAIN), MAX_GAIN)
     return Tone(gain, float(theirs.mean()) - gain * float(ours.mean()))
 
 
-def low_difference(channel: Tensor, wanted: Tensor) -> Tensor:
-    """Low frequencies of `wanted` [h, w] minus those of `channel` [H, W]: [H, W] float32.
+def low_difference(channel: Tensor, reference: Tensor) -> Tensor:
+    """Low frequencies of `reference` [h, w] minus those of `channel` [H, W]: [H, W] float32.
 
     The Gaussian runs on the coarse grid, where it costs nothing at 4096 x 4096; enlarged it is as smooth.
     """
-    ours, theirs = _both_coarse(channel, wanted)
+    ours, theirs = _both_coarse(channel, reference)
     return resize(gaussian(theirs - ours, RADIUS), channel.shape)
 
 
@@ -145,17 +145,17 @@ def crop_as_encoded(reference: Tensor, height: int, width: int) -> Tensor:
 
     VAE Encode cuts what does not fill a latent cell evenly from both sides. Any other picture comes back whole.
     """
-    kept = [side // SCALE for side in (height, width)]
-    spare = [side - k for side, k in zip(reference.shape[-2:], kept, strict=True)]
-    whole = height % SCALE == width % SCALE == 0 and min(kept) >= LARGEST_CELL
+    part = [side // SCALE for side in (height, width)]
+    spare = [side - p for side, p in zip(reference.shape[-2:], part, strict=True)]
+    whole = height % SCALE == width % SCALE == 0 and min(part) >= LARGEST_CELL
     if not (whole and all(0 <= n < LARGEST_CELL for n in spare)):
         return reference
     top, left = (n // 2 for n in spare)
-    return reference[..., top : top + kept[0], left : left + kept[1]]
+    return reference[..., top : top + part[0], left : left + part[1]]
 
 
-def _both_coarse(channel: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def _both_coarse(channel: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     cell = max(SMALLEST_CELL, max(channel.shape) / CELLS)
     height, width = channel.shape
     grid = math.ceil(height / cell), math.ceil(width / cell)
-    return resize(channel, grid), resize(wanted, grid)
+    return resize(channel, grid), resize(reference, grid)

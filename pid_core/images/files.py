@@ -184,10 +184,10 @@ def _profile(file: Image.Image) -> ImageCms.ImageCmsProfile | None:
         return None
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        named = ImageCms.getProfileDescription(profile)
+        description = ImageCms.getProfileDescription(profile)
     except (ImageCms.PyCMSError, OSError):
         return None
-    return None if "srgb" in named.lower() else profile
+    return None if "srgb" in description.lower() else profile
 
 
 def _to_srgb(picture: Image.Image, profile, name: str, notes: list[str]) -> Image.Image:
@@ -268,10 +268,10 @@ def write_picture(
 
 
 def _move(part: Path, path: Path, overwrite: bool) -> Path:
-    number, wanted = 1, path
+    number, first = 1, path
     while not overwrite and path.exists():
         number += 1
-        path = wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
+        path = first.with_name(f"{first.stem} ({number}){first.suffix}")
     os.replace(part, path)
     return path
 

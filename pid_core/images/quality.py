@@ -59,10 +59,10 @@ def suggest_sigma(quality: Quality, *, invents: bool) -> float:
     invents: `PiDConfig.invents` of the model that decodes it. One that does not gets nothing for blur: it would only
     see less of the image, and draw it softer still.
     """
-    kept = 1 - sigma_for_noise(quality.noise)
+    signal = 1 - sigma_for_noise(quality.noise)
     if invents:
-        kept *= 1 - sigma_for_blur(quality.blur)
-    return min(TRAINED_SIGMA, math.floor((1 - kept) * 20 + 0.5) / 20)
+        signal *= 1 - sigma_for_blur(quality.blur)
+    return min(TRAINED_SIGMA, math.floor((1 - signal) * 20 + 0.5) / 20)
 
 
 def sigma_for_noise(noise: float) -> float:
@@ -85,10 +85,10 @@ def _noise(pixels: Tensor) -> float:
     level = pixels.mean(0)[1:-1, 1:-1]
     blocks, level = (F.avg_pool2d(x[None], BLOCK, ceil_mode=True).flatten() for x in (power, level))
     # Where highlights and shadows are cut off there is no grain to see.
-    seen = blocks[(level > 0.02) & (level < 0.98)]
-    if seen.numel() == 0:
+    midtones = blocks[(level > 0.02) & (level < 0.98)]
+    if midtones.numel() == 0:
         return 0.0
-    return math.sqrt(float(seen.quantile(QUIET))) / 6  # the mask's squares add up to 36
+    return math.sqrt(float(midtones.quantile(QUIET))) / 6  # the mask's squares add up to 36
 
 
 def _blur(grey: Tensor, noise: float) -> float:
@@ -104,8 +104,8 @@ def _blur(grey: Tensor, noise: float) -> float:
     if not bool(edges.any()):
         return SHARP
     ratio = float((before[edges] / after[edges].clamp_min(1e-6)).median())
-    found = REBLUR**2 / max(ratio * ratio - 1, 1e-3)
-    return math.sqrt(max(found - smoothed**2, 0.1))
+    variance = REBLUR**2 / max(ratio * ratio - 1, 1e-3)
+    return math.sqrt(max(variance - smoothed**2, 0.1))
 
 
 def _steepness(grey: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..errors import NoStopLevelError
 from .checks import check_latent
-from .families import Generator, LatentFamily, families, get_family
-from .noise import kept
+from .families import LatentFamily, LatentModel, families, get_family
+from .noise import signal_scale
 
 
-def generators() -> dict[str, Generator]:
+def generators() -> dict[str, LatentModel]:
     """The generators that can be stopped early, by their names, in the order of lists."""
     rows = [generator for row in families() for generator in row.generators]
     return {generator.name: generator for generator in sorted(rows)}
@@ -83,11 +83,11 @@ def undo_sampler_scaling(latent: Tensor, sigma: float, family: str) -> Tensor:
     row = get_family(family)
     check_latent(latent, row.channels, row.name)
     # for SDXL 1 / sqrt(1 + s^2), written in sigma = s / sqrt(1 + s^2)
-    factor = float(kept(torch.tensor(sigma, dtype=torch.float64), row.name))
+    factor = float(signal_scale(torch.tensor(sigma, dtype=torch.float64), row.name))
     return row.denormalise(row.normalise(latent.float()) * factor)
 
 
-def _find(generator: str) -> tuple[LatentFamily, Generator]:
+def _find(generator: str) -> tuple[LatentFamily, LatentModel]:
     for family in families():
         for row in family.generators:
             if row.name == generator:

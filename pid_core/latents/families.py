@@ -33,8 +33,11 @@ class VAEFile(NamedTuple):
     alike: str = ""
 
 
-class Generator(NamedTuple):
-    """A model that makes latents: its name in lists, and as shown. NVIDIA stops it after `stop` of `steps` steps."""
+class LatentModel(NamedTuple):
+    """A diffusion model that makes latents: its name in lists, and as shown.
+
+    NVIDIA stops it after `stop` of `steps` steps.
+    """
 
     name: str
     shown: str
@@ -66,7 +69,7 @@ class LatentFamily:
     shown: str = ""
     about: str = ""
     vae: VAEFile | None = None
-    generators: tuple[Generator, ...] = ()
+    generators: tuple[LatentModel, ...] = ()
 
     def normalise(self, latent: Tensor) -> Tensor:
         """Raw VAE latent [B, C, ...] -> the network's space, same shape and dtype."""
@@ -96,9 +99,9 @@ _ROWS = (
         about="FLUX.1, Z-Image",
         vae=VAEFile(_IMAGE_VAE, 16),
         generators=(
-            Generator("flux", "Flux", 24, 28),
-            Generator("zimage", "Z-Image", 46, 50),
-            Generator("zimage_turbo", "Z-Image Turbo", 8, 8),
+            LatentModel("flux", "Flux", 24, 28),
+            LatentModel("zimage", "Z-Image", 46, 50),
+            LatentModel("zimage_turbo", "Z-Image Turbo", 8, 8),
         ),
     ),
     # Flux.2's own VAE normalises: its latents need nothing more. A cell holds two by two of the VAE's.
@@ -110,7 +113,7 @@ _ROWS = (
         shown="FLUX.2",
         about="FLUX.2, Klein, Ideogram 4, ERNIE-Image",
         vae=VAEFile(_IMAGE_VAE, 32),
-        generators=(Generator("flux2", "Flux.2", 46, 50), Generator("flux2_klein", "Flux.2 Klein", 4, 4)),
+        generators=(LatentModel("flux2", "Flux.2", 46, 50), LatentModel("flux2_klein", "Flux.2 Klein", 4, 4)),
     ),
     LatentFamily(
         "sd3",
@@ -121,7 +124,7 @@ _ROWS = (
         shown="SD3",
         about="SD 3 and 3.5",
         vae=VAEFile(_IMAGE_VAE, 16),
-        generators=(Generator("sd3", "SD3", 24, 28),),
+        generators=(LatentModel("sd3", "SD3", 24, 28),),
     ),
     LatentFamily(
         "sdxl",
@@ -133,7 +136,7 @@ _ROWS = (
         shown="SDXL",
         about="SDXL, Kolors",
         vae=VAEFile(_IMAGE_VAE, 4, alike="SD 1"),
-        generators=(Generator("sdxl", "SDXL", 26, 30),),
+        generators=(LatentModel("sdxl", "SDXL", 26, 30),),
     ),
     LatentFamily(
         "qwenimage",
@@ -145,7 +148,7 @@ _ROWS = (
         shown="Qwen-Image",
         about="Qwen-Image, Krea 2, Anima",
         vae=VAEFile(_VIDEO_VAE, 16),
-        generators=(Generator("qwenimage", "Qwen-Image", 44, 50),),
+        generators=(LatentModel("qwenimage", "Qwen-Image", 44, 50),),
     ),
     # RAE latents arrive already normalised: their statistics are files of their own, not constants.
     LatentFamily("dinov2", 768, 16, unit=True, about="RAE latents, normalised"),

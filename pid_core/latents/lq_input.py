@@ -18,7 +18,7 @@ LATENT_NOISE = ("add", "scale", "keep")
 SAME_SIGMA = 0.005  # the widgets' rounding
 
 
-class Decoder(NamedTuple):
+class LatentSpec(NamedTuple):
     """A checkpoint's input: latent channels, output pixels per latent cell, the family where it is known."""
 
     channels: int
@@ -26,7 +26,7 @@ class Decoder(NamedTuple):
     family: str | None = None
 
 
-class LQ(NamedTuple):
+class LQInput(NamedTuple):
     """latent [B, C, h, w] float32, normalised, with its noise; sigma float32 [B]; size of the output; warnings."""
 
     latent: Tensor
@@ -44,21 +44,21 @@ def prepare_lq(
     *,
     latent_noise: str = "add",
     seed: int = 0,
-    decoder: Decoder | None = None,
+    spec: LatentSpec | None = None,
     carried: CarriedNoise | None = None,
-) -> LQ:
+) -> LQInput:
     """Check a raw VAE latent [B, C, h, w] (or [B, C, 1, h, w]) and make it the network's input.
 
-    family: a name in LATENT_FAMILIES, or "auto": the decoder's, else the only one with that channel count.
+    family: a name in LATENT_FAMILIES, or "auto": the spec's, else the only one with that channel count.
     sigma: degrade_sigma, 0 to 1, one number or one per image. latent_noise: "add" noise of that level, drawn from
     `seed`; "scale" a noisy picture's latent down to where noise of that level belongs, and add nothing; "keep" a latent
     that is noised already. carried: what a latent that was stopped early says of itself; where the rest disagrees,
-    `LQ.warnings` tells. Raises ValueError in one line when anything does not fit.
+    `LQInput.warnings` tells. Raises ValueError in one line when anything does not fit.
     """
     if latent_noise not in LATENT_NOISE:
         raise ValueError(f"latent_noise is {latent_noise!r}; choose one of {', '.join(LATENT_NOISE)}")
-    row = _family(latent, family, decoder, carried)
-    latent = check_latent(latent, decoder.channels) if decoder else check_latent(latent, row.channels, row.name)
+    row = _family(latent, family, spec, carried)
+    latent = check_latent(latent, spec.channels) if spec else check_latent(latent, row.channels, row.name)
     sigmas = sigma_per_image(sigma, latent.shape[0])
     warnings: tuple[PiDError, ...] = (BlankLatentError(),) if is_blank(latent) else ()
     latent = row.normalise(latent.float())
@@ -67,10 +67,10 @@ def prepare_lq(
         latent = degrade(latent, sigmas, row.name, seed)
     elif latent_noise == "scale":
         latent = scale_down(latent, sigmas, row.name)
-    cell = decoder.cell if decoder else latent_cell(row)
+    cell = spec.cell if spec else latent_cell(row)
     if carried:
         warnings += _noise_warnings(carried, sigmas, latent_noise)
-    return LQ(latent, sigmas, row, latent.shape[2] * cell, latent.shape[3] * cell, warnings)
+    return LQInput(latent, sigmas, row, latent.shape[2] * cell, latent.shape[3] * cell, warnings)
 
 
 def _scale_warnings(row: LatentFamily, latent: Tensor) -> tuple[PiDError, ...]:
@@ -93,24 +93,24 @@ def _noise_warnings(carried: CarriedNoise, sigmas: Tensor, latent_noise: str) ->
     return ()
 
 
-def _family(latent: Tensor, choice: str, decoder: Decoder | None, carried: CarriedNoise | None) -> LatentFamily:
+def _family(latent: Tensor, choice: str, spec: LatentSpec | None, carried: CarriedNoise | None) -> LatentFamily:
     if carried is None:
-        return _chosen_family(latent, choice, decoder)
+        return _chosen_family(latent, choice, spec)
     own = get_family(carried.family)
-    if choice == "auto" and (decoder is None or decoder.family is None):
+    if choice == "auto" and (spec is None or spec.family is None):
         choice = own.name
-    row = _chosen_family(latent, choice, decoder)
+    row = _chosen_family(latent, choice, spec)
     if row != own:
         raise CarriedFamilyError(own.name, row.name)
     return row
 
 
-def _chosen_family(latent: Tensor, choice: str, decoder: Decoder | None) -> LatentFamily:
+def _chosen_family(latent: Tensor, choice: str, spec: LatentSpec | None) -> LatentFamily:
     if choice == "auto":
-        if decoder is not None and decoder.family is None:
-            check_latent(latent, decoder.channels)
-        return get_family((decoder and decoder.family) or detect_family(latent))
+        if spec is not None and spec.family is None:
+            check_latent(latent, spec.channels)
+        return get_family((spec and spec.family) or detect_family(latent))
     row = get_family(choice)
-    if decoder is not None and (decoder.family not in (None, row.name) or decoder.channels != row.channels):
-        raise WrongFamilyError(choice, decoder.family, row.channels, decoder.channels)
+    if spec is not None and (spec.family not in (None, row.name) or spec.channels != row.channels):
+        raise WrongFamilyError(choice, spec.family, row.channels, spec.channels)
     return row

@@ -43,7 +43,7 @@ def degrade(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: str
     eps = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(
         latent.device
     )
-    return torch.where(sigma > 0, (kept(sigma, family) * latent.float() + sigma * eps).to(latent.dtype), latent)
+    return torch.where(sigma > 0, (signal_scale(sigma, family) * latent.float() + sigma * eps).to(latent.dtype), latent)
 
 
 def scale_down(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: str) -> Tensor:
@@ -52,13 +52,13 @@ def scale_down(latent: Tensor, sigma: float | Sequence[float] | Tensor, family: 
     As `degrade`, with nothing added: for latents of a noisy picture, whose own noise stands for what would be added.
     """
     sigma = _per_image(sigma, latent)
-    return torch.where(sigma > 0, (kept(sigma, family) * latent.float()).to(latent.dtype), latent)
+    return torch.where(sigma > 0, (signal_scale(sigma, family) * latent.float()).to(latent.dtype), latent)
 
 
 def _per_image(sigma: float | Sequence[float] | Tensor, latent: Tensor) -> Tensor:
     return sigma_per_image(sigma, latent.shape[0], latent.device).view(-1, *[1] * (latent.ndim - 1))
 
 
-def kept(sigma: Tensor, family: str) -> Tensor:
+def signal_scale(sigma: Tensor, family: str) -> Tensor:
     """The factor on the latent beside noise of level `sigma`, 0 to 1."""
     return (1 - sigma * sigma).clamp(min=0).sqrt() if get_family(family).noising == "vp" else 1 - sigma

@@ -55,24 +55,24 @@ def find_home(args: Namespace, code: Path | None) -> Home | None:
 
     Raises FileNotFoundError where a folder is named that is not there.
     """
-    named = {name: getattr(args, f"{name}_directory") for name in ("base", "models", "input", "user")}
-    for name, folder in named.items():
+    folders = {name: getattr(args, f"{name}_directory") for name in ("base", "models", "input", "user")}
+    for name, folder in folders.items():
         if folder is not None and not folder.expanduser().is_dir():
             raise FileNotFoundError(f"no such folder: --{name}-directory {printable(folder)}")
-    named = {name: folder.expanduser().absolute() for name, folder in named.items() if folder is not None}
-    base = named.pop("base", None) or code or (named["models"].parent if "models" in named else None)
-    return None if base is None else replace(Home.at(base), code=code or base, **named)
+    folders = {name: folder.expanduser().absolute() for name, folder in folders.items() if folder is not None}
+    base = folders.pop("base", None) or code or (folders["models"].parent if "models" in folders else None)
+    return None if base is None else replace(Home.at(base), code=code or base, **folders)
 
 
-def find_comfyui(given: str | Path | None = None) -> Path | None:
-    """ComfyUI's folder: `given`, else COMFYUI_PATH, else the one this pack lies in; None where there is none.
+def find_comfyui(path: str | Path | None = None) -> Path | None:
+    """ComfyUI's folder: `path`, else COMFYUI_PATH, else the one this pack lies in; None where there is none.
 
     It is where models, custom_nodes and user lie: with --base-directory, and in ComfyUI Desktop, that is not where
     ComfyUI's code is. Raises FileNotFoundError where a folder is named that is neither.
     """
-    named = given or os.environ.get("COMFYUI_PATH", "").strip()
-    if named:
-        folder = Path(named).expanduser().resolve()
+    name = path or os.environ.get("COMFYUI_PATH", "").strip()
+    if name:
+        folder = Path(name).expanduser().resolve()
         if not _is_comfyui(folder):
             raise FileNotFoundError(f"no ComfyUI there (neither main.py nor models and custom_nodes): {folder}")
         return folder

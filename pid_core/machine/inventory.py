@@ -35,7 +35,7 @@ LARGEST_PICKLE = 8_000_000_000  # bytes
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelFile:
     """A file of ours. folder: kind of model, as ComfyUI names it. name: as its loaders list it. what: a few words.
 
     usable: False for one that cannot be loaded, `what` then says why.
@@ -57,7 +57,7 @@ class Need:
     how: str | None = None
 
 
-def find_models(home: Home) -> list[Found]:
+def find_models(home: Home) -> list[ModelFile]:
     """PiD and PixelDiT checkpoints, Gemma-2 text encoders and VAEs of the families PiD decodes."""
     folders = home.folders
     readers = {"diffusion_models": _checkpoint, "text_encoders": _text_encoder, "vae": _vae}
@@ -65,34 +65,34 @@ def find_models(home: Home) -> list[Found]:
     for folder, reader in readers.items():
         for name, path in model_files(folders[folder]):
             try:
-                seen = reader(name, path)
+                verdict = reader(name, path)
             except Exception as error:  # whatever it is, one file never stops the report
                 reason = printable((str(error).splitlines() or [""])[0])
-                seen = f"cannot be looked at ({type(error).__name__}: {reason})", False
-            if seen is not None:
-                found.append(Found(folder, name, *seen))
+                verdict = f"cannot be looked at ({type(error).__name__}: {reason})", False
+            if verdict is not None:
+                found.append(ModelFile(folder, name, *verdict))
     return found
 
 
-def workflow_needs(home: Home, found: list[Found], bundled_decodes: bool) -> dict[str, list[Need]]:
+def workflow_needs(home: Home, models: list[ModelFile], bundled_decodes: bool) -> dict[str, list[Need]]:
     """Name of an example workflow -> the files it names: models, pictures, and the bundled model.
 
-    found: what `find_models` saw, for what is there and cannot be loaded.
+    models: what `find_models` saw, for what is there and cannot be loaded.
     """
     folders = home.folders
     here = {folder: [name for name, _ in model_files(paths)] for folder, paths in folders.items()}
-    unusable = {(file.folder, file.name): file.what for file in found if not file.usable}
+    unusable = {(file.folder, file.name): file.what for file in models if not file.usable}
     needs = {}
     for path in sorted(WORKFLOWS.glob("*.json")):
         nodes = json.loads(path.read_text(encoding="utf-8")).values()
-        named = (
+        candidates = (
             _need(node["class_type"], key, value, here, unusable, home.input, bundled_decodes)
             for node in nodes
             for key, value in node["inputs"].items()
             if isinstance(value, str)
         )
-        found_needs = {need for need in named if need is not None}
-        needs[path.stem] = sorted(found_needs, key=lambda need: (need.folder, need.name))
+        files = {need for need in candidates if need is not None}
+        needs[path.stem] = sorted(files, key=lambda need: (need.folder, need.name))
     return needs
 
 

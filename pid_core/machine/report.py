@@ -47,21 +47,21 @@ def examine(home: Home | None) -> dict:
         "plan_4k": plan_4k(here),
     }
     if home is not None:
-        found = find_models(home)
+        models = find_models(home)
         # subfolders are the user's own names
         report["files"] = [
             asdict(file) | {"name": printable(PurePosixPath(file.name).name), "what": one_line(file.what)}
-            for file in found
+            for file in models
         ]
-        needs = workflow_needs(home, found, bundled["decodes"])
-        report["workflows"] = {name: [asdict(need) for need in named] for name, named in needs.items()}
+        needs = workflow_needs(home, models, bundled["decodes"])
+        report["workflows"] = {name: [asdict(need) for need in files] for name, files in needs.items()}
     return report
 
 
 def versions(comfyui: Path | None) -> dict[str, str | None]:
     """Version of everything that matters; None for what is not installed in this Python, or not found."""
     packages = ("torch", "einops", "safetensors", "huggingface_hub", "transformers", "sentencepiece")
-    found = {name: _package(name) for name in packages}
+    installed = {name: _package(name) for name in packages}
     return {
         "pidkit": pack_version(),
         "python": platform.python_version(),
@@ -69,7 +69,7 @@ def versions(comfyui: Path | None) -> dict[str, str | None]:
         "comfyui": None if comfyui is None else _in_file(comfyui / "comfyui_version.py", r'__version__ = "([^"]+)"'),
         "comfyui_frontend": _package("comfyui-frontend-package"),
         "cuda": torch.version.cuda,
-        **found,
+        **installed,
     }
 
 
@@ -81,14 +81,14 @@ def device() -> dict:
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         name, bf16 = torch.cuda.get_device_name(), torch.cuda.is_bf16_supported()
-        speed = {"fused_kernels": why_not() or "run", "attention": _tried_attention()}
+        speed = {"fused_kernels": why_not() or "run", "attention": _attention_kernels()}
         return {"kind": "cuda", "name": name, "free": free, "total": total, "bfloat16": bf16} | speed
     free, total = main_memory()
     kind = "mps" if torch.backends.mps.is_available() else "cpu"
     return {"kind": kind, "name": platform.processor() or platform.machine(), "free": free, "total": total}
 
 
-def _tried_attention() -> list[str]:
+def _attention_kernels() -> list[str]:
     """Which of NVIDIA's kernels is taken, tried on sizes of a 2048 x 2048 picture; empty where that fails."""
     try:
         for heads, head_dim in ((24, 64), (16, 72)):
@@ -104,10 +104,10 @@ def plan_4k(here: dict) -> dict:
 
     here: what `device` told.
     """
-    chosen = torch.device(here["kind"])
-    weights = V15_PARAMETERS * (4 if chosen.type == "cpu" else 2)
-    free = here["free"] * (1 if chosen.type == "cuda" else MAIN_SHARE)
-    memory = decode_memory(V15, CANVAS, CANVAS, chosen, budget=max(free - weights, 0))
+    where = torch.device(here["kind"])
+    weights = V15_PARAMETERS * (4 if where.type == "cpu" else 2)
+    free = here["free"] * (1 if where.type == "cuda" else MAIN_SHARE)
+    memory = decode_memory(V15, CANVAS, CANVAS, where, budget=max(free - weights, 0))
     result = {"weights": weights, "whole_frame": memory.needed(1, CANVAS, CANVAS, None)}
     try:
         plan = memory.plan(CANVAS, CANVAS, OVERLAP)

@@ -52,7 +52,7 @@ class Compiled:
         self.why_not: str | None = None
         self.active = False  # during a call that is compiled
         self._allowed = True
-        self._seen: set[tuple] = set()
+        self._graphs: set[tuple] = set()
         self._call = torch.compile(_call, backend=backend, dynamic=False, **options)
 
     def kind_of(self, device: torch.device, pixels: int) -> str:
@@ -60,18 +60,19 @@ class Compiled:
         kernels = pixels > FEW_PIXELS if self.kernels is None else self.kernels
         return COMPILED_KERNELS if kernels and fused.kind_of(device) == "kernels" else COMPILED
 
-    def run(self, driven: Callable[[], Tensor], plain: Callable[..., Tensor], given: tuple) -> Tensor:
+    def run(self, driven: Callable[[], Tensor], plain: Callable[..., Tensor], inputs: tuple) -> Tensor:
         """A whole network call, compiled where it can be.
 
-        driven(): the call, whose blocks go through `block`. plain(given): the same, to be one graph. given: the images
-        [B, 3, H, W] first, then whatever else the call takes; none of it is changed. What either itself raises goes on.
+        driven(): the call, whose blocks go through `block`. plain(inputs): the same, to be one graph. inputs: the
+        images [B, 3, H, W] first, then whatever else the call takes; none of it is changed. What either itself raises
+        goes on.
         """
-        key = tuple((t.shape, t.dtype) for t in given if isinstance(t, Tensor))
-        if self._allowed and (self.why_not is None or key in self._seen):
+        key = tuple((t.shape, t.dtype) for t in inputs if isinstance(t, Tensor))
+        if self._allowed and (self.why_not is None or key in self._graphs):
             try:
-                with self._running(given[0]), nullcontext() if key in self._seen else self.while_compiling():
-                    out = self._call(plain, given) if self.how == "whole" else driven()
-                self._seen.add(key)
+                with self._running(inputs[0]), nullcontext() if key in self._graphs else self.while_compiling():
+                    out = self._call(plain, inputs) if self.how == "whole" else driven()
+                self._graphs.add(key)
                 return out
             except Exception as error:
                 failure = _failure(error)
@@ -81,9 +82,9 @@ class Compiled:
             log.warning(f"not compiled: {self.why_not}")
         return driven()
 
-    def block(self, function: Callable, *given):
-        """function(*given): a block of a call that `run` is at."""
-        return self._call(function, *given) if self.active and self.how == "blocks" else function(*given)
+    def block(self, function: Callable, *args):
+        """function(*args): a block of a call that `run` is at."""
+        return self._call(function, *args) if self.active and self.how == "blocks" else function(*args)
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -105,8 +106,8 @@ class Compiled:
             self.active = False
 
 
-def _call(function: Callable, *given):
-    return function(*given)
+def _call(function: Callable, *args):
+    return function(*args)
 
 
 def _failure(error: Exception) -> str | None:

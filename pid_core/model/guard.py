@@ -144,14 +144,14 @@ def widened_layers(net: nn.Module) -> Iterator[None]:
 
     The weights themselves stay as they are, so this needs memory for one layer and not for the network.
     """
-    held: dict[nn.Module, dict] = {}
+    narrow_weights: dict[nn.Module, dict] = {}
 
     def widen(layer: nn.Module, _) -> None:
-        held[layer] = dict(layer._parameters)
-        layer._parameters.update({k: p if p is None else p.float() for k, p in held[layer].items()})
+        narrow_weights[layer] = dict(layer._parameters)
+        layer._parameters.update({k: p if p is None else p.float() for k, p in narrow_weights[layer].items()})
 
     def narrow(layer: nn.Module, *_) -> None:
-        layer._parameters.update(held.pop(layer))
+        layer._parameters.update(narrow_weights.pop(layer))
 
     handles = []
     for layer in net.modules():

@@ -218,21 +218,21 @@ def _check_plan(plan: WindowPlan, height: int, width: int, align: int) -> None:
 
 def _noise_source(shape, steps, seed, noise, step_noise, device):
     """Yield the first noise, then one per re-noising: those given, else draws of one generator in order."""
-    given = [noise, *(step_noise if step_noise is not None else [None] * (steps - 1))]
-    if len(given) < steps:
-        raise ValueError(f"step_noise holds {len(given) - 1} tensors, {steps} steps need {steps - 1}")
-    for i, tensor in enumerate(given[:steps]):
+    noises = [noise, *(step_noise if step_noise is not None else [None] * (steps - 1))]
+    if len(noises) < steps:
+        raise ValueError(f"step_noise holds {len(noises) - 1} tensors, {steps} steps need {steps - 1}")
+    for i, tensor in enumerate(noises[:steps]):
         if tensor is not None and tuple(tensor.shape) != shape:
             name = "noise" if i == 0 else f"step_noise[{i - 1}]"
             raise ValueError(f"{name} has shape {list(tensor.shape)}, {list(shape)} is needed")
-    return _draws(given[:steps], shape, seed, device)
+    return _draws(noises[:steps], shape, seed, device)
 
 
-def _draws(given, shape, seed, device):
-    missing = any(tensor is None for tensor in given)
+def _draws(noises, shape, seed, device):
+    missing = any(tensor is None for tensor in noises)
     generator = torch.Generator(device=device).manual_seed(seed) if missing else None
-    for i, tensor in enumerate(given):
-        if any(t is None for t in given[i:]):
+    for i, tensor in enumerate(noises):
+        if any(t is None for t in noises[i:]):
             # also where one is given: a first noise from the same seed would else come again at the next step
-            drawn = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
-        yield drawn if tensor is None else to_device(tensor, device)
+            draw = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+        yield draw if tensor is None else to_device(tensor, device)

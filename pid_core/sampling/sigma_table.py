@@ -55,13 +55,13 @@ def tidy_sigmas(sigmas: Tensor) -> Tensor:
     if last == 1 and values[1] == 0 and (math.isnan(values[0]) or _near(values[0], DISTILLED_SIGMAS[0])):
         return torch.tensor([1.0, 0.0]).to(sigmas)
     values = [next((s for s in DISTILLED_SIGMAS if _near(v, s)), v) for v in values]
-    kept = [0]
+    indices = [0]
     for i in range(1, last):
-        if values[kept[-1]] - values[i] >= SMALLEST_STEP:
-            kept.append(i)
-    if len(kept) > 1 and values[last] > 0 and values[kept[-1]] - values[last] < SMALLEST_STEP:
-        kept.pop()
-    return torch.tensor([values[i] for i in [*kept, last]]).to(sigmas)
+        if values[indices[-1]] - values[i] >= SMALLEST_STEP:
+            indices.append(i)
+    if len(indices) > 1 and values[last] > 0 and values[indices[-1]] - values[last] < SMALLEST_STEP:
+        indices.pop()
+    return torch.tensor([values[i] for i in [*indices, last]]).to(sigmas)
 
 
 def _near(value: float, level: float) -> bool:

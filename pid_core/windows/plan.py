@@ -140,10 +140,10 @@ def plan_windows(height: int, width: int, size: int | tuple[int, int], overlap: 
     negative or not smaller than the size, and anything that is not positive.
     """
     _check_canvas(height, width, align)
-    given = (size, size) if isinstance(size, int) else tuple(size)
-    if len(given) != 2 or min(given) < align:
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or min(sides) < align:
         raise ValueError(f"window size {size} is too small: set it to at least {align} px, one cell of the latent")
-    limits = tuple(side // align for side in given)
+    limits = tuple(side // align for side in sides)
     overlap_cells = _check_overlap(overlap, align)
     if overlap_cells >= min(limits):
         raise ValueError(
@@ -152,7 +152,7 @@ def plan_windows(height: int, width: int, size: int | tuple[int, int], overlap: 
         )
     notes = [
         f"size {side} rounded down to {cells * align} px"
-        for side, cells in dict.fromkeys(zip(given, limits, strict=True))
+        for side, cells in dict.fromkeys(zip(sides, limits, strict=True))
         if side % align
     ]
     if overlap % align:

@@ -58,7 +58,7 @@ class WindowRun:
         self.shrunk = False
         self._least = min(least, max(plan.size) // SMALLEST)
         self._free = free or _empty_cache
-        self._tried: list[str] = []
+        self._attempts: list[str] = []
         self._fuse, self._on_windows = fuse, on_windows
         self._profiles: tuple | None = None  # (plan, device), and its profiles there
         self._say = say or (lambda line: warnings.warn(line, stacklevel=4))
@@ -122,19 +122,20 @@ class WindowRun:
         keys = [alike(window) for window in self.plan.windows]
         return sorted(range(self.plan.count), key=lambda i: keys.index(keys[i]))
 
-    def _take_fewer(self, tried: int) -> None:
-        self._tried.append(f"{tried} windows at a time")
-        self.window_batch = tried // 2
+    def _take_fewer(self, windows: int) -> None:
+        self._attempts.append(f"{windows} windows at a time")
+        self.window_batch = windows // 2
         self._say(f"out of memory: {self.window_batch} window(s) at a time from here on")
 
     def _smaller_plan(self, failure: str) -> WindowPlan:
-        self._tried.append(f"windows of {self.plan.size[1]} x {self.plan.size[0]}")
+        self._attempts.append(f"windows of {self.plan.size[1]} x {self.plan.size[0]}")
         smaller = shrink_plan(self.plan, self._least)
         if smaller is None:
-            said = (failure.splitlines() or [""])[0][:LONGEST]
+            reason = (failure.splitlines() or [""])[0][:LONGEST]
+            attempts = ", ".join(dict.fromkeys(self._attempts))
             raise torch.OutOfMemoryError(
-                f"out of memory: tried {', '.join(dict.fromkeys(self._tried))}, smaller ones would spoil the picture: "
-                f"make the picture smaller, decode fewer at once, or close other programs ({said})"
+                f"out of memory: tried {attempts}, smaller ones would spoil the picture: "
+                f"make the picture smaller, decode fewer at once, or close other programs ({reason})"
             )
         self._say(f"out of memory: smaller windows from here on, {smaller.describe()}")
         return smaller
@@ -212,8 +213,8 @@ def crop_features(lq_features: Tensor, windows: Sequence[Window], size: Sequence
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that a tensor did not fit: not every device and driver raises OutOfMemoryError for it."""
-    said = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in said)
+    phrases = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in phrases)
 
 
 def _empty_cache() -> None:

@@ -33,7 +33,10 @@ def core(comfyui, monkeypatch):
         shown="New",
         about="New-Image",
         vae=families.VAEFile("decoder.conv_in.weight", 16),
-        generators=(families.Generator("new_image", "New-Image", 36, 40), families.Generator("new_fast", "Fast", 2, 2)),
+        generators=(
+            families.LatentModel("new_image", "New-Image", 36, 40),
+            families.LatentModel("new_fast", "Fast", 2, 2),
+        ),
     )
     flux = catalogue.get_file("pid_1.5_flux1_1024_to_4096_4step_bf16.safetensors")
     more = (

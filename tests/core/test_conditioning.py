@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from pid_core import LATENT_FAMILIES, degrade
-from pid_core.latents.lq_input import Decoder, prepare_lq
+from pid_core.latents.lq_input import LatentSpec, prepare_lq
 
-FLUX = Decoder(16, 32, "flux")
+FLUX = LatentSpec(16, 32, "flux")
 
 
 def test_normalises_and_sizes():
@@ -42,13 +42,13 @@ def test_an_unknown_latent_noise_is_told():
 
 
 def test_auto_follows_the_decoder():
-    assert prepare_lq(torch.zeros(1, 16, 2, 2), decoder=FLUX).family.name == "flux"
-    assert prepare_lq(torch.zeros(1, 128, 2, 2), decoder=Decoder(128, 64)).family.name == "flux2"
+    assert prepare_lq(torch.zeros(1, 16, 2, 2), spec=FLUX).family.name == "flux"
+    assert prepare_lq(torch.zeros(1, 128, 2, 2), spec=LatentSpec(128, 64)).family.name == "flux2"
     assert prepare_lq(torch.zeros(1, 12, 2, 2)).family.name == "rgb"
 
 
 def test_aliases_are_the_same_family():
-    assert prepare_lq(torch.zeros(1, 16, 2, 2), "zimage", decoder=FLUX).family.name == "flux"
+    assert prepare_lq(torch.zeros(1, 16, 2, 2), "zimage", spec=FLUX).family.name == "flux"
 
 
 def test_a_single_frame_is_squeezed():
@@ -68,14 +68,14 @@ def test_a_sigma_per_image():
     ("latent", "options", "words"),
     [
         (torch.zeros(1, 16, 2, 2), {}, "can be of flux, sd3 or qwenimage"),
-        (torch.zeros(1, 16, 2, 2), {"decoder": Decoder(16, 32)}, "can be of flux, sd3 or qwenimage"),
-        (torch.zeros(1, 16, 2, 2), {"family": "sd3", "decoder": FLUX}, "made for flux"),
+        (torch.zeros(1, 16, 2, 2), {"spec": LatentSpec(16, 32)}, "can be of flux, sd3 or qwenimage"),
+        (torch.zeros(1, 16, 2, 2), {"family": "sd3", "spec": FLUX}, "made for flux"),
         (
             torch.zeros(1, 4, 2, 2),
-            {"family": "sdxl", "decoder": Decoder(16, 32)},
+            {"family": "sdxl", "spec": LatentSpec(16, 32)},
             "latents of sdxl have 4 channels, this checkpoint takes 16",
         ),
-        (torch.zeros(1, 4, 2, 2), {"decoder": FLUX}, "4 channels"),
+        (torch.zeros(1, 4, 2, 2), {"spec": FLUX}, "4 channels"),
         (torch.zeros(1, 5, 2, 2), {}, "5 channels"),
         (torch.zeros(16, 2, 2), {"family": "flux"}, "shape"),
         (torch.zeros(1, 16, 3, 2, 2), {"family": "flux"}, "3 frames"),

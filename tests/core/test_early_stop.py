@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pid_core import LATENT_FAMILIES, degrade
 from pid_core.latents.early_stop import CarriedNoise, generators, recommended_step, stop_early, undo_sampler_scaling
-from pid_core.latents.lq_input import Decoder, prepare_lq
+from pid_core.latents.lq_input import LatentSpec, prepare_lq
 
 FLOW = torch.linspace(1, 0, 29)
 KARRAS = torch.tensor([14.6, 6.0, 2.5, 0.9, 0.35, 0.1, 0.0])
@@ -122,11 +122,11 @@ def test_another_sigma_than_the_latent_carries_is_told(sigma, latent_noise):
 
 def test_the_family_it_carries_decides_where_nothing_else_does():
     assert prepare_lq(LATENT, "auto", 0.25, latent_noise="keep", carried=CARRIED).family.name == "flux"
-    decoder = Decoder(16, 32)
-    assert prepare_lq(LATENT, "auto", 0.25, latent_noise="keep", decoder=decoder, carried=CARRIED).family.name == "flux"
+    spec = LatentSpec(16, 32)
+    assert prepare_lq(LATENT, "auto", 0.25, latent_noise="keep", spec=spec, carried=CARRIED).family.name == "flux"
 
 
-@pytest.mark.parametrize("options", [{"family": "sd3"}, {"decoder": Decoder(16, 32, "qwenimage")}])
+@pytest.mark.parametrize("options", [{"family": "sd3"}, {"spec": LatentSpec(16, 32, "qwenimage")}])
 def test_a_family_other_than_the_latents_own(options):
     with pytest.raises(ValueError, match="stopped early as one of flux, but it is to be decoded as one of"):
         prepare_lq(LATENT, sigma=0.25, latent_noise="keep", carried=CARRIED, **options)

@@ -11,7 +11,7 @@ from pid_core import PiDNetwork, read_checkpoint
 from pid_core.__main__ import main
 from pid_core.checkpoints.convert import convert, default_target
 from pid_core.checkpoints.packing import PACKED, fits, pack, rounded_input, unpack
-from pid_core.checkpoints.packing_rule import linear_layers, packed_layers, why_kept
+from pid_core.checkpoints.packing_rule import linear_layers, packed_layers, why_not_packed
 from pid_core.checkpoints.quantised import CONF, FORMATS
 from support.sizes import PACKABLE
 
@@ -46,7 +46,7 @@ def test_the_file_is_a_quantised_checkpoint_with_the_sensitive_layers_as_they_we
     assert after.config == config and PACKED[to].name in FORMATS
     layers = linear_layers(config)
     assert sorted(after.quantised) == sorted(packed_layers(config, to))
-    assert all(why_kept(name) is None and fits(to, layers[name]) for name in after.quantised)
+    assert all(why_not_packed(name) is None and fits(to, layers[name]) for name in after.quantised)
     for name, tensor in after.state_dict.items():
         if name.removesuffix(".weight") not in after.quantised:
             assert torch.equal(tensor, before.state_dict[name]), name
@@ -56,11 +56,17 @@ def test_the_file_is_a_quantised_checkpoint_with_the_sensitive_layers_as_they_we
     assert conf["format"] == PACKED[to].name and conf.get("convrot", False) == (to == "int8")
 
 
-def test_what_is_kept():
-    kept = {name for name in linear_layers(PACKABLE) if why_kept(name)}
-    assert {name.split(".")[0] for name in kept} >= {"final_layer", "lq_proj", "s_embedder", "t_embedder", "y_embedder"}
-    assert "pixel_blocks.0.adaLN_modulation.0" in kept and "pixel_blocks.0.mlp.fc1" in kept
-    left = {name.split(".", 2)[2] for name in linear_layers(PACKABLE) if name not in kept}
+def test_what_is_not_packed():
+    plain = {name for name in linear_layers(PACKABLE) if why_not_packed(name)}
+    assert {name.split(".")[0] for name in plain} >= {
+        "final_layer",
+        "lq_proj",
+        "s_embedder",
+        "t_embedder",
+        "y_embedder",
+    }
+    assert "pixel_blocks.0.adaLN_modulation.0" in plain and "pixel_blocks.0.mlp.fc1" in plain
+    left = {name.split(".", 2)[2] for name in linear_layers(PACKABLE) if name not in plain}
     assert left == {f"attn.{part}_{side}" for part in ("qkv", "proj") for side in "xy"} | {
         f"mlp_{side}.w{index}" for side in "xy" for index in (1, 2, 3)
     }

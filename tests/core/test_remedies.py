@@ -15,7 +15,7 @@ from pid_core.errors import PiDError
 from pid_core.images.framing import check_decoded, plan_framing
 from pid_core.latents.checks import check_latent, detect_family
 from pid_core.latents.early_stop import CarriedNoise, undo_sampler_scaling
-from pid_core.latents.lq_input import Decoder, prepare_lq
+from pid_core.latents.lq_input import LatentSpec, prepare_lq
 from pid_core.latents.rgb import to_image, to_rgb_latent
 from support.sizes import SMALL
 from support.tiny import tiny_state_dict
@@ -49,8 +49,8 @@ RAISED = {
     "foreign channels": lambda: detect_family(latent(48)),
     "channels of another family": lambda: check_latent(latent(4), 16, "sd3"),
     "unclear": lambda: detect_family(latent(16)),
-    "family": lambda: prepare_lq(latent(16), "sd3", decoder=Decoder(16, 32, "flux")),
-    "family of other channels": lambda: prepare_lq(latent(4), "sdxl", decoder=Decoder(16, 32)),
+    "family": lambda: prepare_lq(latent(16), "sd3", spec=LatentSpec(16, 32, "flux")),
+    "family of other channels": lambda: prepare_lq(latent(4), "sdxl", spec=LatentSpec(16, 32)),
     "carried family": lambda: prepare_lq(latent(16), "sd3", carried=CARRIED),
     "carried noise": lambda: warning(latent(16), "flux", 0.3, carried=CARRIED),
     "carried noise, scaled": lambda: warning(latent(16), "flux", 0.3, carried=CARRIED, latent_noise="scale"),
@@ -94,7 +94,7 @@ def test_every_kind_of_error_is_tried():
 def test_an_error_tells_of_its_place_and_keeps_its_kind():
     error = text_of("checkpoint's family")
     assert str(error) == f"the state dict: {error.facts}" and error.place == "the state dict: "
-    assert error.family == "sdxl" and explain(error).endswith(": leave --family out")
+    assert explain(error).endswith(": leave --family out")
 
 
 def messages(path):
