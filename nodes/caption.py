@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .comfy.show import show_on_node
+from .comfy.node_text import show_on_node
 from .shared.inputs import ABSENT
 from .shared.text_encoder import (
     as_conditioning,
     caption_cache,
     clip_is_linked,
-    describe_kept,
+    describe_cached,
     linked_caption,
     needed_inputs,
 )
@@ -79,8 +79,8 @@ class PiDKitCaption(io.ComfyNode):
             conditioning, line = linked_caption(cls.hidden, clip, text, cache)
             show_on_node(cls, line)
             return io.NodeOutput(conditioning)
-        kept = caption_cache().find(text) if cache else None
-        if kept is None:
+        cached = caption_cache().find(text) if cache else None
+        if cached is None:
             raise ValueError(NEEDS_CLIP[cache])
-        show_on_node(cls, describe_kept(kept))
-        return io.NodeOutput(as_conditioning(kept))
+        show_on_node(cls, describe_cached(cached))
+        return io.NodeOutput(as_conditioning(cached))

@@ -34,9 +34,9 @@ class PiDKitColourHold(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, reference: Tensor, colour_hold: str, fidelity: float) -> io.NodeOutput:
-        held = image.clone()
-        hold_colour_(channels_first(held), channels_first(reference), colour_hold, fidelity)
-        return io.NodeOutput(held.clamp_(0, 1))
+        result = image.clone()
+        hold_colour_(channels_first(result), channels_first(reference), colour_hold, fidelity)
+        return io.NodeOutput(result.clamp_(0, 1))
 
 
 def channels_first(image: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .comfy.show import show_on_node
+from .comfy.node_text import show_on_node
 from .shared.frame_advice import frame_advice
 from .shared.inputs import ABSENT, latent_format_input, latent_noise_input, sigma_input, sigma_list_input
 from .shared.lq_conditioning import NO_TEXT, condition, describe
@@ -84,7 +84,7 @@ class PiDKitConditioning(io.ComfyNode):
         model=None,
         sigma_list: list | float | None = None,
     ) -> io.NodeOutput:
-        made = condition(
+        conditioning = condition(
             latent,
             model,
             latent_format=latent_format,
@@ -94,7 +94,7 @@ class PiDKitConditioning(io.ComfyNode):
             positive=positive,
             negative=negative,
         )
-        images = made.canvas["samples"].shape[0]
-        advice = frame_advice(cls.hidden, model, images, made.lq.height, made.lq.width)
-        show_on_node(cls, *describe(made), *advice)
-        return io.NodeOutput(made.positive, made.negative, made.canvas)
+        images = conditioning.canvas["samples"].shape[0]
+        advice = frame_advice(cls.hidden, model, images, conditioning.lq.height, conditioning.lq.width)
+        show_on_node(cls, *describe(conditioning), *advice)
+        return io.NodeOutput(conditioning.positive, conditioning.negative, conditioning.canvas)

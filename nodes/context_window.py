@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pid_core.windows.plan import FUSE_METHODS, plan_windows
+from .comfy.node_text import show_on_node
 from .comfy.regions import RegionalCaption, Regions
-from .comfy.show import show_on_node
 from .comfy.window_handler import WindowSettings, add_windows
 from .shared.inputs import window_overlap_input, window_size_input
 

@@ -15,12 +15,12 @@ from ..pid_core.printable import printable
 from ..pid_core.windows.plan import OVERLAP, TooLittleMemoryError
 from ..pid_core.windows.run import is_out_of_memory
 from .comfy.latent_tags import slice_latent
+from .comfy.node_text import show_on_node
 from .comfy.noise import BatchNoise, RowNoise
 from .comfy.picture_size import picture_size
 from .comfy.pid_models import describe_steps, steps_for, steps_input
 from .comfy.progress import watching
 from .comfy.sampling import sampler_seed
-from .comfy.show import show_on_node
 from .comfy.window_handler import WindowSettings
 from .shared.decoding import check_student, in_need, one_of, sample, windows_key, with_windows
 from .shared.finishing import finish_if_possible, hold_if_possible, image_of
@@ -39,7 +39,7 @@ from .shared.inputs import (
     window_size_input,
 )
 from .shared.jobs import Job, Shared, row_of
-from .shared.lq_conditioning import Conditioned, condition, describe
+from .shared.lq_conditioning import LQConditioning, condition, describe
 from .shared.per_image import are_unfinished, decode_each
 from .shared.text_encoder import clip_is_linked, linked_caption, needed_inputs
 
@@ -164,8 +164,8 @@ class PiDKitDecode(io.ComfyNode):
     ) -> io.NodeOutput:
         check_student(model)
         sigmas = _sigmas(degrade_sigma, sigma_list, latent)
-        caption, captioned = _caption(cls.hidden, positive, clip, text)
-        made = condition(
+        caption, caption_lines = _caption(cls.hidden, positive, clip, text)
+        conditioning = condition(
             latent,
             model,
             latent_format=latent_format,
@@ -175,30 +175,30 @@ class PiDKitDecode(io.ComfyNode):
             positive=caption,
         )
         steps = steps_for(model, steps)
-        title, *lines = [*describe(made), *captioned]
+        title, *lines = [*describe(conditioning), *caption_lines]
         # all that can be wrong is found before the decode, which may take minutes
-        canvas = made.canvas["samples"]
+        canvas = conditioning.canvas["samples"]
         if framing is not None:
             check_decoded((canvas.shape[0], *canvas.shape[2:]), framing.framing, framing.source)
             lines.append(framing.framing.describe())
-        wanted = None
+        target = None
         if colour_hold != "none" or fidelity > 0:
-            wanted = _reference(reference, framing, latent, made.lq.family.name)
-            check_hold(canvas.shape, wanted, colour_hold, fidelity)
+            target = _reference(reference, framing, latent, conditioning.lq.family.name)
+            check_hold(canvas.shape, target, colour_hold, fidelity)
         show_on_node(cls, title, *lines)
 
         node_id = cls.hidden.unique_id if cls.hidden else None
         settings = WindowSettings(window_size, window_overlap)
         windowed = with_windows(model, settings, window_mode, node_id)
-        draw = _Draw(windowed, steps, seed, wanted, colour_hold, fidelity, framing)
-        rest = () if wanted is None else (colour_hold, fidelity)
+        draw = _Draw(windowed, steps, seed, target, colour_hold, fidelity, framing)
+        rest = () if target is None else (colour_hold, fidelity)
         shared = Shared(model, caption, steps, latent_format, latent_noise, windows_key(window_mode, settings), rest)
-        jobs = _jobs(latent, sigmas, made, seed, wanted, framing)
+        jobs = _jobs(latent, sigmas, conditioning, seed, target, framing)
         cache = sigmas is not None and sigma_list is not None
-        latent_name = f"{made.lq.family.name} latent, {describe_steps(steps)}"
+        latent_name = f"{conditioning.lq.family.name} latent, {describe_steps(steps)}"
         with watching(node_id, latent_name, title, *lines) as watch:
             if sigmas is None:
-                image, notes = _batch(draw, shared, jobs, made, node_id)
+                image, notes = _batch(draw, shared, jobs, conditioning, node_id)
             else:
                 done = decode_each(shared, jobs, draw, cache=cache, in_need=lambda: in_need(windowed), node_id=node_id)
                 image, notes = done.images, [done.summary] if cache or not done.drawn or done.resumed else []
@@ -213,7 +213,7 @@ class PiDKitDecode(io.ComfyNode):
 class _Draw:
     """Draws one image, or all of a batch at once, and finishes what was drawn.
 
-    wanted: the picture to hold colours by, [B, 3, h, w], if any. `notes`: lines about what could not be done with a
+    reference: the picture to hold colours by, [B, 3, h, w], if any. `notes`: lines about what could not be done with a
     finished decode. `in_need`: whether some run had too little memory for proper windows.
     """
 
@@ -222,22 +222,22 @@ class _Draw:
         windowed,
         steps: int,
         seed: int,
-        wanted: Tensor | None,
+        reference: Tensor | None,
         colour_hold: str,
         fidelity: float,
         framing: Framed | None,
     ):
         self.windowed, self.steps, self.seed = windowed, steps, seed
-        self._wanted, self._hold, self._framing = wanted, (colour_hold, fidelity), framing
+        self._reference, self._hold, self._framing = reference, (colour_hold, fidelity), framing
         self.notes: dict[str, None] = {}
         self.in_need = False
 
-    def __call__(self, index: int | None, conditioned: Conditioned, callback=None, noise: RowNoise | None = None):
+    def __call__(self, index: int | None, conditioning: LQConditioning, callback=None, noise: RowNoise | None = None):
         """[B, H, W, 3] in [0, 1]. index: of the image in the batch, None: all of it."""
-        pixels = sample(self.windowed, conditioned, self.steps, self.seed, callback, noise)
+        pixels = sample(self.windowed, conditioning, self.steps, self.seed, callback, noise)
         self.in_need = self.in_need or in_need(self.windowed)
-        if self._wanted is not None:
-            self._note(hold_if_possible(pixels, row_of(self._wanted, index), *self._hold))
+        if self._reference is not None:
+            self._note(hold_if_possible(pixels, row_of(self._reference, index), *self._hold))
         image = image_of(pixels)
         if self._framing is None:
             return image
@@ -253,41 +253,41 @@ class _Draw:
 def _jobs(
     latent: dict,
     sigmas: list[float] | None,
-    conditioned: Conditioned,
+    conditioning: LQConditioning,
     seed: int,
-    wanted: Tensor | None,
+    reference: Tensor | None,
     framing: Framed | None,
 ) -> list[Job]:
     """One per image. sigmas: None for a batch, where the noise of an image depends on where it stands."""
     count = latent["samples"].shape[0]
     place = [(("of a batch", i, count),) if sigmas is None else () for i in range(count)]
-    values = sigmas or [float(conditioned.lq.sigma[i]) for i in range(count)]
+    values = sigmas or [float(conditioning.lq.sigma[i]) for i in range(count)]
     return [
-        Job(slice_latent(latent, i), sigma, seed, i, (*_mark(wanted, framing, i), *place[i]))
+        Job(slice_latent(latent, i), sigma, seed, i, (*_mark(reference, framing, i), *place[i]))
         for i, sigma in enumerate(values)
     ]
 
 
 def _batch(
-    draw: _Draw, shared: Shared, jobs: list[Job], conditioned: Conditioned, node_id: str | None
+    draw: _Draw, shared: Shared, jobs: list[Job], conditioning: LQConditioning, node_id: str | None
 ) -> tuple[Tensor, list[str]]:
     """All images at once, or one by one where that fails or did so before; and lines for the node."""
     notes = []
     if not are_unfinished(shared, jobs):
         try:
-            return draw(None, conditioned), []
+            return draw(None, conditioning), []
         except (NonFiniteError, TooLittleMemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
             notes.append("drawn one by one, because all at once failed")
             log.warning("%s; the images are drawn one by one", printable(error, 300))
-    noise = BatchNoise(shared.model, tuple(conditioned.canvas["samples"].shape), sampler_seed(draw.seed))
+    noise = BatchNoise(shared.model, tuple(conditioning.canvas["samples"].shape), sampler_seed(draw.seed))
     done = decode_each(
         shared,
         jobs,
         lambda index, one, callback: draw(index, one, callback, noise.of(index)),
         cache=False,
-        condition_at=lambda index: one_of(conditioned, index),
+        condition_at=lambda index: one_of(conditioning, index),
         in_need=lambda: in_need(draw.windowed),
         node_id=node_id,
     )
@@ -309,10 +309,10 @@ def _sigmas(degrade_sigma: float, sigma_list: list | float | None, latent: dict)
     return [float(sigma) for sigma in sigmas]
 
 
-def _mark(wanted: Tensor | None, framing: Framed | None, index: int) -> tuple:
+def _mark(reference: Tensor | None, framing: Framed | None, index: int) -> tuple:
     """What of one image alone changes its result, beside latent and sigma."""
-    held = () if wanted is None else (digest(row_of(wanted, index)),)
-    return held if framing is None else (*held, framing.framing, digest(row_of(framing.source, index)))
+    marks = () if reference is None else (digest(row_of(reference, index)),)
+    return marks if framing is None else (*marks, framing.framing, digest(row_of(framing.source, index)))
 
 
 def _caption_problem(text: str, clip: bool, positive: bool) -> str | None:

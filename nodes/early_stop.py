@@ -9,14 +9,14 @@ from comfy_api.latest import io
 from ..pid_core.errors import in_words
 from ..pid_core.latents.early_stop import generators, stop_early
 from ..pid_core.latents.families import LatentModel
-from .comfy.show import show_on_node
+from .comfy.node_text import show_on_node
 
 
 class PiDKitEarlyStop(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        known = generators()
-        few_step = in_words((name for name, row in known.items() if row.stop == row.steps), "and")
+        rows = generators()
+        few_step = in_words((name for name, row in rows.items() if row.stop == row.steps), "and")
         return io.Schema(
             node_id="PiDKitEarlyStop",
             display_name="PiD Early Stop",
@@ -30,7 +30,7 @@ class PiDKitEarlyStop(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "generator",
-                    options=list(known),
+                    options=list(rows),
                     default="flux",
                     tooltip="The model that makes the latent. It decides the recommended stop and the kind of noise. "
                     f"{few_step} run to the end: they have no step to spare.",
@@ -39,7 +39,7 @@ class PiDKitEarlyStop(io.ComfyNode):
                     "stop",
                     options=["recommended", "at step"],
                     default="recommended",
-                    tooltip=f"recommended: where NVIDIA stops this generator ({_stops(known.values())}), at the same "
+                    tooltip=f"recommended: where NVIDIA stops this generator ({_stops(rows.values())}), at the same "
                     "part of a schedule of another length. at step: after stop_step steps.",
                 ),
                 io.Int.Input(
@@ -64,15 +64,15 @@ class PiDKitEarlyStop(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas, generator: str, stop: str, stop_step: int) -> io.NodeOutput:
-        made = stop_early(sigmas, generator, None if stop == "recommended" else stop_step)
-        show_on_node(cls, f"{made.step} of {made.steps} steps, degrade_sigma {made.degrade_sigma:.3f}")
-        return io.NodeOutput(made.sigmas, made.degrade_sigma)
+        stopped = stop_early(sigmas, generator, None if stop == "recommended" else stop_step)
+        show_on_node(cls, f"{stopped.step} of {stopped.steps} steps, degrade_sigma {stopped.degrade_sigma:.3f}")
+        return io.NodeOutput(stopped.sigmas, stopped.degrade_sigma)
 
 
-def _stops(known: Iterable[LatentModel]) -> str:
+def _stops(rows: Iterable[LatentModel]) -> str:
     """ "Flux and SD3 after 24 of 28 steps, SDXL 26 of 30": those with a step to spare."""
     stops: dict[tuple[int, int], list[str]] = {}
-    for row in sorted(known, key=lambda row: (row.steps, -row.stop)):
+    for row in sorted(rows, key=lambda row: (row.steps, -row.stop)):
         if row.stop < row.steps:
             stops.setdefault((row.stop, row.steps), []).append(row.shown)
     first, *others = [(in_words(names, "and"), stop, steps) for (stop, steps), names in stops.items()]

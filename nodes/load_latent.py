@@ -10,8 +10,8 @@ from ..pid_core.latents.early_stop import CarriedNoise
 from ..pid_core.latents.files import read_latent
 from ..pid_core.latents.lq_input import LATENT_NOISE
 from .comfy.latent_tags import FAMILY, NOISE, SIZE, tagged
+from .comfy.node_text import show_on_node
 from .comfy.picture_size import PictureSize
-from .comfy.show import show_on_node
 from .shared.files import LATENTS, file_stamp, listed_files, resolve_file
 from .shared.inputs import latent_formats
 

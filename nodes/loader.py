@@ -15,8 +15,8 @@ from ..pid_core.sampling.schedule import SCHEDULES
 from ..pid_core.tensor_files import Stamp
 from .comfy.compiled import OFF, compile_input
 from .comfy.model import PiDKitModel, load_model
+from .comfy.node_text import show_on_node
 from .comfy.pid_models import describe_steps
-from .comfy.show import show_on_node
 from .shared.inputs import latent_formats, undetectable
 from .shared.known_files import (
     MARK,

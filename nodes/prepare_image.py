@@ -12,7 +12,7 @@ from torch import Tensor
 from ..pid_core.images.framing import FITS, TARGETS, plan_framing, prepare_image
 from ..pid_core.latents.families import LatentFamily, families, get_family
 from ..pid_core.latents.rgb import to_rgb_latent
-from .comfy.show import show_on_node
+from .comfy.node_text import show_on_node
 from .shared.inputs import Framed, FramedPicture
 
 

@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from ..pid_core.latents.rgb import BLOCK, ODD_SIZES, to_rgb_latent
+from .comfy.node_text import show_on_node
 from .comfy.picture_size import with_size
-from .comfy.show import show_on_node
 
 
 class PiDKitRGBLatent(io.ComfyNode):
@@ -40,9 +40,9 @@ class PiDKitRGBLatent(io.ComfyNode):
     @classmethod
     def execute(cls, image, odd_size: str) -> io.NodeOutput:
         samples = to_rgb_latent(image, odd_size)
-        packed, given = tuple(BLOCK * side for side in samples.shape[-2:]), tuple(image.shape[1:3])
-        cropped = packed < given
-        height, width = packed if cropped else given
-        size = f"{width} x {height} pixels"
-        show_on_node(cls, f"{given[1]} x {given[0]} cropped to {size}" if cropped else size)
-        return io.NodeOutput({"samples": samples} if packed == (height, width) else with_size(samples, *given))
+        packed, size = tuple(BLOCK * side for side in samples.shape[-2:]), tuple(image.shape[1:3])
+        cropped = packed < size
+        height, width = packed if cropped else size
+        text = f"{width} x {height} pixels"
+        show_on_node(cls, f"{size[1]} x {size[0]} cropped to {text}" if cropped else text)
+        return io.NodeOutput({"samples": samples} if packed == (height, width) else with_size(samples, *size))

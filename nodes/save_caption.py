@@ -47,6 +47,6 @@ class PiDKitSaveCaption(io.ComfyNode):
             )
         states, extra = caption[0]
         about = extra.get("pidkit_caption", {})
-        kept = Caption(states, about.get("text", ""), about.get("encoder", ""), about.get("cut", 0))
-        entry = save_new(filename_prefix, CAPTIONS, caption_bytes(kept, dtype))
+        saved = Caption(states, about.get("text", ""), about.get("encoder", ""), about.get("cut", 0))
+        entry = save_new(filename_prefix, CAPTIONS, caption_bytes(saved, dtype))
         return io.NodeOutput(ui={"captions": [entry]})

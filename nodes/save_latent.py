@@ -11,8 +11,8 @@ from ..pid_core.latents.families import families_with
 from ..pid_core.latents.files import SavedLatent, latent_bytes
 from ..pid_core.latents.lq_input import SAME_SIGMA
 from .comfy.latent_tags import FAMILY, NOISE, read_tag
+from .comfy.node_text import show_on_node
 from .comfy.picture_size import picture_size
-from .comfy.show import show_on_node
 from .shared.files import LATENTS, save_new
 from .shared.inputs import latent_formats, undetectable
 

@@ -11,9 +11,9 @@ from ..pid_core.captions.fingerprint import digest
 from ..pid_core.images.per_picture import parse_sigmas
 from ..pid_core.latents.lq_input import TRAINED_SIGMA
 from .comfy.latent_tags import slice_latent
+from .comfy.node_text import show_on_node
 from .comfy.pid_models import describe_steps, steps_for, steps_input
 from .comfy.progress import watching
-from .comfy.show import show_on_node
 from .comfy.window_handler import WindowSettings
 from .shared.contact_sheet import contact_sheet
 from .shared.decoding import check_student, in_need, sample, windows_key, with_windows
@@ -21,8 +21,8 @@ from .shared.finishing import image_of
 from .shared.image_cache import drawn_in_need, runs_in_need
 from .shared.inputs import SigmaList, latent_format_input, latent_noise_input
 from .shared.jobs import Job, Shared
-from .shared.lq_conditioning import Conditioned, describe
-from .shared.per_image import conditioned, decode_each
+from .shared.lq_conditioning import LQConditioning, describe
+from .shared.per_image import condition_job, decode_each
 from .shared.pictures import save_picture
 
 MOST = 64  # results in one sweep
@@ -93,7 +93,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, sigmas: list | tuple = (None,), seeds: list | tuple = (None,)) -> bool | str:
         try:
-            _tried(*("0" if values[0] is None else values[0] for values in (sigmas, seeds)))
+            _trials(*("0" if values[0] is None else values[0] for values in (sigmas, seeds)))
         except ValueError as error:
             return str(error)
         return True
@@ -117,23 +117,23 @@ class PiDKitSigmaSweep(io.ComfyNode):
         sigma_list: list | None = None,
     ) -> io.NodeOutput:
         check_student(model[0])
-        tried = _tried(sigmas[0], seeds[0])
+        trials = _trials(sigmas[0], seeds[0])
         one, row = _picture(latent, picture[0])
         settings = WindowSettings()
         windows_mark = windows_key("auto", settings)
         number = steps_for(model[0], steps[0])
         shared = Shared(model[0], positive[0], number, latent_format[0], latent_noise[0], windows_mark)
-        jobs = [Job(one, sigma, seed, row) for seed, sigma in tried]
-        strongest = conditioned(shared, max(jobs, key=lambda job: job.sigma))
+        jobs = [Job(one, sigma, seed, row) for seed, sigma in trials]
+        strongest = condition_job(shared, max(jobs, key=lambda job: job.sigma))
         title, *lines = describe(strongest)
         node_id = cls.hidden.unique_id if cls.hidden else None
         windowed = with_windows(model[0], settings, "auto", node_id)
 
-        needy = []  # whether each run had too little memory for proper windows
+        runs_short = []  # whether each run had too little memory for proper windows
 
-        def draw(index: int, made: Conditioned, callback) -> Tensor:
-            pixels = sample(windowed, made, number, jobs[index].seed, callback)
-            needy.append(in_need(windowed))
+        def draw(index: int, conditioning: LQConditioning, callback) -> Tensor:
+            pixels = sample(windowed, conditioning, number, jobs[index].seed, callback)
+            runs_short.append(in_need(windowed))
             return image_of(pixels)
 
         def name_of(index: int) -> str:
@@ -141,7 +141,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
 
         with watching(node_id, f"{strongest.lq.family.name} latent, {describe_steps(number)}", title, *lines) as watch:
             done = decode_each(shared, jobs, draw, name_of=name_of, in_need=lambda: in_need(windowed), node_id=node_id)
-        if any(needy):
+        if any(runs_short):
             drawn_in_need(cls.hidden)
         tiles = [
             {
@@ -150,20 +150,20 @@ class PiDKitSigmaSweep(io.ComfyNode):
                 "image": save_picture(image, f"sweep_{name}", TILE),
                 "large": save_picture(image, f"sweep_{name}_large", LARGE, exact=True),
             }
-            for (seed, sigma), image, name in zip(tried, done.images, map(digest, done.images), strict=True)
+            for (seed, sigma), image, name in zip(trials, done.images, map(digest, done.images), strict=True)
         ]
-        seeds_tried = len({seed for seed, _ in tried})
-        labels = [_label(sigma, seed if seeds_tried > 1 else None) for seed, sigma in tried]
-        sheet = contact_sheet(done.images, labels, columns=len(tried) // seeds_tried)
+        seed_count = len({seed for seed, _ in trials})
+        labels = [_label(sigma, seed if seed_count > 1 else None) for seed, sigma in trials]
+        sheet = contact_sheet(done.images, labels, columns=len(trials) // seed_count)
         show_on_node(cls, *watch.lines(), done.summary)
         return io.NodeOutput(
             done.images,
             sheet,
-            ui={"pidkit_tiles": tiles, "pidkit_picture": [picture[0]], "pidkit_columns": [len(tried) // seeds_tried]},
+            ui={"pidkit_tiles": tiles, "pidkit_picture": [picture[0]], "pidkit_columns": [len(trials) // seed_count]},
         )
 
 
-def _tried(sigmas: str, seeds: str) -> list[tuple[int, float]]:
+def _trials(sigmas: str, seeds: str) -> list[tuple[int, float]]:
     """(seed, sigma) of every result, row by row. Raises ValueError naming the input."""
     levels = list(dict.fromkeys(parse_sigmas(sigmas)))
     numbers = list(dict.fromkeys(_seed(text) for text in seeds.replace(";", ",").replace(" ", ",").split(",") if text))

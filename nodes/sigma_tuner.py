@@ -9,8 +9,8 @@ from ..pid_core.images.per_picture import ID_LENGTH, match_values, parse_ids, pa
 from ..pid_core.images.quality import Quality, estimate_quality, suggest_sigma
 from ..pid_core.images.strengths import STRENGTHS
 from ..pid_core.latents.lq_input import TRAINED_SIGMA
+from .comfy.node_text import show_on_node
 from .comfy.pid_models import config_of
-from .comfy.show import show_on_node
 from .shared.inputs import SigmaList
 from .shared.pictures import picture_file, save_picture
 
@@ -115,7 +115,7 @@ class PiDKitSigmaTuner(io.ComfyNode):
         invents = None if model is None else config_of(model[0].model).invents
         default = _default(default_sigma[0])
         values = match_values(parse_sigmas(sigmas[0]), known, ids, default)
-        shown = [
+        tiles = [
             {
                 "id": name,
                 "sigma": value,
@@ -125,9 +125,9 @@ class PiDKitSigmaTuner(io.ComfyNode):
             }
             for name, value, picture, quality in zip(ids, values, single, qualities, strict=True)
         ]
-        show_on_node(cls, _news(known, ids, default), _blurred(qualities, invents))
+        show_on_node(cls, _changes(known, ids, default), _blurred(qualities, invents))
         lists = [list(part.tolist()) for part in torch.tensor(values, dtype=torch.float64).split(counts)]
-        return io.NodeOutput(lists, ui={"pidkit_pictures": shown})
+        return io.NodeOutput(lists, ui={"pidkit_pictures": tiles})
 
 
 def _file_name(picture: str, size: int) -> str:
@@ -153,7 +153,7 @@ def _counts(image: list, latent: list[dict] | None) -> list[int]:
     return of_latents
 
 
-def _news(known: list[str], ids: list[str], default: float) -> str:
+def _changes(known: list[str], ids: list[str], default: float) -> str:
     """What became of the values when the pictures changed."""
     text = f"{len(ids)} pictures" if len(ids) != 1 else "1 picture"
     new, gone = len(set(ids) - set(known)), len(set(known) - set(ids))

@@ -17,7 +17,7 @@ from ..pid_core.images.colour import COLOUR_HOLDS
 from ..pid_core.images.framing import TARGETS
 from ..pid_core.images.strengths import AUTO, OWN, STRENGTHS
 from ..pid_core.latents.lq_input import TRAINED_SIGMA
-from .comfy.show import show_on_node
+from .comfy.node_text import show_on_node
 from .shared.inputs import fidelity_input
 from .shared.known_files import generation, licence_input, local_choice, not_accepted, obtain
 from .shared.text_encoder import TYPE

@@ -11,8 +11,8 @@ from ..pid_core.hub.model_sets import ModelSet, get_set
 from ..pid_core.images.framing import Framing, plan_framing
 from ..pid_core.images.quality import estimate_quality, suggest_sigma
 from ..pid_core.images.strengths import AUTO, OWN, STRENGTHS
+from .comfy.node_text import show_on_node
 from .comfy.pid_models import config_of
-from .comfy.show import show_on_node
 
 # what is only handed on is not waited for
 HANDED_ON = {"lazy": True, "raw_link": True}

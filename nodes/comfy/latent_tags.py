@@ -28,8 +28,8 @@ class Tag(NamedTuple):
 def tagged(latent: dict, **tags) -> dict:
     """A LATENT with values for the tags of these names; None: without that tag. It must hold one tensor of images."""
     latents = frozenset(digest(one) for one in latent["samples"].split(1))
-    kept = {key: value for key, value in latent.items() if key not in tags}
-    return kept | {key: Tag(value, latents) for key, value in tags.items() if value is not None}
+    rest = {key: value for key, value in latent.items() if key not in tags}
+    return rest | {key: Tag(value, latents) for key, value in tags.items() if value is not None}
 
 
 def read_tag(latent: dict, key: str, of_all: bool = False):

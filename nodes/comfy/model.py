@@ -79,7 +79,7 @@ class PiDKitModel(BaseModel):
         self.file: MappedFile | None = None  # None: all weights are in memory
         self.unpacked = 0  # quantised layers of the file that ComfyUI cannot run so
         self._modulations: tuple[Tensor | None, Modulations] | None = None  # of the run with these sigmas
-        self._latents: list[tuple[Tensor, Tensor]] = []  # as given, and as it goes through the run
+        self._latents: list[tuple[Tensor, Tensor]] = []  # as it came, and as it goes through the run
         self._trunk: list[tuple] = []  # (latent, what else they depend on, features) of the projector's last runs
         self._is_one_run = False
         self._had_hooks = False
@@ -113,9 +113,9 @@ class PiDKitModel(BaseModel):
 
     def _one_of(self, latent: Tensor, device: torch.device | None) -> Tensor:
         """The latent on the device; the same tensor for all that are equal."""
-        for given, held in self._latents:
-            if given.device == latent.device and torch.equal(given, latent):
-                return held
+        for source, on_device in self._latents:
+            if source.device == latent.device and torch.equal(source, latent):
+                return on_device
         self._latents = [*self._latents[-3:], (latent, without_float64(latent).to(device))]
         return self._latents[-1][1]
 
@@ -335,8 +335,8 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
     if len(noise_shape) != 4:
         raise ValueError(f"the canvas has shape {list(noise_shape)}: use the one that PiD Latent Conditioning gives")
     run, windowed = current_run(), "context_handler" in kwargs.get("model_options", {})
-    held = canvases(None, 1, windowed) if run is None else run.canvases(windowed)
-    base.run_memory = memory = run_memory(patcher, noise_shape, held)
+    canvas_count = canvases(None, 1, windowed) if run is None else run.canvases(windowed)
+    base.run_memory = memory = run_memory(patcher, noise_shape, canvas_count)
     try:
         if not windowed:
             base.diffusion_model.driver.pixel_cache = memory.fitting_cache(*noise_shape[2:])

@@ -75,12 +75,12 @@ class ComfyPiDNetwork(PiDNetwork):
                 transformer_options=transformer_options,
             )
 
-        given = {"lq_features": lq_features, "degrade_sigma": degrade_sigma, "on_part": on_part, "level": level}
+        options = {"lq_features": lq_features, "degrade_sigma": degrade_sigma, "on_part": on_part, "level": level}
         if self._exact:
-            return super().forward(x, timesteps, context, **given)
+            return super().forward(x, timesteps, context, **options)
         self.attention = attention
         try:
-            return super().forward(x, timesteps, context, **given)
+            return super().forward(x, timesteps, context, **options)
         finally:
             self.attention = attend  # the other would keep what this run's options hold
 
@@ -101,14 +101,14 @@ class ComfyPiDNetwork(PiDNetwork):
         # ComfyUI casts a layer's weights to its input's dtype (and does not multiply in 8 bits) where a function is
         # to be run on them, wherever and in whatever form they are kept
         layers = list(layers_that_cast(self))
-        kept = [m.weight_function for m in layers]
+        functions = [m.weight_function for m in layers]
         for layer in layers:
             layer.weight_function = [*layer.weight_function, _unchanged]
         try:
             yield
         finally:
-            for layer, functions in zip(layers, kept, strict=True):
-                layer.weight_function = functions
+            for layer, own in zip(layers, functions, strict=True):
+                layer.weight_function = own
 
 
 def _unchanged(weight: Tensor) -> Tensor:
@@ -136,14 +136,14 @@ def _lent_by_comfyui(layer, device: torch.device, dtype: torch.dtype) -> Weights
     """
     if torch.compiler.is_compiling():  # the graph holds how they are asked for
         return _plain(*comfy.ops.cast_bias_weight(layer, dtype=dtype, device=device, bias_dtype=dtype))
-    key, kept = (_run, device, dtype), getattr(layer, "pidkit_lent", None)
-    if kept is None or kept[0] != key:
+    key, entry = (_run, device, dtype), getattr(layer, "pidkit_lent", None)
+    if entry is None or entry[0] != key:
         lent = comfy.ops.cast_bias_weight(layer, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True)
         try:
-            kept = layer.pidkit_lent = key, tuple(t if t is None else t.detach().clone() for t in _plain(*lent[:2]))
+            entry = layer.pidkit_lent = key, tuple(t if t is None else t.detach().clone() for t in _plain(*lent[:2]))
         finally:
             comfy.ops.uncast_bias_weight(layer, *lent)
-    return kept[1]
+    return entry[1]
 
 
 def _plain(*tensors: Tensor | None) -> Weights:

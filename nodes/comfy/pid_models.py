@@ -29,9 +29,9 @@ def steps_input() -> io.Int.Input:
     )
 
 
-def steps_for(model, asked: int) -> int:
-    """The number of steps that a distilled MODEL runs: what was asked for, or what it is best at where that is 0."""
-    return asked or config_of(model.model).steps
+def steps_for(model, steps: int) -> int:
+    """The number of steps that a distilled MODEL runs: `steps`, or what it is best at where that is 0."""
+    return steps or config_of(model.model).steps
 
 
 def describe_steps(steps: int) -> str:

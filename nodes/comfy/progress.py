@@ -21,7 +21,7 @@ from ...pid_core.windows.memory import Canvases, MemoryModel
 from ...pid_core.windows.plan import Window, WindowPlan
 from .canvases import canvases
 from .network import compiled_of
-from .show import send_text
+from .node_text import send_text
 from .status import Status
 
 KEY = "pidkit_progress"
@@ -128,7 +128,7 @@ class Watch:
         self.fraction = 0.0
         self._waits: str | None = None
         self._bar = comfy.utils.ProgressBar(BAR)
-        self._text, self._texted = "", -math.inf
+        self._text, self._sent_at = "", -math.inf
 
     def show(self, status: Status) -> None:
         """Write a plan's lines on the node, and keep them there while it runs."""
@@ -168,7 +168,7 @@ class Watch:
         return [first, *self.notes, *rest]
 
     def _send(self, force: bool = False) -> None:
-        if self.status is None or (not force and clock() - self._texted < TEXT_INTERVAL):
+        if self.status is None or (not force and clock() - self._sent_at < TEXT_INTERVAL):
             return
         left = None if self.meter is None else self.meter.seconds_left
         rest = self._waits or (None if left is None else f"about {duration(left)} left")
@@ -177,7 +177,7 @@ class Watch:
             lines.insert(0, rest)
         text = "\n".join(lines)
         if text != self._text:
-            self._text, self._texted = text, clock()
+            self._text, self._sent_at = text, clock()
             send_text(self.node_id, *lines)
 
 
@@ -229,33 +229,33 @@ class Run:
     def in_trunk(self) -> OnPart:
         """For the latent's projector."""
 
-        def told(fraction: float) -> None:
+        def listen(fraction: float) -> None:
             self._trunk_done = max(self._trunk_done, fraction * self._trunk)
             self._report()
 
-        return self._listener(told)
+        return self._listener(listen)
 
     def behind(self, callback: Callable | None) -> Callable:
         """A sampler's callback that also tells which step is over: from the noise level a GPU would have to tell it."""
 
-        def told(step: int, *args) -> None:
+        def at_step(step: int, *args) -> None:
             if step + 1 < self._steps:
                 self._index, self._inside = step + 1, 0.0
             if callback is not None:
                 callback(step, *args)
 
-        return told
+        return at_step
 
     def in_call(self, shape: torch.Size) -> OnPart:
         """For a network call on images [B, 3, H, W]."""
         before, work = self._inside, shape[0] * self._work(*shape[-2:])
         self._trunk_done = self._trunk
 
-        def told(fraction: float) -> None:
+        def listen(fraction: float) -> None:
             self._inside = before + fraction * work
             self._report()
 
-        return self._listener(told)
+        return self._listener(listen)
 
     def at_window(self, done: int, count: int) -> None:
         """So many windows of a step are finished."""
@@ -279,14 +279,14 @@ class Run:
     def _work(self, height: int, width: int) -> float:
         return priced(forward_work(self._config, height, width, cache=self._cache), self._device.type)
 
-    def _listener(self, told: OnPart) -> OnPart:
+    def _listener(self, listen: OnPart) -> OnPart:
         self._report()
 
-        def checked(fraction: float) -> None:
+        def interruptible(fraction: float) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            told(fraction)
+            listen(fraction)
 
-        return when_done(checked, self._device)
+        return when_done(interruptible, self._device)
 
     def _report(self) -> None:
         watch = self.watch

@@ -156,9 +156,9 @@ def predict_noise(executor, x, timestep, model_options=None, seed=None):
 def _may_repeat(executor, guider, options: dict) -> bool:
     """Whether a prediction may be made twice: not where something of other nodes runs in it that counts its calls."""
     inside = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL)
-    brought = _has_functions(options) or "model_function_wrapper" in options
-    brought = brought or any(get_all_wrappers(kind, options, is_model_options=True) for kind in inside)
-    return _is_plain(executor, guider) and not brought
+    foreign = _has_functions(options) or "model_function_wrapper" in options
+    foreign = foreign or any(get_all_wrappers(kind, options, is_model_options=True) for kind in inside)
+    return _is_plain(executor, guider) and not foreign
 
 
 def _has_functions(options: dict) -> bool:

@@ -33,10 +33,10 @@ from ...pid_core.windows.run import WindowRun, crop
 from . import progress
 from .latent_windows import CONDLatent
 from .model import PiDKitModel, check_canvas
+from .node_text import send_text
 from .picture_size import CANVAS_KEY
 from .pid_models import config_of, with_checks
 from .regions import RegionalCaption
-from .show import send_text
 from .status import Status
 from .student import nothing_like
 from .window_memory import memory_of
@@ -105,7 +105,7 @@ class WindowHandler(ContextHandlerABC):
         self.config = config_of(model.model)
         self.settings, self.node_id = settings, node_id
         self._ours = isinstance(model.model, PiDKitModel)
-        self._given = tuple(regions)
+        self._captions = tuple(regions)
         self._run: WindowRun | None = None
         self._regions: tuple[RegionalCaption, ...] = ()  # those of this run
         self._positive: set = set()  # ids of the conditionings they replace the text of
@@ -130,10 +130,10 @@ class WindowHandler(ContextHandlerABC):
         overlap: instead of what the node is set to.
         """
         comfy.model_management.throw_exception_if_processing_interrupted()
-        wanted = self.settings
-        overlap = wanted.overlap if overlap is None else overlap
-        if not wanted.auto:
-            plan = plan_windows(height, width, wanted.size, overlap, align=self.config.latent_cell)
+        settings = self.settings
+        overlap = settings.overlap if overlap is None else overlap
+        if not settings.auto:
+            plan = plan_windows(height, width, settings.size, overlap, align=self.config.latent_cell)
             return replace(plan, pixel_cache=memory.fitting_cache(*plan.size))
         try:
             return memory.plan(height, width, overlap)
@@ -221,7 +221,7 @@ class WindowHandler(ContextHandlerABC):
             # reached by a way that does not go through ComfyUI's loading
             self.begin(model.current_patcher, x_in.shape, {"positive": conds[0] or []})
         run = self._run
-        asked = [i for i, cond in enumerate(conds) if cond is not None]
+        present = [i for i, cond in enumerate(conds) if cond is not None]
         canvas = extend(x_in, *whole)
 
         def predict(windows: list[Window]) -> list[Tensor]:
@@ -232,9 +232,9 @@ class WindowHandler(ContextHandlerABC):
                 cut = [None if cond is None else self.get_resized_cond(cond, canvas, windows) for cond in conds]
                 times = timestep.repeat(len(windows))
                 out = calc_cond_batch(model, cut, crop(canvas, windows), times, model_options)
-            return [out[i] for i in asked]
+            return [out[i] for i in present]
 
-        fused = dict(zip(asked, run.step(predict, self._region), strict=True)) if asked else {}
+        fused = dict(zip(present, run.step(predict, self._region), strict=True)) if present else {}
         nothing = nothing_like(x_in, x_in.device)
         return [fused[i][..., : x_in.shape[-2], : x_in.shape[-1]] if i in fused else nothing for i in range(len(conds))]
 
@@ -277,13 +277,13 @@ class WindowHandler(ContextHandlerABC):
     def _usable_regions(self, patcher: ModelPatcher, images: int, plan: WindowPlan):
         """The regional captions of this run, and lines that say what becomes of them."""
         width = self.config.caption_width
-        for number, entry in enumerate(self._given, start=1):
-            count, _, given = entry.caption.shape
-            if given != width and getattr(patcher.model, "default_caption", None) is not None:
+        for number, entry in enumerate(self._captions, start=1):
+            count, _, caption_width = entry.caption.shape
+            if caption_width != width and getattr(patcher.model, "default_caption", None) is not None:
                 return (), ["this checkpoint brings its own caption and reads no other: regional captions do nothing"]
-            if given != width:
+            if caption_width != width:
                 raise ValueError(
-                    f"regional caption {number} is {given} wide, this checkpoint takes {width}: encode it with "
+                    f"regional caption {number} is {caption_width} wide, this checkpoint takes {width}: encode it with "
                     "PiD Caption, as the text of the whole picture"
                 )
             if count not in (1, images):
@@ -291,18 +291,18 @@ class WindowHandler(ContextHandlerABC):
                     f"regional caption {number} is for {count} images, the canvas holds {images}: give one"
                     ", or one per image"
                 )
-        if not self._given:
+        if not self._captions:
             return (), []
-        used = [region_of(window, [entry.region for entry in self._given]) for window in plan.windows]
+        used = [region_of(window, [entry.region for entry in self._captions]) for window in plan.windows]
         lines = []
-        for index in range(len(self._given)):
+        for index in range(len(self._captions)):
             count = used.count(index)
             lines.append(
                 f"regional caption {index + 1}: {count} of {plan.count} windows"
                 if count
                 else f"regional caption {index + 1} is not used: its rectangle covers half of no window"
             )
-        return tuple(entry.on(patcher.load_device) for entry in self._given), lines
+        return tuple(entry.on(patcher.load_device) for entry in self._captions), lines
 
     def _tick(self, done: int, count: int) -> None:
         run = progress.current_run()

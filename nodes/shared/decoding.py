@@ -19,7 +19,7 @@ from ..comfy.sampling import UndistilledSampling, sampler_seed
 from ..comfy.student import StudentSampler, nothing_like, wrapped_by_others
 from ..comfy.window_handler import WindowSettings, add_windows
 from .jobs import row_of
-from .lq_conditioning import Conditioned
+from .lq_conditioning import LQConditioning
 
 
 def check_student(model) -> None:
@@ -50,23 +50,27 @@ def windows_key(mode: str, settings: WindowSettings) -> tuple:
     return {"off": (mode,), "auto": (mode, settings.overlap)}.get(mode, (mode, settings.size, settings.overlap))
 
 
-def one_of(made: Conditioned, index: int) -> Conditioned:
+def one_of(conditioning: LQConditioning, index: int) -> LQConditioning:
     """What belongs to one image of a batch."""
-    lq = made.lq._replace(latent=row_of(made.lq.latent, index), sigma=row_of(made.lq.sigma, index))
+    lq = conditioning.lq._replace(
+        latent=row_of(conditioning.lq.latent, index), sigma=row_of(conditioning.lq.sigma, index)
+    )
     tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
     positive, negative = (
         [[row_of(caption, index), extras | tags] for caption, extras in texts]
-        for texts in (made.positive, made.negative)
+        for texts in (conditioning.positive, conditioning.negative)
     )
-    return Conditioned(positive, negative, slice_latent(made.canvas, index), lq, made.notes)
+    return LQConditioning(positive, negative, slice_latent(conditioning.canvas, index), lq, conditioning.notes)
 
 
-def sample(model, made: Conditioned, steps: int, seed: int, callback=None, row_noise: RowNoise | None = None) -> Tensor:
+def sample(
+    model, conditioning: LQConditioning, steps: int, seed: int, callback=None, row_noise: RowNoise | None = None
+) -> Tensor:
     """Run the distilled student on the canvas, as KSampler with lcm, simple and cfg 1 does: [B, 3, H, W], not clamped.
 
     Progress, previews (callback None) and interruption are ComfyUI's own. row_noise: where it is one of a batch.
     """
-    canvas = made.canvas["samples"]
+    canvas = conditioning.canvas["samples"]
     seed = sampler_seed(seed)
     noise = first_noise(model, tuple(canvas.shape), seed) if row_noise is None else row_noise.first
     if wrapped_by_others(model):
@@ -81,8 +85,8 @@ def sample(model, made: Conditioned, steps: int, seed: int, callback=None, row_n
         1.0,
         sampler,
         distilled_sigmas(steps),
-        made.positive,
-        made.negative,
+        conditioning.positive,
+        conditioning.negative,
         canvas,
         callback=callback or latent_preview.prepare_callback(model, steps),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,

@@ -30,8 +30,8 @@ def listed_files(kind: SavedFiles) -> list[str]:
     """Names for a Combo: files of this kind in the input folder, then those under the kind's own folder."""
     root = Path(folder_paths.get_output_directory())
     saved = [p.relative_to(root).as_posix() + OUTPUT for p in (root / kind.folder).rglob(f"*{kind.ending}")]
-    given = [p.name for p in Path(folder_paths.get_input_directory()).glob(f"*{kind.ending}") if p.is_file()]
-    return [*sorted(given), *sorted(saved)]
+    uploads = [p.name for p in Path(folder_paths.get_input_directory()).glob(f"*{kind.ending}") if p.is_file()]
+    return [*sorted(uploads), *sorted(saved)]
 
 
 def resolve_file(name: str) -> str:

@@ -19,17 +19,17 @@ def image_of(pixels: Tensor) -> Tensor:
     return with_less("turning pixels into an image", lambda: to_image(pixels, device), lambda: to_image(pixels.cpu()))
 
 
-def hold_if_possible(pixels: Tensor, wanted: Tensor, hold: str, fidelity: float) -> list[str]:
+def hold_if_possible(pixels: Tensor, reference: Tensor, hold: str, fidelity: float) -> list[str]:
     """`hold_colour_` in place, image by image; lines about images that keep their own colours for want of memory."""
     left_out = []
     for i in range(pixels.shape[0]):
-        one, reference = pixels[i : i + 1], row_of(wanted, i)
+        one, target = pixels[i : i + 1], row_of(reference, i)
 
-        def in_main_memory(one=one, reference=reference) -> None:
-            one.copy_(hold_colour_(one.cpu(), reference.cpu(), hold, fidelity))
+        def in_main_memory(one=one, target=target) -> None:
+            one.copy_(hold_colour_(one.cpu(), target.cpu(), hold, fidelity))
 
         try:
-            with_less("holding colours", lambda o=one, r=reference: hold_colour_(o, r, hold, fidelity), in_main_memory)
+            with_less("holding colours", lambda o=one, r=target: hold_colour_(o, r, hold, fidelity), in_main_memory)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -17,7 +17,7 @@ from ...pid_core.log import log
 from ...pid_core.machine.comfy_home import folder_for_new
 from ...pid_core.printable import quoted
 from ...pid_core.tensor_files import Stamp
-from ..comfy.show import show_on_node
+from ..comfy.node_text import show_on_node
 
 MARK = "fetch: "  # before the names in a Combo that can be fetched; they stay in the list when the file is there
 HOW = "switch accept_licence on in this node and run again"

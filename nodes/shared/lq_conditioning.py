@@ -18,7 +18,7 @@ from ..comfy.remedies import explain
 NO_TEXT = "neither positive nor model is connected: connect a text to positive, or PiD Loader to model"
 
 
-class Conditioned(NamedTuple):
+class LQConditioning(NamedTuple):
     """Both conditionings with the latent in them, the canvas (an empty LATENT of pixels), and the latent itself.
 
     notes: what was not done as asked.
@@ -41,7 +41,7 @@ def condition(
     seed: int = 0,
     positive: list | None = None,
     negative: list | None = None,
-) -> Conditioned:
+) -> LQConditioning:
     """What PiD Latent Conditioning does, for every node that needs it. Raises ValueError in one line."""
     samples = latent["samples"]
     spec = None if model is None else _latent_spec(model)
@@ -59,7 +59,7 @@ def condition(
         tags[CANVAS_KEY] = (lq.height, lq.width)
     device = comfy.model_management.intermediate_device()
     canvas = torch.zeros((lq.latent.shape[0], 3, lq.height, lq.width), device=device)
-    return Conditioned(
+    return LQConditioning(
         node_helpers.conditioning_set_values(positive, tags),
         node_helpers.conditioning_set_values(negative or positive, tags),
         {"samples": canvas},
@@ -68,10 +68,10 @@ def condition(
     )
 
 
-def describe(made: Conditioned) -> list[str]:
+def describe(conditioning: LQConditioning) -> list[str]:
     """Lines for the node: family and size, and warnings (logged too), such as a sigma above the trained range."""
-    lq = made.lq
-    warnings, sigma = [*map(explain, lq.warnings), *made.notes], float(lq.sigma.max())
+    lq = conditioning.lq
+    warnings, sigma = [*map(explain, lq.warnings), *conditioning.notes], float(lq.sigma.max())
     if sigma > TRAINED_SIGMA:
         warnings.append(f"degrade_sigma {sigma:g} is above {TRAINED_SIGMA:g}, the most PiD was trained with")
     for line in warnings:

@@ -16,7 +16,7 @@ from ..comfy.progress import expect_runs
 from ..comfy.remedies import explain
 from .image_cache import image_cache
 from .jobs import Job, Shared, cache_keys, row_of
-from .lq_conditioning import Conditioned, condition
+from .lq_conditioning import LQConditioning, condition
 from .pictures import present
 from .spare import with_less
 
@@ -42,10 +42,10 @@ class Decoded(NamedTuple):
 def decode_each(
     shared: Shared,
     jobs: Sequence[Job],
-    draw: Callable[[int, Conditioned, Callable], Tensor],
+    draw: Callable[[int, LQConditioning, Callable], Tensor],
     *,
     cache: bool = True,
-    condition_at: Callable[[int], Conditioned] | None = None,
+    condition_at: Callable[[int], LQConditioning] | None = None,
     name_of: Callable[[int], str] | None = None,
     in_need: Callable[[], bool] | None = None,
     node_id: str | None = None,
@@ -54,12 +54,12 @@ def decode_each(
 
     An image that this or another node drew of the same job with the same model is taken as it is. cache: whether those
     drawn now may be taken later; never those for which in_need says that memory was too short for proper windows.
-    condition_at: what PiD Latent Conditioning makes of the job with that index, where it is not `conditioned`.
+    condition_at: what PiD Latent Conditioning makes of the job with that index, where it is not `condition_job`.
     Where one fails, the error names it (name_of: what the user calls it), those that are finished are shown on the
     node, and the next run takes them, also with other windows: what had to be changed may have been just that.
     """
     images = _Images(shared, jobs)
-    condition_at = condition_at or (lambda index: conditioned(shared, jobs[index]))
+    condition_at = condition_at or (lambda index: condition_job(shared, jobs[index]))
     expect_runs(images.missing)
     callback_of = _callbacks(shared, images.missing)
     drawn = 0
@@ -168,7 +168,7 @@ def _failed(error: Exception, name: str, finished: list[Tensor], node_id: str | 
     return RuntimeError(line)
 
 
-def conditioned(shared: Shared, job: Job) -> Conditioned:
+def condition_job(shared: Shared, job: Job) -> LQConditioning:
     """What PiD Latent Conditioning makes of one job."""
     return condition(
         job.latent,

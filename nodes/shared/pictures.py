@@ -47,13 +47,13 @@ def present(node_id: str | None, images: Sequence[Tensor]) -> bool:
         _save(picture_file(f"finished_{digest(image)}", ".png"), lambda i=image: to_pil(i[0]), options)
         for image in images
     ]
-    told = {
+    message = {
         "node": node_id,
         "display_node": progress.dynprompt.get_display_node_id(node_id),
         "output": {"images": entries},
         "prompt_id": progress.prompt_id,
     }
-    server.send_sync("executed", told, server.client_id)
+    server.send_sync("executed", message, server.client_id)
     return True
 
 

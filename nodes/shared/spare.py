@@ -10,10 +10,10 @@ import comfy.model_management
 from ...pid_core.log import log
 from ...pid_core.windows.run import is_out_of_memory
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def with_less(what: str, *ways: Callable[[], Made]) -> Made:
+def with_less(what: str, *ways: Callable[[], Result]) -> Result:
     """What the first of these ways gives that the memory suffices for; the first is tried once more with all freed.
 
     Raises what the last way raises, and anything but out of memory at once.

@@ -35,7 +35,7 @@ def clip_is_linked(hidden, clip) -> bool:
     return clip is not None or isinstance(link, list)
 
 
-def kept_caption(hidden, text: str) -> Caption | None:
+def cached_caption(hidden, text: str) -> Caption | None:
     """The caption in the cache; where no clip is connected, whatever encoded it."""
     if not clip_is_linked(hidden, None):
         return caption_cache().find(text)
@@ -45,17 +45,17 @@ def kept_caption(hidden, text: str) -> Caption | None:
 
 def needed_inputs(hidden, clip, text: str, use_cache: bool = True) -> list[str]:
     """For check_lazy_status: clip where it is connected and the text must be encoded."""
-    wanted = clip is None and clip_is_linked(hidden, clip)
-    return ["clip"] if wanted and not (use_cache and kept_caption(hidden, text)) else []
+    unknown = clip is None and clip_is_linked(hidden, clip)
+    return ["clip"] if unknown and not (use_cache and cached_caption(hidden, text)) else []
 
 
 def linked_caption(hidden, clip, text: str, use_cache: bool = True) -> tuple[list, str]:
     """CONDITIONING of a text where clip is connected, from the cache or encoded and kept; and a line for the node."""
     encoder = _encoder_of(hidden)
     cache = caption_cache() if use_cache else None
-    kept = cache.get(encoder, text) if cache and encoder else None
-    if kept is not None:
-        return as_conditioning(kept), describe_kept(kept)
+    cached = cache.get(encoder, text) if cache and encoder else None
+    if cached is not None:
+        return as_conditioning(cached), describe_cached(cached)
     conditioning, cut = encode_caption(clip, text, encoder, cache)
     return conditioning, warn_of_cut(cut) or "caption encoded"
 
@@ -133,9 +133,9 @@ def _about(text: str, encoder: str, cut: int) -> dict:
     return {"text": text, "encoder": encoder} | ({"cut": cut} if cut else {})
 
 
-def describe_kept(kept: Caption) -> str:
+def describe_cached(caption: Caption) -> str:
     """The line for a node whose caption came from the cache."""
-    return "; ".join(line for line in ("caption from the cache", warn_of_cut(kept.cut)) if line)
+    return "; ".join(line for line in ("caption from the cache", warn_of_cut(caption.cut)) if line)
 
 
 def warn_of_cut(cut: int) -> str:

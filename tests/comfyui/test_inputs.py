@@ -183,17 +183,17 @@ def test_pid_latent_from_noisy_without_pid_early_stop(comfy, graph):
 def test_texts_go_to_the_client_whose_prompt_it_is(comfyui, monkeypatch):
     from types import SimpleNamespace
 
-    show, sent = comfyui.module("nodes.comfy.show"), []
+    node_text, sent = comfyui.module("nodes.comfy.node_text"), []
     dynprompt = SimpleNamespace(get_parent_node_id=lambda _: None, get_display_node_id=lambda node: node)
-    monkeypatch.setattr(show, "get_progress_state", lambda: SimpleNamespace(prompt_id="p", dynprompt=dynprompt))
+    monkeypatch.setattr(node_text, "get_progress_state", lambda: SimpleNamespace(prompt_id="p", dynprompt=dynprompt))
     server = SimpleNamespace(client_id="mine")
     server.send_progress_text = server.send_sync = lambda *args: sent.append(args)
-    monkeypatch.setattr(show.PromptServer, "instance", server, raising=False)
-    show.send_text("5", "a line")
-    show.send_text("7:5", "in a subgraph")
+    monkeypatch.setattr(node_text.PromptServer, "instance", server, raising=False)
+    node_text.send_text("5", "a line")
+    node_text.send_text("7:5", "in a subgraph")
     server.client_id = None
-    show.send_text("5", "another")
-    show.send_text("7:5", "another")
+    node_text.send_text("5", "another")
+    node_text.send_text("7:5", "another")
     assert sent == [("a line", "5", "mine"), ("pidkit_text", {"nodeId": "7:5", "text": "in a subgraph"}, "mine")]
 
 

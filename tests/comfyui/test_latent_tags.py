@@ -45,9 +45,9 @@ def test_noise_is_known_where_images_are_decoded_one_by_one(comfyui, tags):
     noisy = tags.tagged({"samples": torch.randn(2, 16, 1, 1)}, **{tags.NOISE: CarriedNoise("sd3", 0.3)})
     jobs, per_image = (comfyui.module(f"nodes.shared.{name}") for name in ("jobs", "per_image"))
     shared = jobs.Shared(patcher, None, 1)
-    made = per_image.conditioned(shared, jobs.Job(tags.slice_latent(noisy, 1), 0.3, 0))
-    assert made.lq.family.name == "sd3"
-    assert any("already carries noise of level 0.3" in str(one) for one in made.lq.warnings)
+    conditioning = per_image.condition_job(shared, jobs.Job(tags.slice_latent(noisy, 1), 0.3, 0))
+    assert conditioning.lq.family.name == "sd3"
+    assert any("already carries noise of level 0.3" in str(one) for one in conditioning.lq.warnings)
 
 
 def test_a_tag_follows_its_latents_and_no_others(tags, sd3):
