@@ -80,11 +80,11 @@ class ComfyServer:
         self.address = f"127.0.0.1:{self.port}"
         self.log_file = self.folder / "comfyui.log"
         self._arguments = [
-            *("--port", str(self.port), "--disable-auto-launch", "--database-url", "sqlite:///:memory:"),
-            *("--disable-all-custom-nodes", "--whitelist-custom-nodes", pack, *more_packs, "--disable-api-nodes"),
+            "--port", str(self.port), "--disable-auto-launch", "--database-url", "sqlite:///:memory:",
+            "--disable-all-custom-nodes", "--whitelist-custom-nodes", pack, *more_packs, "--disable-api-nodes",
             *(["--cpu"] if cpu else []),
             *arguments,
-        ]
+        ]  # fmt: skip
         self._process: subprocess.Popen | None = None
         self._ready = threading.Event()
         self._reader: threading.Thread | None = None

@@ -59,9 +59,9 @@ def latent_to_4k() -> Blueprint:
     model = graph.add("PiDKitLoader", 0, CATEGORY, model_name=model_name, accept_licence=licence, width_=420)
     clip = text_encoder(graph, 0, CATEGORY, accept_licence=licence)
     image = graph.add(
-        *("PiDKitDecode", 1, CATEGORY),
-        **{"model": model[0], "latent": latent, "clip": clip, "text": text, "degrade_sigma": sigma, "seed": seed},
-    )
+        "PiDKitDecode", 1, CATEGORY,
+        model=model[0], latent=latent, clip=clip, text=text, degrade_sigma=sigma, seed=seed,
+    )  # fmt: skip
     blueprint.outputs.append(("image", image[0]))
     return blueprint
 

@@ -91,8 +91,8 @@ def decode(graph: Graph, latent: Out, prompt: Out, pid: str, column: int, **opti
     model = graph.add("PiDKitLoader", column, PID, model_name=f"fetch: {pid}", width_=420)
     clip = text_encoder(graph, column, PID)
     image = graph.add(
-        *("PiDKitDecode", column + 1, PID), model=model[0], latent=latent, clip=clip, text=prompt, **options
-    )
+        "PiDKitDecode", column + 1, PID, model=model[0], latent=latent, clip=clip, text=prompt, **options
+    )  # fmt: skip
     graph.add("SaveImage", column + 2, PID, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=480)
 
 
@@ -101,8 +101,8 @@ def flux_models(graph: Graph) -> tuple[Out, Out, Out]:
     prompt = prompt_node(graph)
     unet = graph.add("UNETLoader", 0, MAKE, unet_name="flux1-dev.safetensors")
     clip = graph.add(
-        *("DualCLIPLoader", 0, MAKE), clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors", type="flux"
-    )
+        "DualCLIPLoader", 0, MAKE, clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors", type="flux"
+    )  # fmt: skip
     text = graph.add("CLIPTextEncode", 1, MAKE, clip=clip[0], text=prompt[0])
     guided = graph.add("FluxGuidance", 1, MAKE, conditioning=text[0], guidance=3.5)
     return unet[0], guided[0], prompt[0]
@@ -111,10 +111,10 @@ def flux_models(graph: Graph) -> tuple[Out, Out, Out]:
 def compared(graph: Graph, column: int, group: str, before: Out, after: Out) -> None:
     """ComfyUI's own node to drag a line over two pictures. In the classic rendering it only names itself."""
     graph.add(
-        *("ImageCompare", column, group),
+        "ImageCompare", column, group,
         title="Before and after (Nodes 2.0)",
-        **{"image_a": before, "image_b": after, "width_": 420, "height_": 350},
-    )
+        image_a=before, image_b=after, width_=420, height_=350,
+    )  # fmt: skip
 
 
 FLUX_MODELS = tuple(by_hand(name) for name in ("flux1-dev.safetensors", "clip_l.safetensors", "t5xxl_fp16.safetensors"))
@@ -122,25 +122,25 @@ FLUX_MODELS = tuple(by_hand(name) for name in ("flux1-dev.safetensors", "clip_l.
 
 def bundled(graph: Graph, *, windows: bool) -> Graph:
     """The bundled model on a picture, node by node; with windows, through Context Window."""
-    read, drawn = "1. The picture", "2. Enlarge"
-    image = graph.add("LoadImage", 0, read, title="Picture to enlarge", image=PHOTO, height_=380)
-    model = graph.add("PiDKitLoader", 0, read)[0]
-    latent = graph.add("PiDKitRGBLatent", 1, drawn, image=image[0])
-    pid = graph.add("PiDKitConditioning", 1, drawn, latent=latent[0], model=model)
+    load, draw = "1. The picture", "2. Enlarge"
+    image = graph.add("LoadImage", 0, load, title="Picture to enlarge", image=PHOTO, height_=380)
+    model = graph.add("PiDKitLoader", 0, load)[0]
+    latent = graph.add("PiDKitRGBLatent", 1, draw, image=image[0])
+    pid = graph.add("PiDKitConditioning", 1, draw, latent=latent[0], model=model)
     if windows:
-        model = graph.add("PiDKitContextWindow", 1, drawn, model=model, canvas=pid[2], height_=240)[0]
+        model = graph.add("PiDKitContextWindow", 1, draw, model=model, canvas=pid[2], height_=240)[0]
     sampled = graph.add(
-        *("KSampler", 2, drawn),
-        **{"model": model, "positive": pid[0], "negative": pid[1], "latent_image": pid[2]},
-        **{"steps": bundled_steps(), "cfg": 1.0, "sampler_name": "lcm", "scheduler": "simple"},
-    )
-    vae = graph.add("PiDKitPixelVAE", 2, drawn)
-    decoded = graph.add("VAEDecode", 3, drawn, samples=sampled[0], vae=vae[0])
+        "KSampler", 2, draw,
+        model=model, positive=pid[0], negative=pid[1], latent_image=pid[2],
+        steps=bundled_steps(), cfg=1.0, sampler_name="lcm", scheduler="simple",
+    )  # fmt: skip
+    vae = graph.add("PiDKitPixelVAE", 2, draw)
+    decoded = graph.add("VAEDecode", 3, draw, samples=sampled[0], vae=vae[0])
     graph.add(
-        *("SaveImage", 3, drawn),
+        "SaveImage", 3, draw,
         title="Four times as large",
-        **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
-    )
+        images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", width_=420, height_=400,
+    )  # fmt: skip
     return graph
 
 
@@ -162,17 +162,17 @@ def pid_upscale() -> Graph:
         "once you have read their licence, for non-commercial use only (NSCLv1), and switched accept_licence on. "
         "Then **text** says what the picture shows.",
     )
-    read, drawn = "1. The picture", "2. Enlarge"
-    image = graph.add("LoadImage", 0, read, title="Picture to enlarge", image=PHOTO, height_=380)
+    load, draw = "1. The picture", "2. Enlarge"
+    image = graph.add("LoadImage", 0, load, title="Picture to enlarge", image=PHOTO, height_=380)
     upscaled = graph.add(
-        *("PiDKitUpscale", 1, drawn), image=image[0], target="factor", factor=4.0, width_=380, height_=440
-    )
+        "PiDKitUpscale", 1, draw, image=image[0], target="factor", factor=4.0, width_=380, height_=440
+    )  # fmt: skip
     saved = graph.add(
-        *("SaveImage", 2, drawn),
+        "SaveImage", 2, draw,
         title="The larger picture",
-        **{"images": upscaled[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
-    )
-    compared(graph, 2, drawn, image[0], upscaled[0])
+        images=upscaled[0], filename_prefix=f"PiDKit/{graph.name}", width_=420, height_=400,
+    )  # fmt: skip
+    compared(graph, 2, draw, image[0], upscaled[0])
     graph.app = App(
         (
             (image, "image", "Picture to enlarge"),
@@ -229,24 +229,24 @@ def pid_with_flux_upscale_picture() -> Graph:
             "to be added to fit are cut off again by PiD Decode.",
         ),
     )
-    read, drawn = "1. The picture as a latent", PID
-    image = graph.add("LoadImage", 0, read, title="Picture to upscale", image=PHOTO, height_=380)
-    prepared = graph.add("PiDKitPrepareImage", 1, read, image=image[0], height_=220)
-    vae = flux_vae(graph, 1, read)
-    latent = graph.add("VAEEncode", 1, read, pixels=prepared[0], vae=vae)
-    model = graph.add("PiDKitLoader", 2, drawn, model_name=f"fetch: {FLUX_PID}", width_=420)
-    clip = text_encoder(graph, 2, drawn, title="PiD's text encoder")
+    load, draw = "1. The picture as a latent", PID
+    image = graph.add("LoadImage", 0, load, title="Picture to upscale", image=PHOTO, height_=380)
+    prepared = graph.add("PiDKitPrepareImage", 1, load, image=image[0], height_=220)
+    vae = flux_vae(graph, 1, load)
+    latent = graph.add("VAEEncode", 1, load, pixels=prepared[0], vae=vae)
+    model = graph.add("PiDKitLoader", 2, draw, model_name=f"fetch: {FLUX_PID}", width_=420)
+    clip = text_encoder(graph, 2, draw, title="PiD's text encoder")
     decoded = graph.add(
-        *("PiDKitDecode", 3, drawn),
-        **{"model": model[0], "latent": latent[0], "clip": clip, "framing": prepared[1]},
+        "PiDKitDecode", 3, draw,
+        model=model[0], latent=latent[0], clip=clip, framing=prepared[1],
         colour_hold="low_frequencies",
-    )
+    )  # fmt: skip
     graph.add(
-        *("SaveImage", 4, drawn),
+        "SaveImage", 4, draw,
         title="The picture, about 2048 x 2048",
-        **{"images": decoded[0], "filename_prefix": f"PiDKit/{graph.name}", "width_": 420, "height_": 400},
-    )
-    compared(graph, 4, drawn, image[0], decoded[0])
+        images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", width_=420, height_=400,
+    )  # fmt: skip
+    compared(graph, 4, draw, image[0], decoded[0])
     return graph
 
 
@@ -270,10 +270,10 @@ def pid_with_flux_to_4k() -> Graph:
     none = graph.add("ConditioningZeroOut", 1, MAKE, conditioning=text)
     empty = graph.add("EmptySD3LatentImage", 1, MAKE, width=1024, height=1024)
     latent = graph.add(
-        *("KSampler", 2, MAKE),
-        **{"model": unet, "positive": text, "negative": none[0], "latent_image": empty[0]},
-        **{"steps": 28, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"},
-    )
+        "KSampler", 2, MAKE,
+        model=unet, positive=text, negative=none[0], latent_image=empty[0],
+        steps=28, cfg=1.0, sampler_name="euler", scheduler="simple",
+    )  # fmt: skip
     decode(graph, latent[0], prompt, FLUX_PID, 3)
     return graph
 
@@ -302,10 +302,10 @@ def pid_with_flux_early_stop() -> Graph:
     stop = graph.add("PiDKitEarlyStop", 2, MAKE, sigmas=schedule[0], generator="flux")
     sampler = graph.add("KSamplerSelect", 2, MAKE, sampler_name="euler")
     sampled = graph.add(
-        *("SamplerCustom", 3, MAKE),
-        **{"model": unet, "positive": text, "negative": text, "cfg": 1.0, "latent_image": empty[0]},
-        **{"sampler": sampler[0], "sigmas": stop[0]},
-    )
+        "SamplerCustom", 3, MAKE,
+        model=unet, positive=text, negative=text, cfg=1.0, latent_image=empty[0],
+        sampler=sampler[0], sigmas=stop[0],
+    )  # fmt: skip
     noisy = graph.add("PiDKitLatentFromNoisy", 3, MAKE, latent=sampled[0], latent_format="flux", degrade_sigma=stop[1])
     decode(graph, noisy[0], prompt, FLUX_PID, 4, degrade_sigma=stop[1], latent_noise="keep")
     return graph
@@ -337,10 +337,10 @@ def pid_with_flux2_klein_to_4k() -> Graph:
     schedule = graph.add("Flux2Scheduler", 2, MAKE, steps=4, width=1024, height=1024)
     sampler = graph.add("KSamplerSelect", 2, MAKE, sampler_name="euler")
     sampled = graph.add(
-        *("SamplerCustom", 2, MAKE),
-        **{"model": unet[0], "positive": text[0], "negative": none[0], "cfg": 1.0, "latent_image": empty[0]},
-        **{"sampler": sampler[0], "sigmas": schedule[0]},
-    )
+        "SamplerCustom", 2, MAKE,
+        model=unet[0], positive=text[0], negative=none[0], cfg=1.0, latent_image=empty[0],
+        sampler=sampler[0], sigmas=schedule[0],
+    )  # fmt: skip
     decode(graph, sampled[0], prompt[0], pid, 3)
     return graph
 
@@ -374,10 +374,10 @@ def pid_with_z_image_turbo_to_4k() -> Graph:
     none = graph.add("ConditioningZeroOut", 1, MAKE, conditioning=text[0])
     empty = graph.add("EmptySD3LatentImage", 1, MAKE, width=1024, height=1024)
     latent = graph.add(
-        *("KSampler", 2, MAKE),
-        **{"model": shifted[0], "positive": text[0], "negative": none[0], "latent_image": empty[0]},
-        **{"steps": 8, "cfg": 1.0, "sampler_name": "res_multistep", "scheduler": "simple"},
-    )
+        "KSampler", 2, MAKE,
+        model=shifted[0], positive=text[0], negative=none[0], latent_image=empty[0],
+        steps=8, cfg=1.0, sampler_name="res_multistep", scheduler="simple",
+    )  # fmt: skip
     decode(graph, latent[0], prompt[0], FLUX_PID, 3)
     return graph
 
@@ -392,10 +392,10 @@ def checkpoint_graph(graph: Graph, checkpoint: str, empty: str, **sampling) -> t
     )
     size = graph.add(empty, 1, MAKE, width=1024, height=1024)
     latent = graph.add(
-        *("KSampler", 2, MAKE),
-        **{"model": loaded[0], "positive": text[0], "negative": negative[0], "latent_image": size[0]},
+        "KSampler", 2, MAKE,
+        model=loaded[0], positive=text[0], negative=negative[0], latent_image=size[0],
         **sampling,
-    )
+    )  # fmt: skip
     return latent[0], prompt[0]
 
 
@@ -419,8 +419,8 @@ def pid_with_sd3_to_4k() -> Graph:
         graph,
         "sd3.5_large_fp8_scaled.safetensors",
         "EmptySD3LatentImage",
-        **{"steps": 28, "cfg": 4.0, "sampler_name": "euler", "scheduler": "sgm_uniform"},
-    )
+        steps=28, cfg=4.0, sampler_name="euler", scheduler="sgm_uniform",
+    )  # fmt: skip
     decode(graph, latent, prompt, pid, 3)
     return graph
 
@@ -446,8 +446,8 @@ def pid_with_sdxl_to_4k() -> Graph:
         graph,
         "sd_xl_base_1.0.safetensors",
         "EmptyLatentImage",
-        **{"steps": 30, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal"},
-    )
+        steps=30, cfg=7.0, sampler_name="euler", scheduler="normal",
+    )  # fmt: skip
     decode(graph, latent, prompt, pid, 3)
     return graph
 
@@ -477,10 +477,10 @@ def pid_with_qwen_image_to_4k() -> Graph:
     negative = graph.add("CLIPTextEncode", 1, MAKE, title="Negative text", clip=clip[0], text="", height_=100)
     empty = graph.add("EmptySD3LatentImage", 1, MAKE, width=1024, height=1024)
     latent = graph.add(
-        *("KSampler", 2, MAKE),
-        **{"model": shifted[0], "positive": text[0], "negative": negative[0], "latent_image": empty[0]},
-        **{"steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple"},
-    )
+        "KSampler", 2, MAKE,
+        model=shifted[0], positive=text[0], negative=negative[0], latent_image=empty[0],
+        steps=20, cfg=4.0, sampler_name="euler", scheduler="simple",
+    )  # fmt: skip
     decode(graph, latent[0], prompt[0], pid, 3)
     return graph
 
@@ -512,23 +512,23 @@ def pid_with_cfg_undistilled_flux() -> Graph:
     model = graph.add("PiDKitLoader", 1, teacher, model_name=f"fetch: {pid}", width_=460)
     clip = text_encoder(graph, 1, teacher)
     captions = [
-        graph.add(*("PiDKitCaption", 1, teacher), title=title, text=text, clip=clip, width_=460, height_=190)
+        graph.add("PiDKitCaption", 1, teacher, title=title, text=text, clip=clip, width_=460, height_=190)
         for title, text in (("What the picture shows", "A photo, sharp and detailed."), ("Negative text", NEGATIVE))
-    ]
+    ]  # fmt: skip
     pid_conditioning = graph.add(
-        *("PiDKitConditioning", 2, teacher),
-        **{"latent": latent[0], "latent_format": "flux", "model": model[0]},
-        **{"positive": captions[0][0], "negative": captions[1][0]},
-    )
+        "PiDKitConditioning", 2, teacher,
+        latent=latent[0], latent_format="flux", model=model[0],
+        positive=captions[0][0], negative=captions[1][0],
+    )  # fmt: skip
     sigmas = graph.add("PiDKitSigmas", 2, teacher, model=model[0], steps=25)
     solver = graph.add(
-        *("SamplerDPMPP_2M_SDE", 2, teacher), solver_type="midpoint", eta=0.0, s_noise=0.0, noise_device="cpu"
-    )
+        "SamplerDPMPP_2M_SDE", 2, teacher, solver_type="midpoint", eta=0.0, s_noise=0.0, noise_device="cpu"
+    )  # fmt: skip
     sampled = graph.add(
-        *("SamplerCustom", 3, teacher),
-        **{"model": model[0], "positive": pid_conditioning[0], "negative": pid_conditioning[1], "cfg": 5.0},
-        **{"sampler": solver[0], "sigmas": sigmas[0], "latent_image": pid_conditioning[2]},
-    )
+        "SamplerCustom", 3, teacher,
+        model=model[0], positive=pid_conditioning[0], negative=pid_conditioning[1], cfg=5.0,
+        sampler=solver[0], sigmas=sigmas[0], latent_image=pid_conditioning[2],
+    )  # fmt: skip
     pixels = graph.add("PiDKitPixelVAE", 3, teacher)
     decoded = graph.add("VAEDecode", 3, teacher, samples=sampled[0], vae=pixels[0])
     graph.add("SaveImage", 4, teacher, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=480)
@@ -554,22 +554,22 @@ def pid_with_pixeldit_text_to_image() -> Graph:
             "draws 1024 x 1024 pixels directly.",
         ),
     )
-    read, drawn = "1. Model and text", "2. Draw"
-    model = graph.add("PiDKitLoader", 0, read, model_name=f"fetch: {name}", width_=420)
-    clip = text_encoder(graph, 0, read)
+    load, draw = "1. Model and text", "2. Draw"
+    model = graph.add("PiDKitLoader", 0, load, model_name=f"fetch: {name}", width_=420)
+    clip = text_encoder(graph, 0, load)
     texts = [
-        graph.add("PiDKitCaption", 1, read, title=title, text=text, clip=clip, width_=400, height_=190)
+        graph.add("PiDKitCaption", 1, load, title=title, text=text, clip=clip, width_=400, height_=190)
         for title, text in (("What the picture shows", PROMPT), ("Negative text", NEGATIVE))
     ]
-    canvas = graph.add("EmptyChromaRadianceLatentImage", 2, drawn, width=1024, height=1024)
+    canvas = graph.add("EmptyChromaRadianceLatentImage", 2, draw, width=1024, height=1024)
     sampled = graph.add(
-        *("KSampler", 2, drawn),
-        **{"model": model[0], "positive": texts[0][0], "negative": texts[1][0], "latent_image": canvas[0]},
-        **{"steps": 30, "cfg": 4.0, "sampler_name": "er_sde", "scheduler": "simple"},
-    )
-    pixels = graph.add("PiDKitPixelVAE", 3, drawn)
-    decoded = graph.add("VAEDecode", 3, drawn, samples=sampled[0], vae=pixels[0])
-    graph.add("SaveImage", 3, drawn, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=480)
+        "KSampler", 2, draw,
+        model=model[0], positive=texts[0][0], negative=texts[1][0], latent_image=canvas[0],
+        steps=30, cfg=4.0, sampler_name="er_sde", scheduler="simple",
+    )  # fmt: skip
+    pixels = graph.add("PiDKitPixelVAE", 3, draw)
+    decoded = graph.add("VAEDecode", 3, draw, samples=sampled[0], vae=pixels[0])
+    graph.add("SaveImage", 3, draw, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=480)
     return graph
 
 
@@ -587,19 +587,19 @@ def pid_tune_per_image() -> Graph:
         "- More pictures: Batch Images has room for 50.\n"
         f"- {OTHER_PID}",
     )
-    read, tuned, drawn = "1. The pictures", "2. How much to restore each", "3. Four times as large"
+    load, tune, draw = "1. The pictures", "2. How much to restore each", "3. Four times as large"
     photos = (PHOTO, BLURRED, NOISY)
-    images = [graph.add("LoadImage", 0, read, image=name, width_=270, height_=330) for name in photos]
+    images = [graph.add("LoadImage", 0, load, image=name, width_=270, height_=330) for name in photos]
     inputs = {f"images.image{i}": image[0] for i, image in enumerate(images)}
-    batch = graph.add("BatchImagesNode", 1, read, width_=240, **inputs)
-    model = graph.add("PiDKitLoader", 1, read)
-    latent = graph.add("PiDKitRGBLatent", 1, read, image=batch[0])
-    tuner = graph.add("PiDKitSigmaTuner", 2, tuned, image=batch[0], model=model[0], width_=520, height_=600)
+    batch = graph.add("BatchImagesNode", 1, load, width_=240, **inputs)
+    model = graph.add("PiDKitLoader", 1, load)
+    latent = graph.add("PiDKitRGBLatent", 1, load, image=batch[0])
+    tuner = graph.add("PiDKitSigmaTuner", 2, tune, image=batch[0], model=model[0], width_=520, height_=600)
     image = graph.add(
-        *("PiDKitDecode", 3, drawn),
-        **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "latent_noise": "scale", "height_": 620},
-    )
-    saved = graph.add("SaveImage", 3, drawn, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
+        "PiDKitDecode", 3, draw,
+        model=model[0], latent=latent[0], sigma_list=tuner[0], latent_noise="scale", height_=620,
+    )  # fmt: skip
+    saved = graph.add("SaveImage", 3, draw, images=image[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
     pictures = [(node, "image", f"Picture {i}") for i, node in enumerate(images, 1)]
     graph.app = App(((tuner, "sigmas", "How much to restore each"), *pictures), (saved,))
     return graph
@@ -620,26 +620,26 @@ def pid_sigma_sweep() -> Graph:
         "- The contact sheet is saved too; press Ctrl+B on its node to leave it out.\n"
         f"- {OTHER_PID}",
     )
-    read, tried, drawn = "1. The picture", "2. Try and choose", "3. The one you chose"
-    image = graph.add("LoadImage", 0, read, title="Picture to restore", image=NOISY, height_=380)
-    model = graph.add("PiDKitLoader", 0, read)
-    latent = graph.add("PiDKitRGBLatent", 0, read, image=image[0])
-    tuner = graph.add("PiDKitSigmaTuner", 1, tried, image=image[0], model=model[0], width_=500, height_=600)
+    load, choose, draw = "1. The picture", "2. Try and choose", "3. The one you chose"
+    image = graph.add("LoadImage", 0, load, title="Picture to restore", image=NOISY, height_=380)
+    model = graph.add("PiDKitLoader", 0, load)
+    latent = graph.add("PiDKitRGBLatent", 0, load, image=image[0])
+    tuner = graph.add("PiDKitSigmaTuner", 1, choose, image=image[0], model=model[0], width_=500, height_=600)
     sweep = graph.add(
-        *("PiDKitSigmaSweep", 2, tried),
-        **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "sigmas": "0, 0.1, 0.2, 0.3, 0.5"},
-        **{"latent_noise": "scale", "width_": 720, "height_": 520},
-    )
+        "PiDKitSigmaSweep", 2, choose,
+        model=model[0], latent=latent[0], sigma_list=tuner[0], sigmas="0, 0.1, 0.2, 0.3, 0.5",
+        latent_noise="scale", width_=720, height_=520,
+    )  # fmt: skip
     sheet = graph.add(
-        *("SaveImage", 2, tried),
+        "SaveImage", 2, choose,
         title="Contact sheet",
-        **{"images": sweep[1], "filename_prefix": f"PiDKit/{graph.name}_sheet", "width_": 720, "height_": 260},
-    )
+        images=sweep[1], filename_prefix=f"PiDKit/{graph.name}_sheet", width_=720, height_=260,
+    )  # fmt: skip
     decoded = graph.add(
-        *("PiDKitDecode", 3, drawn),
-        **{"model": model[0], "latent": latent[0], "sigma_list": tuner[0], "latent_noise": "scale", "height_": 620},
-    )
-    saved = graph.add("SaveImage", 3, drawn, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
+        "PiDKitDecode", 3, draw,
+        model=model[0], latent=latent[0], sigma_list=tuner[0], latent_noise="scale", height_=620,
+    )  # fmt: skip
+    saved = graph.add("SaveImage", 3, draw, images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", height_=330)
     graph.app = App(
         (
             (image, "image", "Picture to restore"),

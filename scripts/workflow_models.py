@@ -21,11 +21,13 @@ GENERATORS = (
     ("checkpoints", "Comfy-Org/stable-diffusion-3.5-fp8", "sd3.5_large_fp8_scaled.safetensors"),
     ("checkpoints", "stabilityai/stable-diffusion-xl-base-1.0", "sd_xl_base_1.0.safetensors"),
     (
-        *("diffusion_models", "Comfy-Org/Qwen-Image_ComfyUI"),
+        "diffusion_models",
+        "Comfy-Org/Qwen-Image_ComfyUI",
         "split_files/diffusion_models/qwen_image_fp8_e4m3fn.safetensors",
     ),
     (
-        *("text_encoders", "Comfy-Org/Qwen-Image_ComfyUI"),
+        "text_encoders",
+        "Comfy-Org/Qwen-Image_ComfyUI",
         "split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors",
     ),
 )

@@ -69,11 +69,11 @@ class ComfyPiDNetwork(PiDNetwork):
             if ours:
                 return attend(q, k, v)
             return function(
-                *(q, k, v, q.shape[1]),
+                q, k, v, q.shape[1],
                 skip_reshape=True,
                 skip_output_reshape=True,
                 transformer_options=transformer_options,
-            )
+            )  # fmt: skip
 
         options = {"lq_features": lq_features, "degrade_sigma": degrade_sigma, "on_part": on_part, "level": level}
         if self._exact:

@@ -59,13 +59,13 @@ def make_inputs(
     text, half = caption.shape[1], config.pixel_hidden_size // 2
     rope = {"reference": config.rope_grid, "theta": config.rope_theta, "device": device}
     return Inputs(
-        *(x, timestep, caption, lq),
+        x, timestep, caption, lq,
         image_rope(rows, cols, config.head_dim, **rope),
         text_rope(text, config.head_dim, theta=config.text_rope_theta, device=device) if config.text_rope else None,
         image_rope(rows, cols, config.pixel_head_dim, **rope),
         (sine_cosine(0, x.shape[-2], half, device=device), sine_cosine(0, x.shape[-1], half, device=device)),
         net.attention,
-    )
+    )  # fmt: skip
 
 
 def patch_grid(config: PiDConfig, height: int, width: int) -> tuple[int, int]:

@@ -5,10 +5,10 @@ import pytest
 SHOWN = ["degrade_sigma", "steps", "seed", "colour_hold", "text"]
 FOLDED = ["latent_format", "latent_noise", "window_mode", "window_size", "window_overlap", "fidelity"]
 VALUES = {
-    **{"degrade_sigma": 0.35, "steps": 3, "seed": 7, "latent_format": "flux2", "latent_noise": "keep"},
-    **{"window_mode": "manual", "window_size": 1024, "window_overlap": 256, "colour_hold": "mean_deviation"},
-    **{"fidelity": 0.25, "text": "a hill"},
-}
+    "degrade_sigma": 0.35, "steps": 3, "seed": 7, "latent_format": "flux2", "latent_noise": "keep",
+    "window_mode": "manual", "window_size": 1024, "window_overlap": 256, "colour_hold": "mean_deviation",
+    "fidelity": 0.25, "text": "a hill",
+}  # fmt: skip
 # as the front end saved it before any input was folded away; control_after_generate stands behind the seed
 SAVED = [*list(VALUES.values())[:3], "fixed", *list(VALUES.values())[3:]]
 

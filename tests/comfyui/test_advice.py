@@ -21,12 +21,12 @@ CLASSES = re.compile(r"\b(?:CLIPLoader|UNETLoader|VAELoader|CLIPTextEncode|VAEDe
 SNAKE = re.compile(r"\b[a-z]+(?:_[a-z0-9]+)+\b")
 # Names with underscores that are none of a node's: in files, in Python, of models and environment.
 OTHERS = {
-    *("lq_proj", "pid_config", "lq_interval", "lq_latent", "lq_features", "latent_channels"),
-    *("window_min", "window_max"),
-    *("rope_ref_h", "rope_ref_w", "weight_scale", "pid_nano", "step_noise", "extra_model_paths", "diffusion_models"),
-    *("gemma_2_2b_it_elm_bf16", "huggingface_hub", "flux2_klein", "zimage_turbo", "fp8_scaled", "dpmpp_2m"),
-    *("pid_core", "encode_lq", "causal_window_fix", "custom_nodes", "tensor_v", "picture_size"),
-}
+    "lq_proj", "pid_config", "lq_interval", "lq_latent", "lq_features", "latent_channels",
+    "window_min", "window_max",
+    "rope_ref_h", "rope_ref_w", "weight_scale", "pid_nano", "step_noise", "extra_model_paths", "diffusion_models",
+    "gemma_2_2b_it_elm_bf16", "huggingface_hub", "flux2_klein", "zimage_turbo", "fp8_scaled", "dpmpp_2m",
+    "pid_core", "encode_lq", "causal_window_fix", "custom_nodes", "tensor_v", "picture_size",
+}  # fmt: skip
 PLACES = re.compile(r"\{[^}]*\}|https?://\S+")
 SETTING = re.compile(r"\bset (?!it\b)([a-z_]+) to (?!the\b)([a-z0-9_]+)\b")
 HELP = ("tooltip", "description")

@@ -143,8 +143,12 @@ USUAL = {
     "PiDKitSigmas": {},
     "PiDKitContextWindow": {"mode": "manual", "size": 512, "overlap": 64, "fuse": "pyramid", "model": link("model")},
     "PiDKitSigmaSweep": {
-        **{"picture": 1, "sigmas": "0, 0.1", "seeds": "0", "steps": 1},
-        **{"model": link("model"), "latent": link("latent")},
+        "picture": 1,
+        "sigmas": "0, 0.1",
+        "seeds": "0",
+        "steps": 1,
+        "model": link("model"),
+        "latent": link("latent"),
     },
     "PiDKitSigmaTuner": {"default_sigma": 0.0, "sigmas": "", "pictures": "", "image": link("image")},
 }

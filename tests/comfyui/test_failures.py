@@ -292,8 +292,8 @@ def test_the_largest_seed(comfyui, way):
     made = comfyui.conditioning(patcher, LATENT)
     noise = torch.randn_like(made[2]["samples"])
     out = comfyui.sample_module.sample(
-        *(patcher, noise, 2, 1.0, "lcm", "simple", made[0], made[1], made[2]["samples"]),
+        patcher, noise, 2, 1.0, "lcm", "simple", made[0], made[1], made[2]["samples"],
         seed=2**64 - 1,
         disable_pbar=True,
-    )
+    )  # fmt: skip
     assert torch.isfinite(out).all()

@@ -52,8 +52,12 @@ def tuner_graph(model: str, photos: list[str], sigmas=SIGMAS, **tuner) -> dict:
         "decode": {
             "class_type": "PiDKitDecode",
             "inputs": {
-                **{"model": link("model"), "latent": link("latent"), "sigma_list": link("tuner")},
-                **{"degrade_sigma": 0.0, "steps": 2, "seed": 5},
+                "model": link("model"),
+                "latent": link("latent"),
+                "sigma_list": link("tuner"),
+                "degrade_sigma": 0.0,
+                "steps": 2,
+                "seed": 5,
             },
         },
         "png": {"class_type": "SaveImage", "inputs": {"images": link("decode"), "filename_prefix": "tuner"}},

@@ -37,11 +37,11 @@ def by_reference(net, lq, texts, sigma, noise, steps):
         with torch.no_grad():
             positive, negative = (
                 velocity(
-                    *(net, x.float(), torch.full((x.shape[0],), 1000 * s), text.expand(x.shape[0], -1, -1)),
-                    *(lq, torch.full((x.shape[0],), sigma)),
+                    net, x.float(), torch.full((x.shape[0],), 1000 * s), text.expand(x.shape[0], -1, -1),
+                    lq, torch.full((x.shape[0],), sigma),
                 ).double()
                 for text in texts
-            )
+            )  # fmt: skip
         x0 = x - s * (negative + CFG * (positive - negative))
         if t == 0:
             return x0.float()

@@ -196,10 +196,10 @@ def save_flux(path) -> None:
     load()
     module = importlib.import_module("comfy.ldm.flux.model")
     sizes = {
-        **{"in_channels": 16, "out_channels": 16, "vec_in_dim": 8, "context_in_dim": 16, "hidden_size": 128},
-        **{"mlp_ratio": 4.0, "num_heads": 1, "depth": 1, "depth_single_blocks": 1, "axes_dim": [16, 56, 56]},
-        **{"theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []},
-    }
+        "in_channels": 16, "out_channels": 16, "vec_in_dim": 8, "context_in_dim": 16, "hidden_size": 128,
+        "mlp_ratio": 4.0, "num_heads": 1, "depth": 1, "depth_single_blocks": 1, "axes_dim": [16, 56, 56],
+        "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
+    }  # fmt: skip
     sizes = {k: v for k, v in sizes.items() if k in module.FluxParams.__dataclass_fields__}  # v0.25.0 has fewer
     flux = module.Flux(**sizes, operations=importlib.import_module("comfy.ops").manual_cast, dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)

@@ -60,9 +60,9 @@ def test_every_window_is_reported(net, inputs):
     latent, caption, sigma, noise = inputs
     plan, seen = plan_windows(*SIZE, 64, 32, align=32), []
     predict_x0_by_windows(
-        *(net, noise["noise"], torch.tensor(0.999), caption, net.encode_lq(latent, *SIZE), torch.tensor(sigma)),
+        net, noise["noise"], torch.tensor(0.999), caption, net.encode_lq(latent, *SIZE), torch.tensor(sigma),
         run=WindowRun(plan, window_batch=4, on_windows=lambda done, whole: seen.append((done, whole))),
-    )
+    )  # fmt: skip
     assert seen == [(4, 6), (6, 6)]
 
 
