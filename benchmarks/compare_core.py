@@ -17,14 +17,11 @@ import argparse
 import os
 import sys
 import time
-import weakref
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pid_core import PiDConfig, PiDNetwork
 from pid_core.model.attention import attend
@@ -34,7 +31,8 @@ from pid_core.sampling.predict import predict_x0_by_windows
 from pid_core.windows.plan import WindowPlan, plan_windows
 from pid_core.windows.run import WindowRun
 
-from .synthetic import file_tensors, full_size_config
+from .live_bytes import LiveBytes
+from .synthetic import file_tensors, full_size_config, split_modulation
 
 T, SIGMA = 0.866, 0.1
 
@@ -49,15 +47,8 @@ def random_state(config: PiDConfig, dtype: torch.dtype) -> dict[str, Tensor]:
 
 def in_core_layout(state: dict[str, Tensor], config: PiDConfig) -> dict[str, Tensor]:
     """Core's names: it splits the pixel blocks' modulation into attention's half and the MLP's."""
-    out = {}
-    for name, value in state.items():
-        if ".adaLN_modulation.0." not in name:
-            out[name] = value
-            continue
-        halves = value.unflatten(0, (-1, 6 * config.pixel_hidden_size)).chunk(2, dim=1)
-        for part, half in zip(("msa", "mlp"), halves, strict=True):
-            out[name.replace("modulation.0.", f"modulation_{part}.")] = half.flatten(0, 1).contiguous()
-    return out
+    width = config.pixel_hidden_size
+    return dict(pair for name, value in state.items() for pair in split_modulation(name, value, width))
 
 
 def our_network(state: dict[str, Tensor], config: PiDConfig, dtype: torch.dtype, operations=nn) -> PiDNetwork:
@@ -159,29 +150,6 @@ def rate_runs(config: PiDConfig, side: int, dtype: torch.dtype) -> tuple[dict, d
     }
     attention = 4 * q.numel() * q.shape[2]
     return runs, dict(zip(runs, (2 * x.numel() * len(w), attention, attention), strict=True))
-
-
-class LiveBytes(TorchDispatchMode):
-    """Adds up the storages alive that were made inside, and keeps the largest sum."""
-
-    def __init__(self, outside):
-        super().__init__()
-        self.now = self.peak = 0
-        self.sizes = {tensor.untyped_storage()._cdata: 0 for tensor in outside}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self.sizes:
-                storage = tensor.untyped_storage()
-                self.sizes[storage._cdata] = storage.nbytes()
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._free, storage._cdata)
-        return result
-
-    def _free(self, key: int) -> None:
-        self.now -= self.sizes.pop(key)
 
 
 # Reports

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pid_core.images import psnr as quality
+
 LUMA = (0.299, 0.587, 0.114)
 
 
-def psnr(image: Tensor, original: Tensor) -> float:
-    """Peak signal to noise ratio in dB."""
-    return float(-10 * torch.log10((image - original).square().mean()))
+psnr = partial(quality.psnr, span=1)
 
 
 def mean_gradient(image: Tensor) -> float:

@@ -77,11 +77,22 @@ def scaled(name: str, r: Tensor) -> Tensor:
 def in_file(name: str, value: Tensor, config: PiDConfig, layout: str) -> list[tuple[str, Tensor]]:
     if name == CAPTION_KEY:
         return [(name, value)]
-    if layout == "nvidia" or ".adaLN_modulation.0." not in name:
+    if layout == "nvidia":
         return [(PREFIX[layout] + name, value)]
-    halves = value.unflatten(0, (-1, 6 * config.pixel_hidden_size)).chunk(2, dim=1)
+    parts = split_modulation(name, value, config.pixel_hidden_size)
+    return [(PREFIX[layout] + part, half) for part, half in parts]
+
+
+def split_modulation(name: str, value: Tensor, width: int) -> list[tuple[str, Tensor]]:
+    """A tensor of ours as ComfyUI stores it: a pixel block's modulation as attention's half and the MLP's.
+
+    Its rows are [pixel, 6, width]: the first three and the last three of every pixel apart.
+    """
+    if ".adaLN_modulation.0." not in name:
+        return [(name, value)]
+    halves = value.unflatten(0, (-1, 6 * width)).chunk(2, dim=1)
     return [
-        (PREFIX[layout] + name.replace("modulation.0.", f"modulation_{part}."), half.flatten(0, 1).contiguous())
+        (name.replace("modulation.0.", f"modulation_{part}."), half.flatten(0, 1).contiguous())
         for part, half in zip(("msa", "mlp"), halves, strict=True)
     ]
 

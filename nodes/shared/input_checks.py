@@ -17,6 +17,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...pid_core.errors import PiDError
+from ...pid_core.images.pixels import WHITE, as_floats, with_colour
 from ...pid_core.model.guard import all_finite
 from ...pid_core.printable import printable
 from ..comfy.regions import RegionalCaption
@@ -24,7 +25,6 @@ from ..comfy.remedies import explain, explained
 from .inputs import ABSENT, Framed
 
 FILES = ("file", "model_name")  # combos of file names: what is there changes, and the node looks itself
-WHOLE = {torch.uint8: 255, torch.uint16: 65535, torch.bool: 1}  # images of whole numbers: their white
 
 
 def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
@@ -269,19 +269,13 @@ def _image(entry: io.Input, value) -> Tensor:
         raise ValueError(f"{name} has {value.shape[-1]} channels, its shape is {list(value.shape)}: an image has 3")
     if 0 in value.shape:
         raise ValueError(f"{name} is empty, its shape is {list(value.shape)}: what is connected gave no picture")
-    if not value.is_floating_point():
-        if value.dtype not in WHOLE:
-            dtype = str(value.dtype).removeprefix("torch.")
-            raise ValueError(f"{name} holds {dtype} numbers, whose white is not known: give floating point, 0 to 1")
-        value = value.to(torch.float32) / WHOLE[value.dtype]
-    elif value.dtype == torch.float64 or value.element_size() < 2:
-        value = value.to(torch.float32)
+    if not value.is_floating_point() and value.dtype not in WHITE:
+        dtype = str(value.dtype).removeprefix("torch.")
+        raise ValueError(f"{name} holds {dtype} numbers, whose white is not known: give floating point, 0 to 1")
+    value = as_floats(value)
     if not all_finite(value):
         raise ValueError(f"{name} holds NaN or infinite values: the step that made it failed")
-    if value.shape[-1] < 3:
-        grey, alpha = value[..., :1].expand(*value.shape[:3], 3), value[..., 1:]
-        value = torch.cat([grey, alpha], dim=-1) if alpha.shape[-1] else grey
-    return value
+    return with_colour(value)
 
 
 def _latent(entry: io.Input, value) -> dict:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import folder_paths
-import torch.nn.functional as F
 from comfy_execution.progress import get_progress_state
 from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
 from ...pid_core.captions.fingerprint import digest
+from ...pid_core.images.pixels import eight_bits
 from ...pid_core.log import log
 from ...pid_core.printable import printable
 
@@ -75,10 +75,4 @@ def _save(entry: dict[str, str], picture: Callable[[], Image.Image], options: di
 
 def to_pil(image: Tensor, longest: int | None = None) -> Image.Image:
     """[H, W, C] in [0, 1] as an 8-bit RGB picture, made smaller where it is larger than that."""
-    pixels = image[..., :3].detach().float().cpu().nan_to_num().movedim(-1, 0)
-    pixels = pixels.expand(3, -1, -1)
-    scale = 1 if longest is None else min(1, longest / max(pixels.shape[1:]))
-    if scale < 1:
-        size = [max(1, round(side * scale)) for side in pixels.shape[1:]]
-        pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
-    return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().movedim(0, -1).contiguous().numpy())
+    return Image.fromarray(eight_bits(image, longest).numpy())

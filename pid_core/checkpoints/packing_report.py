@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..images.files import FORMATS, read_picture
+from ..images.psnr import psnr
 from ..latents.families import get_family
 from ..latents.files import read_latent
 from ..latents.rgb import to_rgb_latent
@@ -170,12 +171,6 @@ def _round_weights(to: str, name: str, layer: nn.Linear, inputs: Tensor | None) 
         inputs = torch.randn(ROWS, layer.in_features, generator=torch.Generator().manual_seed(0)).to(rounded.device)
     layer.weight = nn.Parameter(rounded, requires_grad=False)
     return _layer_error(to, name, exact, rounded, inputs)
-
-
-def psnr(image: Tensor, reference: Tensor) -> float:
-    """dB, of images with values from -1 to 1; infinite where they are equal."""
-    square = float((image - reference).double().square().mean())
-    return math.inf if square == 0 else 10 * math.log10(4 / square)
 
 
 def synthetic_latent(config: PiDConfig, side: int) -> Tensor:

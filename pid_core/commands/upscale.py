@@ -22,7 +22,7 @@ from ..sampling.decode import decode, decode_memory
 from ..sampling.schedule import distilled_sigmas
 from ..version import pack_version
 from ..windows.memory import MemoryModel
-from ..windows.plan import OVERLAP, NoPlanError, WindowPlan, plan_flops
+from ..windows.plan import OVERLAP, NoPlanError, TooLittleMemoryError, WindowPlan, plan_flops
 from .bar import progress_bar
 
 SEEDS = 2**64
@@ -109,7 +109,7 @@ def _plan(memory: MemoryModel, framing: Framing) -> WindowPlan:
     try:
         return memory.plan(*framing.decoded, OVERLAP)
     except NoPlanError as error:
-        raise ValueError(
+        raise TooLittleMemoryError(
             f"too little memory for {framing.decoded} pixels: {memory.shortage(error)}: close other programs, or make "
             "the picture smaller"
         ) from None

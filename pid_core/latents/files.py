@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..entries import read_object
 from ..errors import said_of
-from ..files import replace_file
 from ..printable import printable, quoted
 from ..tensor_files import read_tensors
 from .checks import check_latent
@@ -35,11 +34,6 @@ class SavedLatent:
     family: str | None = None
     sigma: float = 0.0
     size: tuple[int, int] | None = None
-
-
-def write_latent(path: Path, latent: SavedLatent, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a latent file in place of what is there. Raises ValueError as `latent_bytes`, or OSError."""
-    replace_file(path, latent_bytes(latent, metadata))
 
 
 def latent_bytes(latent: SavedLatent, metadata: Mapping[str, str] | None = None) -> bytes:

@@ -20,6 +20,7 @@ from ..checkpoints.reading import load_network
 from ..errors import one_line
 from ..model.attention import chosen_kernels, fastest_sdpa
 from ..model.config import RELEASED
+from ..model.devices import usual_dtype_bytes
 from ..model.fused import why_not
 from ..printable import printable
 from ..sampling.decode import decode, decode_memory
@@ -105,7 +106,7 @@ def plan_4k(here: dict) -> dict:
     here: what `device` told.
     """
     where = torch.device(here["kind"])
-    weights = V15_PARAMETERS * (4 if where.type == "cpu" else 2)
+    weights = V15_PARAMETERS * usual_dtype_bytes(where)
     free = here["free"] * (1 if where.type == "cuda" else MAIN_SHARE)
     memory = decode_memory(V15, CANVAS, CANVAS, where, budget=max(free - weights, 0))
     result = {"weights": weights, "whole_frame": memory.needed(1, CANVAS, CANVAS, None)}

@@ -41,3 +41,8 @@ def choose_device(name: str | None = None) -> torch.device:
         reason = printable((str(error).splitlines() or [""])[0], 120)
         raise ValueError(f"device {printable(name)} does not work here ({reason}); leave it out, or use cpu") from None
     return device
+
+
+def usual_dtype_bytes(device: torch.device) -> int:
+    """Bytes of the compute dtype where nobody says which: float32 on a CPU, a half everywhere else."""
+    return 4 if device.type == "cpu" else 2

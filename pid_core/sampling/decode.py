@@ -16,7 +16,7 @@ from ..latents.noise import sigma_per_image
 from ..model.chunks import by_rows
 from ..model.config import PiDConfig
 from ..model.cost import forward_flops, trunk_work
-from ..model.devices import to_device
+from ..model.devices import to_device, usual_dtype_bytes
 from ..model.guard import PROJECTOR, checked_together, finite_or_repeat
 from ..model.modulation import Modulations
 from ..model.network import PiDNetwork
@@ -118,7 +118,7 @@ def decode_memory(
     config: PiDConfig, height: int, width: int, device: torch.device, *, budget: float, dtype_bytes: int | None = None
 ) -> MemoryModel:
     """Of a decode of one image of height x width pixels with so many bytes free, see `MemoryModel`."""
-    size = dtype_bytes or (4 if device.type == "cpu" else 2)
+    size = dtype_bytes or usual_dtype_bytes(device)
     overhead = Overhead.of(config, 1, height, width, size, CANVASES)
     return MemoryModel(config, device, budget=budget, dtype_bytes=size, overhead=overhead)
 

@@ -11,6 +11,7 @@ import torch
 
 from ..model.config import PiDConfig
 from ..model.cost import peak_bytes, trunk_bytes
+from ..model.devices import usual_dtype_bytes
 from ..model.fused import kind_of
 from ..model.pixel_cache import PIXEL_CACHES, PixelCache
 from .plan import SMALLEST, NoPlanError, WindowPlan, choose_plan
@@ -120,7 +121,7 @@ class MemoryModel:
             call = self.foreign(images, height, width, cache)
         else:
             kind = kind_of(self.device) if self.kind is None else self.kind(images * height * width)
-            size = self.dtype_bytes or (4 if self.device.type == "cpu" else 2)
+            size = self.dtype_bytes or usual_dtype_bytes(self.device)
             call = peak_bytes(self.config, height, width, images, size, kind, cache)
         call += over.of_call * 4 * self.config.in_channels * images * height * width
         return Moments(call, over.in_call, over.in_trunk, over.between)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import prints_bare
 from ..model.config import PiDConfig
 from ..model.cost import forward_flops, forward_work, peak_bytes, priced
-from ..model.devices import to_device, widest_float
+from ..model.devices import to_device, usual_dtype_bytes, widest_float
 from ..model.fused import kind_of
 from ..model.pixel_cache import PIXEL_CACHES, PixelCache
 
@@ -229,7 +229,7 @@ def choose_plan(
     refuses.
     """
     device = torch.device(device)
-    dtype_bytes = dtype_bytes or (4 if device.type == "cpu" else 2)
+    dtype_bytes = dtype_bytes or usual_dtype_bytes(device)
     align = align or _default_align(height, width, config)
     _check_canvas(height, width, align)
     low, high = bounds or (config.window_min, config.window_max)

@@ -1,21 +1,14 @@
 """The fixture `comfyui`: ComfyUI's modules in this process."""
 
-import os
-
 import pytest
 
 
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory: pytest.TempPathFactory):
     """ComfyUI's modules and the pack in the test process (inside.py)."""
-    from support.inside import Inside
+    from support.inside import inside_or_skip
 
-    try:
-        return Inside(tmp_path_factory.mktemp("models"))
-    except (FileNotFoundError, ImportError) as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"ComfyUI cannot be imported: {error}")
-        pytest.skip(f"NOT TESTED inside ComfyUI: {error}")
+    return inside_or_skip(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

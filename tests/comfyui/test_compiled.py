@@ -12,11 +12,11 @@ from torch._dynamo.utils import counters
 from pid_core.checkpoints.convert import convert
 from pid_core.latents.rgb import to_rgb_latent
 from pid_core.model.cost import peak_bytes
+from support.sizes import PACKABLE_SIDES
 from support.tiny import save_tiny
 
 GRAPHS = {"blocks": 3, "whole": 1}  # of a size: a patch block, the last one, a pixel block
 NEAR = 1e-4  # float32, pixels from -1 to 1
-PACKABLE = {"hidden_size": 64, "mlp_size": 256, "pixel_attn_size": 32, "lq_width": 32, "caption_width": 32}
 COMPILING = "compiling, which the first run of a size waits for"
 
 
@@ -162,7 +162,7 @@ def test_what_torch_compile_model_runs_is_planned_as_it_runs(comfyui, load, monk
 @pytest.mark.parametrize("how", GRAPHS)
 def test_a_quantised_file_compiles(comfyui, backend, how):
     plain = save_tiny(
-        comfyui.folder / f"plain_{how}.safetensors", "flux", "v1.5", caption=3, dtype=torch.bfloat16, **PACKABLE
+        comfyui.folder / f"plain_{how}.safetensors", "flux", "v1.5", caption=3, dtype=torch.bfloat16, **PACKABLE_SIDES
     )
     path, _ = convert(plain, comfyui.folder / f"fp8_{how}.safetensors", to="fp8")
     latent = torch.randn(1, 16, 2, 2, generator=torch.Generator().manual_seed(1))

@@ -13,8 +13,8 @@ from pid_core import NANO_PATH, load_network
 from pid_core.checkpoints.convert import convert
 from pid_core.checkpoints.packing import PACKED, pack, rounded_input, unpack
 from pid_core.checkpoints.packing_rule import packed_layers
+from pid_core.images.psnr import psnr
 from support.inside import CORE_SIZES, by_core, lq_of
-from support.measures import psnr
 from support.tiny import save_tiny
 
 # Sides that every format packs, and one that int8 rotates

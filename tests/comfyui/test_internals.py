@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from pid_core.checkpoints.convert import convert
+from support.sizes import PACKABLE_SIDES
 from support.tiny import save_tiny
 from support.tiny_gemma import save_encoder
-
-PACKABLE = {"hidden_size": 64, "mlp_size": 256, "pixel_attn_size": 32, "lq_width": 32, "caption_width": 32}
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def test_a_layer_of_another_shape_is_one_line(comfyui, internals, monkeypatch):
 
 
 def test_quantised_layers_are_known(comfyui, internals):
-    plain = save_tiny(comfyui.folder / "inner.safetensors", "flux", "v1.5", dtype=torch.bfloat16, **PACKABLE)
+    plain = save_tiny(comfyui.folder / "inner.safetensors", "flux", "v1.5", dtype=torch.bfloat16, **PACKABLE_SIDES)
     path, _ = convert(plain, comfyui.folder / "inner_fp8.safetensors", to="fp8")
     base = comfyui.model.load_model(str(path)).model
     layers = dict(base.diffusion_model.named_modules())

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from comfy_server import PromptError
-from pid_core.latents.files import SavedLatent, read_latent, write_latent
+from pid_core.latents.files import SavedLatent, latent_bytes, read_latent
 from support.graphs import decode_graph, link, put_latent, saved_pixels
 from support.tiny import save_tiny
 
@@ -84,7 +84,7 @@ def test_comfyuis_nodes_and_ours_read_each_others_files(comfy):
 
 
 def test_auto_knows_a_loaded_latents_family(comfy):
-    write_latent(comfy.input / "qwen.latent", SavedLatent(samples(), "qwenimage"))
+    (comfy.input / "qwen.latent").write_bytes(latent_bytes(SavedLatent(samples(), "qwenimage")))
     loaded = {"class_type": "PiDKitLoadLatent", "inputs": {"file": "qwen.latent"}}
     anonymous = without_family(comfy.models / "diffusion_models" / "latents_any.safetensors")
     explicit = decode_graph(

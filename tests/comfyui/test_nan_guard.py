@@ -5,8 +5,8 @@ import importlib
 import pytest
 import torch
 
+from pid_core.images.psnr import psnr
 from support.inside import by_core, lq_of
-from support.measures import psnr
 from support.quantised import BIG, quantise, save_quantised
 from support.tiny import SIZES, tiny_state_dict
 

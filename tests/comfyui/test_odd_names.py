@@ -7,7 +7,7 @@ import torch
 
 from comfy_server import PromptError
 from pid_core.captions.text import Caption, write_caption
-from pid_core.latents.files import SavedLatent, write_latent
+from pid_core.latents.files import SavedLatent, latent_bytes
 from support.graphs import decode_graph, link, pid_decode_graph, put_latent
 from support.tiny import save_tiny, tiny_state_dict
 
@@ -58,7 +58,7 @@ def test_another_file_that_cannot_be_read(comfy, node):
 
 def test_files_that_are_fine_are_used_under_any_name(comfy):
     path = save_tiny(comfy.models / "diffusion_models" / f"fine_{LATIN}.safetensors", caption=3)
-    write_latent(comfy.input / f"fine_{LATIN}.latent", SavedLatent(torch.zeros(1, 16, 2, 2), "flux"))
+    (comfy.input / f"fine_{LATIN}.latent").write_bytes(latent_bytes(SavedLatent(torch.zeros(1, 16, 2, 2), "flux")))
     write_caption(comfy.input / f"fine_{LATIN}.safetensors", Caption(torch.ones(1, 3, 24)))
     for graph in (
         decode_graph(path.name, put_latent(comfy, "fine", torch.zeros(1, 16, 2, 2))),

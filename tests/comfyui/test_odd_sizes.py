@@ -113,7 +113,7 @@ def test_a_saved_latent_keeps_the_size(comfyui, tmp_path):
     latent = rgb_latent(comfyui, picture(21, 17))
     known, _ = size.picture_size(latent)
     path = tmp_path / "odd.latent"
-    files.write_latent(path, files.SavedLatent(latent["samples"], "rgb", 0.0, known[:2]))
+    path.write_bytes(files.latent_bytes(files.SavedLatent(latent["samples"], "rgb", 0.0, known[:2])))
     saved = files.read_latent(path)
     patcher, _ = comfyui.load("rgb")
     assert comfyui.decode(patcher, steps=2, latent=size.with_size(saved.samples, *saved.size)).shape == (1, 84, 68, 3)

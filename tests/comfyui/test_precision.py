@@ -5,8 +5,8 @@ import importlib
 import pytest
 import torch
 
+from pid_core.images.psnr import psnr
 from support.inside import by_core, lq_of
-from support.measures import psnr
 
 HALVES = (torch.bfloat16, torch.float16)
 EXACT = ("norm", "log_alpha", "t_embedder.", "pixel_embedder.", "final_layer.")

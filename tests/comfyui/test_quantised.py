@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from pid_core import load_network
 from pid_core.checkpoints.quantised import FORMATS
+from pid_core.images.psnr import psnr
 from support.inside import by_core, lq_of
-from support.measures import psnr
+from support.layouts import split
 from support.quantised import BIG, conf, layers_of, quantise, save_quantised
 from support.tiny import tiny_state_dict
 
@@ -108,16 +109,10 @@ def test_every_way_of_writing_it_down_is_read(comfyui, plain):
 
 def test_quantised_halves_of_comfyuis_split_modulation(comfyui, plain):
     weights, net = plain
-    halves = dict(weights)
-    for name in [k for k in weights if "pixel_blocks" in k and ".adaLN_modulation.0." in k]:
-        rows = halves.pop(name).unflatten(0, (-1, 6, 4))
-        halves[name.replace(".0.", "_msa.").replace("blocks_msa.", "blocks.0.")] = rows[:, :3].flatten(0, 2)
-        halves[name.replace(".0.", "_mlp.").replace("blocks_mlp.", "blocks.0.")] = rows[:, 3:].flatten(0, 2)
+    halves = split(weights)
     layers = sorted({k.removesuffix(".weight") for k in halves if "modulation_m" in k and k.endswith(".weight")})
     assert len(layers) == 4
-    path = save_quantised(
-        comfyui, quantise(comfyui, {k: v.contiguous() for k, v in halves.items()}, "float8_e4m3fn", layers)
-    )
+    path = save_quantised(comfyui, quantise(comfyui, halves, "float8_e4m3fn", layers))
     assert closeness(comfyui, path, net) > CLOSEST["float8_e4m3fn"]
 
 

@@ -5,7 +5,7 @@ import torch
 
 from comfy_server import PromptError
 from pid_core.captions.text import Caption, read_caption, write_caption
-from pid_core.latents.files import SavedLatent, write_latent
+from pid_core.latents.files import SavedLatent, latent_bytes
 from support.graphs import link, put_latent
 
 
@@ -74,7 +74,7 @@ def test_names_by_a_link_stay_inside(comfy, node, way):
     """ComfyUI v0.25 does not look."""
     outside, ending = comfy.input.parent, NODES[node.replace("Load", "Save")]
     if ending == ".latent":
-        write_latent(outside / "secret.latent", SavedLatent(torch.zeros(1, 4, 2, 2)))
+        (outside / "secret.latent").write_bytes(latent_bytes(SavedLatent(torch.zeros(1, 4, 2, 2))))
     else:
         write_caption(outside / "secret.safetensors", Caption(torch.ones(1, 3, 24)))
     name = way.format(outside=outside, ending=ending)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.live_bytes import LiveBytes
 from pid_core import PiDNetwork
 from pid_core.model.chunks import chunk_bytes
 from pid_core.model.cost import forward_flops, forward_work, peak_bytes, trunk_bytes
 from pid_core.model.driver import Driver
 from pid_core.model.pixel_cache import PIXEL_CACHES, pixel_chunks
 from pid_core.windows.plan import plan_flops, plan_windows
-from support.live_bytes import LiveBytes
 from support.sizes import SMALL, V1, V15
 
 # Few blocks, because building them takes the time.

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pid_core.latents.families import LATENT_FAMILIES
-from pid_core.latents.files import SavedLatent, read_latent, write_latent
+from pid_core.latents.files import SavedLatent, latent_bytes, read_latent
 
 
 def latent(channels=16, dtype=torch.float32):
@@ -22,7 +22,7 @@ def latent(channels=16, dtype=torch.float32):
 def test_family_and_sigma_come_back(tmp_path_factory, family, sigma):
     path = tmp_path_factory.mktemp("latents") / "a.latent"
     samples = latent(LATENT_FAMILIES[family].channels)
-    write_latent(path, SavedLatent(samples, family, sigma))
+    path.write_bytes(latent_bytes(SavedLatent(samples, family, sigma)))
     back = read_latent(path)
     assert (back.family, back.sigma) == (family, sigma)
     assert torch.equal(back.samples, samples)
@@ -30,7 +30,7 @@ def test_family_and_sigma_come_back(tmp_path_factory, family, sigma):
 
 def test_comfyuis_own_layout_is_kept(tmp_path):
     path = tmp_path / "a.latent"
-    write_latent(path, SavedLatent(latent(dtype=torch.bfloat16)[:, :, None], None, 0.0), {"workflow": "{}"})
+    path.write_bytes(latent_bytes(SavedLatent(latent(dtype=torch.bfloat16)[:, :, None], None, 0.0), {"workflow": "{}"}))
     tensors = load_file(path)
     assert set(tensors) == {"latent_tensor", "latent_format_version_0"}
     assert tensors["latent_tensor"].dtype == torch.bfloat16
@@ -67,14 +67,14 @@ def test_comfyuis_files_are_read(tmp_path):
 )
 def test_what_does_not_fit_is_not_written(tmp_path, saved, message):
     with pytest.raises(ValueError, match=message):
-        write_latent(tmp_path / "a.latent", saved)
+        (tmp_path / "a.latent").write_bytes(latent_bytes(saved))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("way", ["empty", "cut", "foreign", "entry", "family", "sigma", "nan", "shape"])
 def test_a_file_that_cannot_be_used_is_one_line(tmp_path, way):
     path = tmp_path / "odd.latent"
-    write_latent(path, SavedLatent(latent(), "flux", 0.5))
+    path.write_bytes(latent_bytes(SavedLatent(latent(), "flux", 0.5)))
     tensors = {"latent_tensor": latent(), "latent_format_version_0": torch.tensor([])}
     entries = {
         "entry": "not json",

@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from pid_core import NANO_PATH, decode, degrade, load_network
+from pid_core.images.psnr import psnr
 from pid_core.latents.rgb import to_image, to_rgb_latent
-from support.measures import psnr
 
 PHOTO = Path(__file__).parents[2] / "example_workflows" / "pidkit_photo.png"
 

@@ -10,7 +10,7 @@ from pid_core.checkpoints import packing_report
 from pid_core.checkpoints.packing import pack, unpack
 from pid_core.checkpoints.packing_report import measure, read_as_latent
 from pid_core.checkpoints.packing_rule import packed_layers
-from pid_core.latents.files import SavedLatent, write_latent
+from pid_core.latents.files import SavedLatent, latent_bytes
 from support.sizes import PACKABLE
 
 
@@ -57,7 +57,7 @@ def test_figures_are_those_of_the_packed_weights(packable):
 
 def test_a_latent_stands_for_the_picture_where_a_vae_made_it(packable, tmp_path, picture, capsys):
     path = tmp_path / "mine.latent"
-    write_latent(path, SavedLatent(torch.randn(1, 16, 2, 1), "flux"))
+    path.write_bytes(latent_bytes(SavedLatent(torch.randn(1, 16, 2, 1), "flux")))
     latents = {path.name: read_as_latent(path, load_network(packable, family="flux").config)}
     found = measure(packable, "fp8", family="flux", latents=latents)
     assert [row.latent for row in found.decodes] == ["a synthetic latent", "mine.latent"]
@@ -65,7 +65,7 @@ def test_a_latent_stands_for_the_picture_where_a_vae_made_it(packable, tmp_path,
     told = ["convert", str(packable), "--family", "flux", "--to", "fp8", "--picture"]
     assert main([*told, str(picture)]) == 1
     assert "mine.png is a picture, and this checkpoint decodes flux latents" in capsys.readouterr().err
-    write_latent(path, SavedLatent(torch.randn(1, 4, 2, 1), "sdxl"))
+    path.write_bytes(latent_bytes(SavedLatent(torch.randn(1, 4, 2, 1), "sdxl")))
     assert main([*told, str(path)]) == 1
     assert "mine.latent holds a latent of sdxl with 4 channels" in capsys.readouterr().err
     assert not list(tmp_path.glob("*_fp8.safetensors"))  # found out before anything is written

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from benchmarks.live_bytes import LiveBytes
 from pid_core import PiDNetwork, load_network
 from pid_core.model import strips
 from pid_core.model.cost import trunk_bytes
-from support.live_bytes import LiveBytes
 from support.sizes import NANO, SMALL, V1, V15
 from support.tiny import tiny_state_dict
 

@@ -16,7 +16,7 @@ from pid_core.captions.fingerprint import fingerprint
 from pid_core.captions.text import Caption, read_caption, write_caption
 from pid_core.checkpoints import reading
 from pid_core.checkpoints.reading import examine_checkpoint
-from pid_core.latents.files import SavedLatent, read_latent, write_latent
+from pid_core.latents.files import SavedLatent, latent_bytes, read_latent
 from pid_core.tensor_files import LARGEST_HEADER, MOST_TENSORS, Stamp, read_tensors
 from support.fuzzing import DTYPES
 from support.goldens import spec, weights
@@ -271,7 +271,7 @@ def test_quantisation_in_the_metadata_that_says_nonsense(state, tmp_path, text):
 )
 def test_a_latent_that_says_nonsense_of_itself(tmp_path, about):
     path = tmp_path / "a.latent"
-    write_latent(path, SavedLatent(torch.zeros(1, 16, 2, 2)))
+    path.write_bytes(latent_bytes(SavedLatent(torch.zeros(1, 16, 2, 2))))
     save_file({"latent_tensor": torch.zeros(1, 16, 2, 2)}, path, {"pid_latent": about})
     assert "a.latent: " in line(read_latent, path)
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from unittest import mock
 
+import pytest
 import torch
 
 import comfy_env
@@ -167,3 +170,13 @@ def by_core(net, lq, sigma=0.0, caption=None, steps=4, *, seed=SEED, size=None, 
 
 def lq_of(conditioning):
     return conditioning[0][1]["lq_latent"]
+
+
+def inside_or_skip(models: Path) -> Inside:
+    """For fixtures: skips the test where ComfyUI cannot be imported, and fails it in CI. models: a folder for them."""
+    try:
+        return Inside(models)
+    except (FileNotFoundError, ImportError) as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"ComfyUI cannot be imported: {error}")
+        pytest.skip(f"NOT TESTED inside ComfyUI: {error}")

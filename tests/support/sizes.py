@@ -24,18 +24,16 @@ SMALL = PiDConfig(
     prediction="x0",
 )
 NANO = read_checkpoint(NANO_PATH).config  # the bundled model
-PACKABLE = PiDConfig(  # every side a multiple of what the formats of `convert --to` want; mlp_size is int8's rotation
-    hidden_size=64,
+# Every side a multiple of what the formats of `convert --to` want; mlp_size is int8's rotation.
+PACKABLE_SIDES = {"hidden_size": 64, "mlp_size": 256, "pixel_attn_size": 32, "lq_width": 32, "caption_width": 32}
+PACKABLE = PiDConfig(
+    **PACKABLE_SIDES,
     num_heads=2,
     patch_depth=2,
-    mlp_size=256,
-    caption_width=32,
     pixel_hidden_size=4,
-    pixel_attn_size=32,
     pixel_num_heads=2,
     pixel_mlp_size=16,
     caption_length=8,
-    lq_width=32,
     lq_res_blocks=1,
     lq_interval=1,
     pixel_depth=1,

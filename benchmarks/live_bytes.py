@@ -1,6 +1,9 @@
 """How much memory tensors take, of any device or without values."""
 
+from __future__ import annotations
+
 import weakref
+from collections.abc import Iterable
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -8,14 +11,18 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Adds up the storages alive and keeps the largest sum."""
+    """Adds up the storages alive that were made inside, and keeps the largest sum.
 
-    def __init__(self):
+    outside: tensors that do not count.
+    """
+
+    def __init__(self, outside: Iterable[torch.Tensor] = ()):
         super().__init__()
         self.sizes, self.now, self.peak = {}, 0, 0
+        self.ignore(outside)
 
-    def ignore(self, tensors):
-        self.sizes |= {t.untyped_storage()._cdata: 0 for t in tensors}
+    def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
+        self.sizes |= {tensor.untyped_storage()._cdata: 0 for tensor in tensors}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
