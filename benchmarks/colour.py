@@ -47,9 +47,9 @@ def distance(image: Tensor, clean: Tensor) -> float:
     return float((F.avg_pool2d(image, BLOCK) - F.avg_pool2d(clean, BLOCK)).abs().mean())
 
 
-def removed(clean: Tensor, shifted: Tensor, held: Tensor) -> float:
+def removed(clean: Tensor, shifted: Tensor, corrected: Tensor) -> float:
     """Share of the cast that is gone: 1 where `held` has the block means of the image without the cast."""
-    return 1 - distance(held, clean) / distance(shifted, clean)
+    return 1 - distance(corrected, clean) / distance(shifted, clean)
 
 
 def detail(image: Tensor) -> float:
@@ -74,8 +74,8 @@ def main() -> None:
         clean, reference = decode(net, to_latent(small), steps=options.steps), 2 * small - 1
         for cast, hold in cases:
             shifted = CASTS[cast](clean)
-            held = hold_colour_(shifted.clone(), reference, hold)
-            found[cast, hold].append((removed(clean, shifted, held), detail(held) / detail(clean)))
+            corrected = hold_colour_(shifted.clone(), reference, hold)
+            found[cast, hold].append((removed(clean, shifted, corrected), detail(corrected) / detail(clean)))
     print(
         "| cast | colour_hold | cast removed | worst photo | detail left | furthest from 1 |\n|---|---|---|---|---|---|"
     )

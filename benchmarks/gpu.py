@@ -435,29 +435,29 @@ def main(argv: list[str] | None = None) -> int:  # noqa: C901
     if not torch.cuda.is_available():
         print("benchmarks.gpu needs an NVIDIA card", file=sys.stderr)
         return 1
-    wanted = args.only or ["attention", "kernels", "distance", "steps"]
+    parts = args.only or ["attention", "kernels", "distance", "steps"]
     config, rates = full_size_config(args.version), Rates()
     print(rates.describe(), flush=True)
-    if "attention" in wanted:
+    if "attention" in parts:
         print(f"\n{report_attention(rates, config)}", flush=True)
-    if "kernels" in wanted:
+    if "kernels" in parts:
         print(f"\n{report_kernels(rates, config)}", flush=True)
-    if "bits" in wanted:
+    if "bits" in parts:
         for line in report_bits(config, args.sides, "cuda", lambda runs: milliseconds(runs, turns=3)):
             print(line, flush=True)
-    if {"steps", "distance", "profile", "compile"} & set(wanted):
+    if {"steps", "distance", "profile", "compile"} & set(parts):
         pair = Pair(config, Core("cuda"))
-        if "distance" in wanted:
+        if "distance" in parts:
             print(f"\n{report_distance(pair, args.sides[0])}", flush=True)
-        if "steps" in wanted:
+        if "steps" in parts:
             for side in args.sides:
                 print(f"\n{report_steps(rates, config, pair, side)}", flush=True)
             for side in args.full:
                 print(f"\n{report_steps(rates, config, pair, side, turns=1)}", flush=True)
-        if "compile" in wanted:
+        if "compile" in parts:
             for side in args.sides:
                 print_compiled(pair, side, args.limit, args.ways)
-        if "profile" in wanted:
+        if "profile" in parts:
             print(report_profile(pair, args.sides[-1]), flush=True)
         print("\n" + "\n".join(attention.chosen_kernels()))
     return 0

@@ -211,15 +211,15 @@ def count_ours(
     """
     with _fake(), fused.kernels(kernels):
         net = PiDNetwork(config, device="cuda", dtype=dtype).eval()
-        given, level = Inputs(config, height, width, dtype), Modulations([T]).at(T)
+        inputs, level = Inputs(config, height, width, dtype), Modulations([T]).at(T)
 
         def run(attention) -> None:
             net.attention = attention
-            options = {"lq_features": given.features, "degrade_sigma": given.sigma, "level": level if known else None}
-            net(given.x, given.t, given.caption, **options)
+            options = {"lq_features": inputs.features, "degrade_sigma": inputs.sigma, "level": level if known else None}
+            net(inputs.x, inputs.t, inputs.caption, **options)
 
         run(lambda q, k, v: torch.empty_like(q))  # makes the position tables, which stay
-        counting = Counting([*net.parameters(), *given.all])
+        counting = Counting([*net.parameters(), *inputs.all])
         with counting:
             run(counting.attend)
     return counting.counted
@@ -234,9 +234,9 @@ def count_core(config: PiDConfig, height: int, width: int, dtype: torch.dtype = 
     state = in_core_layout(PiDNetwork(config, device="meta", dtype=dtype).state_dict(), config)
     with _fake():
         net = core.network({n: torch.empty(v.shape, dtype=dtype, device="cuda") for n, v in state.items()}, dtype)
-        given = Inputs(config, height, width, dtype)
-        x, caption = given.x.to(dtype), given.caption.to(dtype)
-        counting = Counting([*net.parameters(), *given.all, x, caption])
+        inputs = Inputs(config, height, width, dtype)
+        x, caption = inputs.x.to(dtype), inputs.caption.to(dtype)
+        counting = Counting([*net.parameters(), *inputs.all, x, caption])
 
         def attention(q, k, v, heads, skip_output_reshape=False, **_):
             out = counting.attend(q, k, v)
@@ -244,7 +244,7 @@ def count_core(config: PiDConfig, height: int, width: int, dtype: torch.dtype = 
 
         core.use(attention)
         with counting, _float64_on_cards():
-            net(x, given.t, context=caption, lq_latent=given.latent, degrade_sigma=given.sigma)
+            net(x, inputs.t, context=caption, lq_latent=inputs.latent, degrade_sigma=inputs.sigma)
     return counting.counted
 
 

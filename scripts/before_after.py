@@ -38,9 +38,9 @@ def columns() -> list[tuple[str, Tensor]]:
         "original": original,
     }
     shown = {label: picture[..., TOP : TOP + SIDE, LEFT : LEFT + SIDE] for label, picture in pictures.items()}
-    told = {"bicubic", "bundled model"}
+    with_psnr = {"bicubic", "bundled model"}
     return [
-        (f"{label}, {psnr(picture, shown['original']):.1f} dB" if label in told else label, picture)
+        (f"{label}, {psnr(picture, shown['original']):.1f} dB" if label in with_psnr else label, picture)
         for label, picture in shown.items()
     ]
 

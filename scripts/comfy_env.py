@@ -26,15 +26,15 @@ def commit() -> str:
 
     Raises ValueError for anything else, because a shallow fetch needs the full sha.
     """
-    asked = os.environ.get("COMFYUI_COMMIT", "").strip() or DEFAULT_COMMIT
-    if asked in RELEASES:
-        return RELEASES[asked]
-    known = [sha for sha in RELEASES.values() if len(asked) >= 7 and sha.startswith(asked.lower())]
-    if known:
-        return known[0]
-    if len(asked) == 40 and all(c in "0123456789abcdef" for c in asked.lower()):
-        return asked.lower()
-    raise ValueError(f"COMFYUI_COMMIT={asked} is neither a 40-digit commit nor one of {', '.join(RELEASES)}.")
+    name = os.environ.get("COMFYUI_COMMIT", "").strip() or DEFAULT_COMMIT
+    if name in RELEASES:
+        return RELEASES[name]
+    shas = [sha for sha in RELEASES.values() if len(name) >= 7 and sha.startswith(name.lower())]
+    if shas:
+        return shas[0]
+    if len(name) == 40 and all(c in "0123456789abcdef" for c in name.lower()):
+        return name.lower()
+    raise ValueError(f"COMFYUI_COMMIT={name} is neither a 40-digit commit nor one of {', '.join(RELEASES)}.")
 
 
 def own_comfyui() -> Path | None:
@@ -67,8 +67,8 @@ def venv_python(venv: Path) -> Path:
 
 def python() -> Path:
     """The Python to run things with: ComfyUI's environment where it exists, else `.venv`."""
-    wanted = venv_python(comfyui_venv())
-    return wanted if wanted.exists() else venv_python(BASE_VENV)
+    own = venv_python(comfyui_venv())
+    return own if own.exists() else venv_python(BASE_VENV)
 
 
 def pack_folder(comfyui: Path) -> Path | None:

@@ -29,8 +29,8 @@ def files(object_info: dict) -> dict[Path, str]:
             out[FOLDER / f"{name}.app.json"] = json.dumps(app, indent=1) + "\n"
     for make in BLUEPRINTS:
         blueprint = make()
-        made = blueprint_format(blueprint, object_info)
-        out[SUBGRAPHS / f"{blueprint.name}.json"] = json.dumps(made, indent=1) + "\n"
+        file = blueprint_format(blueprint, object_info)
+        out[SUBGRAPHS / f"{blueprint.name}.json"] = json.dumps(file, indent=1) + "\n"
     return out
 
 
@@ -39,8 +39,8 @@ def main() -> int:
 
     comfyui, pack = comfy_env.find_comfyui()
     with temporary_folder() as folder, ComfyServer(comfyui, comfy_env.python(), Path(folder), pack=pack) as server:
-        made = files(server.object_info())
-    for path, text in made.items():
+        contents = files(server.object_info())
+    for path, text in contents.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
     print(f"{len(GRAPHS)} workflows in {FOLDER}, {len(BLUEPRINTS)} blueprints in {SUBGRAPHS}")

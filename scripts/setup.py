@@ -86,11 +86,11 @@ def make_venv(venv: Path) -> None:
 def install_tools() -> None:
     python = venv_python(BASE_VENV)
     tools = subprocess.check_output([python, "-c", READ_DEV], cwd=ROOT, text=True).split()
-    wanted = ROOT / "requirements.txt"
-    with once(BASE_VENV, "tools", wanted.read_text(), *TORCH, *tools) as needed:
+    requirements = ROOT / "requirements.txt"
+    with once(BASE_VENV, "tools", requirements.read_text(), *TORCH, *tools) as needed:
         if needed:
             say("installing torch and the test tools into .venv (some minutes and 6 GB the first time)")
-            pip_install(BASE_VENV, "-r", wanted, *TORCH, *tools)
+            pip_install(BASE_VENV, "-r", requirements, *TORCH, *tools)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -137,11 +137,11 @@ def install_requirements(folder: Path) -> None:
         (site,) = venv.glob("lib/python3*/site-packages")
         (base,) = BASE_VENV.glob("lib/python3*/site-packages")
         (site / "pidkit-base.pth").write_text(f"{base}\n")
-    wanted = folder / "requirements.txt"
-    with once(venv, "comfyui", wanted.read_text(), *TORCH) as needed:
+    requirements = folder / "requirements.txt"
+    with once(venv, "comfyui", requirements.read_text(), *TORCH) as needed:
         if needed:
             say(f"installing ComfyUI's requirements into {venv.name}")
-            pip_install(venv, "-r", wanted, *TORCH)
+            pip_install(venv, "-r", requirements, *TORCH)
 
 
 def link_pack(folder: Path) -> None:

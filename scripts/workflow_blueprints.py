@@ -75,27 +75,27 @@ def blueprint_format(blueprint: Blueprint, object_info: dict) -> dict:
     nodes, links = placed(graph, object_info, every_input=True)
     ids = {key: str(uuid.uuid5(uuid.NAMESPACE_URL, f"pidkit/{graph.name}/{key}")) for key in ("subgraph", "file")}
     for i, (_, out) in enumerate(blueprint.outputs):
-        made = object_info[out.node.class_type]["output"][out.index]
-        links.append([len(links) + 1, out.node.id, out.index, OUTPUT, i, made])
+        kind = object_info[out.node.class_type]["output"][out.index]
+        links.append([len(links) + 1, out.node.id, out.index, OUTPUT, i, kind])
         nodes[out.node.id - 1]["outputs"][out.index]["links"].append(len(links))
     right = max(node["pos"][0] + node["size"][0] for node in nodes)
-    inputs, shown = [], []
-    for i, promoted in enumerate(blueprint.inputs):
-        given = [link for link in links if link[1:3] == [INPUT, i]]
-        slot = nodes[given[0][3] - 1]["inputs"][given[0][4]]
-        inputs.append(_port(graph, promoted.name, slot["type"], [link[0] for link in given], -200, 40 * i))
-        shown.append({"name": promoted.name, "type": slot["type"], "link": None})
+    inputs, ports = [], []
+    for i, widget in enumerate(blueprint.inputs):
+        wires = [link for link in links if link[1:3] == [INPUT, i]]
+        slot = nodes[wires[0][3] - 1]["inputs"][wires[0][4]]
+        inputs.append(_port(graph, widget.name, slot["type"], [link[0] for link in wires], -200, 40 * i))
+        ports.append({"name": widget.name, "type": slot["type"], "link": None})
         if "widget" in slot:
-            shown[-1]["widget"] = {"name": promoted.name}
+            ports[-1]["widget"] = {"name": widget.name}
     widgets = [
-        [str(given[3]), nodes[given[3] - 1]["inputs"][given[4]]["name"]]
-        for i, port in enumerate(shown)
+        [str(wire[3]), nodes[wire[3] - 1]["inputs"][wire[4]]["name"]]
+        for i, port in enumerate(ports)
         if "widget" in port
-        for given in [next(link for link in links if link[1:3] == [INPUT, i])]
+        for wire in [next(link for link in links if link[1:3] == [INPUT, i])]
     ]
     outputs = [
-        _port(graph, name, made, [number], right + 120, 40 * slot)
-        for number, _, _, target, slot, made in links
+        _port(graph, name, kind, [number], right + 120, 40 * slot)
+        for number, _, _, target, slot, kind in links
         if target == OUTPUT
         for name in [blueprint.outputs[slot][0]]
     ]
@@ -129,7 +129,7 @@ def blueprint_format(blueprint: Blueprint, object_info: dict) -> dict:
         "flags": {},
         "order": 0,
         "mode": 0,
-        "inputs": shown,
+        "inputs": ports,
         "outputs": [{"name": port["name"], "type": port["type"], "links": []} for port in outputs],
         "title": blueprint.name,
         "properties": {"proxyWidgets": widgets, "cnr_id": "comfyui-pidkit", "ver": pack_version()},

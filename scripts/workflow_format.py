@@ -165,8 +165,8 @@ def _definitions(info: dict, node: Node) -> list[tuple[str, object, dict]]:
 def _growing(name: str, template: dict, node: Node) -> list[tuple[str, object, dict]]:
     """The inputs of which there is always one more than wires: those given, and an empty one."""
     ((kind, *_),) = template["input"]["required"].values()
-    given = sum(key.startswith(f"{name}.") for key in node.inputs)
-    return [(f"{name}.{template['prefix']}{i}", kind, {"grows_from": template["min"]}) for i in range(given + 1)]
+    wires = sum(key.startswith(f"{name}.") for key in node.inputs)
+    return [(f"{name}.{template['prefix']}{i}", kind, {"grows_from": template["min"]}) for i in range(wires + 1)]
 
 
 def _is_widget(kind, settings: dict) -> bool:
@@ -190,38 +190,51 @@ def _widget_value(node: Node, name: str, kind, settings: dict):
     return float(value) if kind == "FLOAT" else value
 
 
-def _ui_node(node: Node, object_info: dict, links: list[list], every_input: bool) -> dict:  # noqa: C901
+def _widget_values(node: Node, name: str, kind, settings: dict) -> list:
+    """An input's value, and those of the widgets that the front end puts beside it."""
+    beside = ["fixed"] if settings.get("control_after_generate") else []
+    beside += ["image"] if settings.get("image_upload") else []
+    return [_widget_value(node, name, kind, settings), *beside]
+
+
+def _ui_input(name: str, kind, settings: dict, info: dict, place: int) -> dict:
+    entry = {"name": name, "type": "COMBO" if isinstance(kind, list) else kind, "link": None}
+    if name in info["input"].get("optional", {}) or place >= settings.get("grows_from", place + 1):
+        entry["shape"] = 7
+    if "grows_from" in settings:
+        entry["label"] = name.rpartition(".")[2]
+    if _is_widget(kind, settings):
+        entry["widget"] = {"name": name}
+    return entry
+
+
+def _link(source: Out, entry: dict, node: Node, place: int, object_info: dict) -> list:
+    """From an output to a node's input at that place, as the front end stores it."""
+    own = isinstance(source, Promoted)
+    kind = entry["type"] if own else object_info[source.node.class_type]["output"][source.index]
+    return [entry["link"], source.node.id, source.index, node.id, place, kind]
+
+
+def _ui_node(node: Node, object_info: dict, links: list[list], every_input: bool) -> dict:
     info = object_info[node.class_type]
-    inputs, values = [], []
-    advanced = {name for name, _, settings in _definitions(info, node) if settings.get("advanced")}
+    definitions = _definitions(info, node)
+    advanced = {name for name, _, settings in definitions if settings.get("advanced")}
     unfolded = bool(advanced & node.inputs.keys())  # what this workflow sets is not hidden
     folded = 0 if unfolded or not advanced else len(advanced) - 1  # rows; the button takes one
-    definitions = _definitions(info, node)
     if every_input:  # then older front ends know them by their place, and have widgets after sockets
         definitions = sorted(definitions, key=lambda one: _is_widget(*one[1:]))
+    inputs: list[dict] = []
+    values = []
     for name, kind, settings in definitions:
-        given = node.inputs.get(name)
-        widget = _is_widget(kind, settings)
-        if not widget or every_input or isinstance(given, Out):
-            entry = {"name": name, "type": "COMBO" if isinstance(kind, list) else kind, "link": None}
-            if isinstance(given, Out):
+        source = node.inputs.get(name)
+        if every_input or isinstance(source, Out) or not _is_widget(kind, settings):
+            entry = _ui_input(name, kind, settings, info, len(inputs))
+            if isinstance(source, Out):
                 entry["link"] = len(links) + 1
-                promoted = isinstance(given, Promoted)
-                made = entry["type"] if promoted else object_info[given.node.class_type]["output"][given.index]
-                links.append([entry["link"], given.node.id, given.index, node.id, len(inputs), made])
-            if name in info["input"].get("optional", {}) or len(inputs) >= settings.get("grows_from", len(inputs) + 1):
-                entry["shape"] = 7
-            if "grows_from" in settings:
-                entry["label"] = name.rpartition(".")[2]
-            if widget:
-                entry["widget"] = {"name": name}
+                links.append(_link(source, entry, node, len(inputs), object_info))
             inputs.append(entry)
-        if widget:
-            values.append(_widget_value(node, name, kind, settings))
-            if settings.get("control_after_generate"):
-                values.append("fixed")
-            if settings.get("image_upload"):
-                values.append("image")
+        if _is_widget(kind, settings):
+            values += _widget_values(node, name, kind, settings)
     outputs = [
         {"name": name, "type": kind, "links": [], "slot_index": i}
         for i, (name, kind) in enumerate(zip(info["output_name"], info["output"], strict=True))
@@ -261,15 +274,15 @@ def pack_version() -> str:
     return re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
 
 
-def _place(nodes: list[Node], drawn: list[dict], object_info: dict) -> None:
+def _place(nodes: list[Node], boxes: list[dict], object_info: dict) -> None:
     """Give every node its place: columns from the left, stacked from the top."""
     x = 0
     for column in sorted({node.column for node in nodes}):
         y = 0
         members = [node for node in nodes if node.column == column]
         for node in members:
-            drawn[node.id - 1]["pos"] = [x, y]
-            y += drawn[node.id - 1]["size"][1] + GAP + _grows(node, object_info)
+            boxes[node.id - 1]["pos"] = [x, y]
+            y += boxes[node.id - 1]["size"][1] + GAP + _grows(node, object_info)
         x += max(node.width for node in members) + GAP
 
 
@@ -288,40 +301,40 @@ def _grows(node: Node, object_info: dict) -> int:
     return STATUS * (node.class_type.startswith("PiDKit") and "hidden" in object_info[node.class_type]["input"])
 
 
-def _groups(nodes: list[Node], drawn: list[dict], object_info: dict) -> list[dict]:
+def _groups(nodes: list[Node], all_boxes: list[dict], object_info: dict) -> list[dict]:
     groups = []
     names = list(dict.fromkeys(node.group for node in nodes))
     for i, name in enumerate(names):
         members = [node for node in nodes if node.group == name]
-        boxes = [drawn[node.id - 1] for node in members]
+        boxes = [all_boxes[node.id - 1] for node in members]
         left, top = (min(box["pos"][axis] for box in boxes) for axis in (0, 1))
         right = max(box["pos"][0] + box["size"][0] for box in boxes)
-        grown = [_grows(node, object_info) for node in members]
-        bottom = max(box["pos"][1] + box["size"][1] + more for box, more in zip(boxes, grown, strict=True))
+        growth = [_grows(node, object_info) for node in members]
+        bottom = max(box["pos"][1] + box["size"][1] + more for box, more in zip(boxes, growth, strict=True))
         bounding = [left - 20, top - 90, right - left + 40, bottom - top + 110]
         groups.append({"id": i + 1, "title": name, "bounding": bounding, "color": COLOURS[i % 3], "font_size": 24})
     return groups
 
 
 def _by_dependency(nodes: list[Node]) -> list[Node]:
-    done: list[Node] = []
+    ordered: list[Node] = []
 
     def visit(node: Node) -> None:
-        if node in done:
+        if node in ordered:
             return
         for value in node.inputs.values():
             if isinstance(value, Out) and not isinstance(value, Promoted):
                 visit(value.node)
-        done.append(node)
+        ordered.append(node)
 
     for node in nodes:
         visit(node)
-    return done
+    return ordered
 
 
 def _note(number: int, text: str, top: int) -> dict:
-    shown = re.sub(r"\]\([^)]*\)|[*\[]", "", text)  # links without their addresses
-    lines = sum(1 + len(line) // 76 for line in shown.splitlines() if line)
+    plain = re.sub(r"\]\([^)]*\)|[*\[]", "", text)  # links without their addresses
+    lines = sum(1 + len(line) // 76 for line in plain.splitlines() if line)
     return {
         "id": number,
         "type": NOTE,

@@ -44,8 +44,8 @@ def api(name: str) -> dict:
 
 def steps(name: str) -> int | None:
     """How many a workflow takes; None where it leaves that to the checkpoint."""
-    given = [entry["inputs"]["steps"] for entry in api(name).values() if "steps" in entry["inputs"]]
-    return (given[0] or None) if given else None
+    counts = [entry["inputs"]["steps"] for entry in api(name).values() if "steps" in entry["inputs"]]
+    return (counts[0] or None) if counts else None
 
 
 def latent_noise(name: str) -> str:
@@ -59,8 +59,8 @@ def restored(name: str, node: int = 0, sigma: float = 0.0) -> Image.Image:
     pixels = torch.frombuffer(bytearray(photo(name, node).tobytes()), dtype=torch.uint8).float() / 255
     latent = to_rgb_latent(pixels.view(1, photo(name, node).height, photo(name, node).width, 3))
     latent = prepare_lq(latent, "rgb", sigma, latent_noise=latent_noise(name)).latent
-    drawn = decode(network(), latent, degrade_sigma=sigma, steps=steps(name), seed=0)
-    return Image.fromarray((to_image(drawn)[0] * 255).round().byte().numpy())
+    pixels = decode(network(), latent, degrade_sigma=sigma, steps=steps(name), seed=0)
+    return Image.fromarray((to_image(pixels)[0] * 255).round().byte().numpy())
 
 
 def window(picture: Image.Image, centre: tuple[float, float], part: float, size: tuple[int, int]) -> Image.Image:

@@ -151,9 +151,9 @@ def _show_time(net: PiDNetwork, readout: Tensor) -> tuple[Tensor, Tensor]:
     times = torch.tensor([1.0, *DISTILLED_SIGMAS[:4]])
     first, activation, second = net.t_embedder.mlp
     features = activation(first(timestep_features(1000 * times, net.config.time_features)))
-    wanted = torch.eye(4)[[0, 0, 1, 2, 3]]  # 1.0 is the first step of a decode in one
+    target = torch.eye(4)[[0, 0, 1, 2, 3]]  # 1.0 is the first step of a decode in one
     each, opening = (
-        torch.linalg.lstsq(features, w).solution.mT for w in (wanted, wanted @ torch.tensor(OPEN)[:, None])
+        torch.linalg.lstsq(features, w).solution.mT for w in (target, target @ torch.tensor(OPEN)[:, None])
     )
     second.weight[steps] = 1.278 * each  # silu(1.278) is 1
     second.weight[late] = opening

@@ -365,47 +365,59 @@ def _gb(size: int) -> str:
 
 
 @contextlib.contextmanager
-def _explained(file: HubFile):  # noqa: C901
+def _explained(file: HubFile) -> Iterator[None]:
     """Turns what the hub, the network and the disk can raise into one line that says what to do."""
-    from huggingface_hub import errors
-
     what = f"{file.name} cannot be fetched"
     try:
         yield
     except (FetchError, _Ended):
         raise
-    except errors.OfflineModeIsEnabled:
-        raise FetchError(f"{what}: HF_HUB_OFFLINE is set. Unset it, or get the file by hand at {file.page}") from None
-    except errors.GatedRepoError:
-        raise FetchError(f"{what}: its page asks for consent. {_sign_in(file)}") from None
-    except errors.EntryNotFoundError:
-        raise FetchError(
-            f"{what}: the hub has no {file.path} in {file.repo} any more (404). Update this pack, or see {file.page}"
-        ) from None
     except Exception as error:
-        status = _status(error)
-        if status in (401, 403):
-            raise FetchError(f"{what}: the hub refuses it ({status}). {_sign_in(file)}") from None
-        if status == 404:
+        line = _hub_answer(error, file) or _disk_failure(error) or _no_connection(error)
+        if line is None:
             raise FetchError(
-                f"{what}: the hub has no {file.repo} any more (404). Update this pack, or see {file.page}"
-            ) from None
-        if status is not None:
-            raise FetchError(f"{what}: the hub answered {status}. Try again later") from None
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise FetchError(f"{what}: the disk is full. What came is kept and continued next time") from None
-        if isinstance(error, OSError) and error.filename is not None:
-            raise FetchError(f"{what}: writing to the models folder failed: {error.strerror}") from None
-        reason = printable((str(error).strip().splitlines() or [""])[0], 160) or type(error).__name__
-        if not _is_network(error):
-            raise FetchError(
-                f"{what}: the request could not be made ({type(error).__name__}: {reason}). Check HF_ENDPOINT, "
+                f"{what}: the request could not be made ({type(error).__name__}: {_reason(error)}). Check HF_ENDPOINT, "
                 "HF_TOKEN and the proxy variables"
             ) from error
-        raise FetchError(
-            f"{what}: no connection to the hub ({reason}). Check the network and the proxy (HTTPS_PROXY), or name a "
-            "mirror in HF_ENDPOINT; what came is kept and continued next time"
-        ) from None
+        raise FetchError(f"{what}: {line}") from None
+
+
+def _hub_answer(error: Exception, file: HubFile) -> str | None:
+    from huggingface_hub import errors
+
+    status = _status(error)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return f"HF_HUB_OFFLINE is set. Unset it, or get the file by hand at {file.page}"
+    if isinstance(error, errors.GatedRepoError):
+        return f"its page asks for consent. {_sign_in(file)}"
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"the hub has no {file.path} in {file.repo} any more (404). Update this pack, or see {file.page}"
+    if status in (401, 403):
+        return f"the hub refuses it ({status}). {_sign_in(file)}"
+    if status == 404:
+        return f"the hub has no {file.repo} any more (404). Update this pack, or see {file.page}"
+    return None if status is None else f"the hub answered {status}. Try again later"
+
+
+def _disk_failure(error: Exception) -> str | None:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full. What came is kept and continued next time"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"writing to the models folder failed: {error.strerror}"
+    return None
+
+
+def _no_connection(error: Exception) -> str | None:
+    if not _is_network(error):
+        return None
+    return (
+        f"no connection to the hub ({_reason(error)}). Check the network and the proxy (HTTPS_PROXY), or name a "
+        "mirror in HF_ENDPOINT; what came is kept and continued next time"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return printable((str(error).strip().splitlines() or [""])[0], 160) or type(error).__name__
 
 
 def _status(error: Exception) -> int | None:

@@ -36,7 +36,7 @@ def test_every_family_is_listed_with_its_channels_and_cell(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_recommended_stop_is_listed(language):
-    listed = bullets(page("PiDKitEarlyStop", language), "of .* steps|步中的第|few-step|少步")
+    listed = bullets(page("PiDKitEarlyStop", language), "of .* steps|步中的第|few-step|少步模型")
     expected = {name: set() if row.stop == row.steps else {row.stop, row.steps} for name, row in generators().items()}
     assert listed == expected
 

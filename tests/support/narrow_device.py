@@ -19,11 +19,11 @@ class OnDevice(Tensor):
     def __new__(cls, values: Tensor) -> OnDevice:
         if values.dtype == torch.float64:
             raise TypeError(f"{DEVICE} has no float64")
-        made = Tensor._make_wrapper_subclass(
+        wrapper = Tensor._make_wrapper_subclass(
             cls, values.size(), strides=values.stride(), dtype=values.dtype, device=DEVICE
         )
-        made.values_ = values
-        return made
+        wrapper.values_ = values
+        return wrapper
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -39,9 +39,9 @@ class NarrowDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        wanted = kwargs.get("device")
+        device = kwargs.get("device")
         args_here, kwargs_here = tree_map(_on_cpu, (args, kwargs))
-        there = wanted == DEVICE or (wanted is None and _any_there((args, kwargs)))
+        there = device == DEVICE or (device is None and _any_there((args, kwargs)))
         out = func(*args_here, **kwargs_here)
         if func.__name__.startswith(("_local_scalar_dense", "is_nonzero")) or not there:
             return out
