@@ -165,16 +165,18 @@ class PiDKitSigmaSweep(io.ComfyNode):
 
 def _trials(sigmas: str, seeds: str) -> list[tuple[int, float]]:
     """(seed, sigma) of every result, row by row. Raises ValueError naming the input."""
-    levels = list(dict.fromkeys(parse_sigmas(sigmas)))
-    numbers = list(dict.fromkeys(_seed(text) for text in seeds.replace(";", ",").replace(" ", ",").split(",") if text))
-    if not levels or not numbers:
-        raise ValueError(f"{'seeds' if levels else 'sigmas'} is empty: give at least one number")
-    if len(levels) * len(numbers) > MOST:
+    values = list(dict.fromkeys(parse_sigmas(sigmas)))
+    seed_values = list(
+        dict.fromkeys(_seed(text) for text in seeds.replace(";", ",").replace(" ", ",").split(",") if text)
+    )
+    if not values or not seed_values:
+        raise ValueError(f"{'seeds' if values else 'sigmas'} is empty: give at least one number")
+    if len(values) * len(seed_values) > MOST:
         raise ValueError(
-            f"{len(levels)} sigmas with {len(numbers)} seeds are {len(levels) * len(numbers)} results, at most {MOST} "
+            f"{len(values)} sigmas with {len(seed_values)} seeds are {len(values) * len(seed_values)} results, at most {MOST} "
             "are possible: take some away from sigmas or seeds"
         )
-    return list(itertools.product(numbers, levels))
+    return list(itertools.product(seed_values, values))
 
 
 def _seed(text: str) -> int:

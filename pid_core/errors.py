@@ -140,10 +140,10 @@ class CarriedNoiseError(PiDError):
     """
 
     def __init__(self, sigma: float, degrade_sigmas: Sequence[float], latent_noise: str):
-        levels = ", ".join(f"{one:.3g}" for one in degrade_sigmas)
+        values = ", ".join(f"{one:.3g}" for one in degrade_sigmas)
         more = "would be put on top, which PiD takes for picture" if latent_noise == "add" else "would be made weaker"
         super().__init__(
-            f"degrade_sigma is {levels}, but the latent was stopped early and carries noise of level {sigma:.3g}"
+            f"degrade_sigma is {values}, but the latent was stopped early and carries noise of level {sigma:.3g}"
             if latent_noise == "keep"
             else f"the latent was stopped early and already carries noise of level {sigma:.3g}; "
             + (f"more {more}" if latent_noise == "add" else f"it {more}")
