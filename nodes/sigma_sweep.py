@@ -171,10 +171,11 @@ def _trials(sigmas: str, seeds: str) -> list[tuple[int, float]]:
     )
     if not values or not seed_values:
         raise ValueError(f"{'seeds' if values else 'sigmas'} is empty: give at least one number")
-    if len(values) * len(seed_values) > MOST:
+    count = len(values) * len(seed_values)
+    if count > MOST:
         raise ValueError(
-            f"{len(values)} sigmas with {len(seed_values)} seeds are {len(values) * len(seed_values)} results, at most {MOST} "
-            "are possible: take some away from sigmas or seeds"
+            f"{len(values)} sigmas with {len(seed_values)} seeds are {count} results, at most {MOST} are possible: "
+            "take some away from sigmas or seeds"
         )
     return list(itertools.product(seed_values, values))
 
