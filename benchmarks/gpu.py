@@ -422,8 +422,26 @@ def report_profile(pair: Pair, side: int) -> str:
     return found.key_averages().table(sort_by="self_cuda_time_total", row_limit=28, max_name_column_width=70)
 
 
+def print_pair(parts: list[str], args: argparse.Namespace, rates: Rates, config: PiDConfig) -> None:
+    """The parts that run both networks."""
+    pair = Pair(config, Core("cuda"))
+    if "distance" in parts:
+        print(f"\n{report_distance(pair, args.sides[0])}", flush=True)
+    if "steps" in parts:
+        for side in args.sides:
+            print(f"\n{report_steps(rates, config, pair, side)}", flush=True)
+        for side in args.full:
+            print(f"\n{report_steps(rates, config, pair, side, turns=1)}", flush=True)
+    if "compile" in parts:
+        for side in args.sides:
+            print_compiled(pair, side, args.limit, args.ways)
+    if "profile" in parts:
+        print(report_profile(pair, args.sides[-1]), flush=True)
+    print("\n" + "\n".join(attention.chosen_kernels()))
+
+
 @torch.inference_mode()
-def main(argv: list[str] | None = None) -> int:  # noqa: C901
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--version", choices=("v1", "v1.5"), default="v1.5")
     parser.add_argument("--sides", type=int, nargs="*", default=[1024, 2048])
@@ -446,20 +464,7 @@ def main(argv: list[str] | None = None) -> int:  # noqa: C901
         for line in report_bits(config, args.sides, "cuda", lambda runs: milliseconds(runs, turns=3)):
             print(line, flush=True)
     if {"steps", "distance", "profile", "compile"} & set(parts):
-        pair = Pair(config, Core("cuda"))
-        if "distance" in parts:
-            print(f"\n{report_distance(pair, args.sides[0])}", flush=True)
-        if "steps" in parts:
-            for side in args.sides:
-                print(f"\n{report_steps(rates, config, pair, side)}", flush=True)
-            for side in args.full:
-                print(f"\n{report_steps(rates, config, pair, side, turns=1)}", flush=True)
-        if "compile" in parts:
-            for side in args.sides:
-                print_compiled(pair, side, args.limit, args.ways)
-        if "profile" in parts:
-            print(report_profile(pair, args.sides[-1]), flush=True)
-        print("\n" + "\n".join(attention.chosen_kernels()))
+        print_pair(parts, args, rates, config)
     return 0
 
 

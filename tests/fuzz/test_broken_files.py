@@ -54,7 +54,6 @@ HALF = "pixel_blocks.0.adaLN_modulation_{}.weight"
 LAYER = "patch_blocks.1.mlp_x.w1"
 QUANT = "_quantization_metadata"
 BLOCKS = ["patch_blocks.", "pixel_blocks.", "lq_proj.latent_proj.", "lq_proj.output_heads."]
-WAYS = ["drop", "rename", "bend", "bend", "add", "blocks", "split", "quant", "entry", "tensor"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -107,49 +106,67 @@ def test_checkpoints_with_other_bytes(folder, content, name):
     use(path)
 
 
+def drop(draw, tensors: dict, metadata: dict) -> None:
+    tensors.pop(draw(st.sampled_from(NAMES)), None)
+
+
+def rename(draw, tensors: dict, metadata: dict) -> None:
+    name = draw(st.sampled_from(NAMES))
+    other = draw(st.one_of(TEXT, TEXT.map(lambda t: f"net.{t}"), st.just(f"net.{name}")))
+    if name in tensors:
+        tensors[other] = tensors.pop(name)
+
+
+def bend(draw, tensors: dict, metadata: dict) -> None:
+    name = draw(st.sampled_from(NAMES))
+    if name in tensors:
+        tensors[name] = draw(bent(tensors[name]))
+
+
+def add(draw, tensors: dict, metadata: dict) -> None:
+    tensors[draw(TEXT)] = torch.ones(draw(st.lists(st.integers(0, 3), max_size=3)))
+
+
+def add_block(draw, tensors: dict, metadata: dict) -> None:
+    number = draw(st.one_of(st.integers(0, 10**6).map(str), TEXT))
+    tensors[f"{draw(st.sampled_from(BLOCKS))}{number}.weight"] = torch.ones(1)
+
+
+def split(draw, tensors: dict, metadata: dict) -> None:
+    tensors.pop("pixel_blocks.0.adaLN_modulation.0.weight", None)
+    for half in ("msa", "mlp"):
+        tensors[HALF.format(half)] = draw(bent(torch.ones(4 * 3 * 16, 8)))
+
+
+def quantise(draw, tensors: dict, metadata: dict) -> None:
+    layer = draw(st.sampled_from([LAYER, "pixel_blocks.0.adaLN_modulation_msa", "final_layer.linear"]))
+    if f"{layer}.weight" in tensors:
+        tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"].to(draw(st.sampled_from(DTYPES)))
+    tensors[f"{layer}.weight_scale"] = draw(bent(torch.ones(())))
+    text = draw(st.one_of(entry("format", "params", "convrot_groupsize"), st.just('{"format": "float8_e4m3fn"}')))
+    tensors[f"{layer}.comfy_quant"] = torch.tensor(list(text.encode(errors="replace")), dtype=torch.uint8)
+
+
+def say_in_metadata(draw, tensors: dict, metadata: dict) -> None:
+    key = draw(st.sampled_from(["pid_config", QUANT]))
+    metadata[key] = draw(entry("family", "patch_size", "sr_scale", "gate", "rope_theta", "layers", "steps"))
+
+
+def say_in_tensor(draw, tensors: dict, metadata: dict) -> None:
+    text = draw(entry("family", "latent_down", "latent_channels", "lq_interval"))
+    tensors["pid_config"] = torch.tensor(list(text.encode(errors="replace")), dtype=torch.uint8)
+    metadata.pop("pid_config", None)
+
+
+WAYS = (drop, rename, bend, bend, add, add_block, split, quantise, say_in_metadata, say_in_tensor)
+
+
 @st.composite
-def checkpoints(draw) -> tuple[dict, dict]:  # noqa: C901
+def checkpoints(draw) -> tuple[dict, dict]:
     """Tensors and metadata of a checkpoint with a few things wrong."""
     tensors, metadata = dict(WEIGHTS), dict(CONFIG)
     for _ in range(draw(st.integers(1, 3))):
-        name = draw(st.sampled_from(NAMES))
-        how = draw(
-            st.sampled_from(["drop", "rename", "bend", "bend", "add", "blocks", "split", "quant", "entry", "tensor"])
-        )
-        if how == "drop":
-            tensors.pop(name, None)
-        elif how == "rename" and name in tensors:
-            tensors[draw(st.one_of(TEXT, TEXT.map(lambda t: f"net.{t}"), st.just(f"net.{name}")))] = tensors.pop(name)
-        elif how == "bend" and name in tensors:
-            tensors[name] = draw(bent(tensors[name]))
-        elif how == "add":
-            tensors[draw(TEXT)] = torch.ones(draw(st.lists(st.integers(0, 3), max_size=3)))
-        elif how == "blocks":
-            start = draw(
-                st.sampled_from(["patch_blocks.", "pixel_blocks.", "lq_proj.latent_proj.", "lq_proj.output_heads."])
-            )
-            number = draw(st.one_of(st.integers(0, 10**6).map(str), TEXT))
-            tensors[f"{start}{number}.weight"] = torch.ones(1)
-        elif how == "split":
-            tensors.pop("pixel_blocks.0.adaLN_modulation.0.weight", None)
-            for half in ("msa", "mlp"):
-                tensors[HALF.format(half)] = draw(bent(torch.ones(4 * 3 * 16, 8)))
-        elif how == "quant":
-            layer = draw(st.sampled_from([LAYER, "pixel_blocks.0.adaLN_modulation_msa", "final_layer.linear"]))
-            if f"{layer}.weight" in tensors:
-                tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"].to(draw(st.sampled_from(DTYPES)))
-            tensors[f"{layer}.weight_scale"] = draw(bent(torch.ones(())))
-            text = draw(
-                st.one_of(entry("format", "params", "convrot_groupsize"), st.just('{"format": "float8_e4m3fn"}'))
-            )
-            tensors[f"{layer}.comfy_quant"] = torch.tensor(list(text.encode(errors="replace")), dtype=torch.uint8)
-        elif how == "entry":
-            key = draw(st.sampled_from(["pid_config", QUANT]))
-            metadata[key] = draw(entry("family", "patch_size", "sr_scale", "gate", "rope_theta", "layers", "steps"))
-        elif how == "tensor":
-            text = draw(entry("family", "latent_down", "latent_channels", "lq_interval"))
-            tensors["pid_config"] = torch.tensor(list(text.encode(errors="replace")), dtype=torch.uint8)
-            metadata.pop("pid_config", None)
+        draw(st.sampled_from(WAYS))(draw, tensors, metadata)
     return tensors, metadata
 
 
