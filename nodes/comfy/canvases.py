@@ -12,11 +12,11 @@ OTHERS = 4
 
 def canvases(sampler, predictions: int, windowed: bool) -> Canvases:
     """predictions: one, or two with guidance. windowed: by our context windows."""
-    own = STUDENT if isinstance(sampler, StudentSampler) else OTHERS
+    in_sampler = STUDENT if isinstance(sampler, StudentSampler) else OTHERS
     # ComfyUI holds sum, weights, counts and input of each prediction: of the frame, or of the window at work, which is
     # cut out of one canvas and put together on another
-    each = 4 * predictions
-    between = own + 2 * predictions
+    in_calls = 4 * predictions
+    between = in_sampler + 2 * predictions
     if windowed:
-        return Canvases(own + predictions, 1 + each, own, between)
-    return Canvases(own + each, 0, own + each, between)
+        return Canvases(in_sampler + predictions, 1 + in_calls, in_sampler, between)
+    return Canvases(in_sampler + in_calls, 0, in_sampler + in_calls, between)

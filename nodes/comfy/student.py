@@ -45,9 +45,9 @@ class StudentSampler(comfy.samplers.Sampler):
         x, self._noise = self._noise.to(noise.device, torch.float32, copy=True), None
         draw = self._noise_sampler or default_noise_sampler(nothing_like(x, x.device), seed=seed)  # it holds on to it
         x = sampling.noise_scaling(sigmas[0], x, latent_image, highest)
-        each, steps = x.new_ones(x.shape[0]), len(levels) - 1
+        ones, steps = x.new_ones(x.shape[0]), len(levels) - 1
         for step in model_trange(steps, disable=disable_pbar):
-            denoised = model_wrap(x, sigmas[step] * each, model_options=extra_args["model_options"], seed=seed)
+            denoised = model_wrap(x, sigmas[step] * ones, model_options=extra_args["model_options"], seed=seed)
             if callback is not None:
                 callback(step, denoised, x, steps)
             x = denoised

@@ -25,10 +25,10 @@ def make_norm(width: int, *, device=None, operations=nn) -> nn.RMSNorm:
 class SwiGLU(nn.Module):
     def __init__(self, width: int, inner: int, *, dtype=None, device=None, operations=nn):
         super().__init__()
-        kind = {"bias": False, "dtype": dtype, "device": device}
-        self.w1 = operations.Linear(width, inner, **kind)
-        self.w3 = operations.Linear(width, inner, **kind)
-        self.w2 = operations.Linear(inner, width, **kind)
+        factory_kwargs = {"bias": False, "dtype": dtype, "device": device}
+        self.w1 = operations.Linear(width, inner, **factory_kwargs)
+        self.w3 = operations.Linear(width, inner, **factory_kwargs)
+        self.w2 = operations.Linear(inner, width, **factory_kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w2(silu_mul(self.w1(x), self.w3(x)))
@@ -40,14 +40,14 @@ class JointAttention(nn.Module):
     def __init__(self, width: int, num_heads: int, *, dtype=None, device=None, operations=nn):
         super().__init__()
         self.num_heads = num_heads
-        kind = {"dtype": dtype, "device": device}
+        factory_kwargs = {"dtype": dtype, "device": device}
         head_dim = width // num_heads
-        self.qkv_x = operations.Linear(width, 3 * width, bias=False, **kind)
-        self.qkv_y = operations.Linear(width, 3 * width, bias=False, **kind)
+        self.qkv_x = operations.Linear(width, 3 * width, bias=False, **factory_kwargs)
+        self.qkv_y = operations.Linear(width, 3 * width, bias=False, **factory_kwargs)
         norm = partial(make_norm, head_dim, device=device, operations=operations)
         self.q_norm_x, self.k_norm_x, self.q_norm_y, self.k_norm_y = norm(), norm(), norm(), norm()
-        self.proj_x = operations.Linear(width, width, **kind)
-        self.proj_y = operations.Linear(width, width, **kind)
+        self.proj_x = operations.Linear(width, width, **factory_kwargs)
+        self.proj_y = operations.Linear(width, width, **factory_kwargs)
 
 
 class PatchBlock(nn.Module):
@@ -55,15 +55,15 @@ class PatchBlock(nn.Module):
 
     def __init__(self, config: PiDConfig, *, dtype=None, device=None, operations=nn):
         super().__init__()
-        kind = {"dtype": dtype, "device": device}
+        factory_kwargs = {"dtype": dtype, "device": device}
         width = config.hidden_size
         norm = partial(make_norm, width, device=device, operations=operations)
         self.norm_x1, self.norm_y1, self.norm_x2, self.norm_y2 = norm(), norm(), norm(), norm()
-        self.attn = JointAttention(width, config.num_heads, operations=operations, **kind)
-        self.mlp_x = SwiGLU(width, config.mlp_size, operations=operations, **kind)
-        self.mlp_y = SwiGLU(width, config.mlp_size, operations=operations, **kind)
-        self.adaLN_modulation_img = nn.Sequential(operations.Linear(width, 6 * width, **kind))
-        self.adaLN_modulation_txt = nn.Sequential(operations.Linear(width, 6 * width, **kind))
+        self.attn = JointAttention(width, config.num_heads, operations=operations, **factory_kwargs)
+        self.mlp_x = SwiGLU(width, config.mlp_size, operations=operations, **factory_kwargs)
+        self.mlp_y = SwiGLU(width, config.mlp_size, operations=operations, **factory_kwargs)
+        self.adaLN_modulation_img = nn.Sequential(operations.Linear(width, 6 * width, **factory_kwargs))
+        self.adaLN_modulation_txt = nn.Sequential(operations.Linear(width, 6 * width, **factory_kwargs))
 
     def modulation(self, c: Tensor) -> tuple[Tensor, Tensor]:
         """Of the image's and of the caption's stream, each [B, 1, 6 * D]; c [B, 1, D], all in the compute dtype."""

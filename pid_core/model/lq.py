@@ -19,8 +19,8 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels: int, padding: str, *, dtype=None, device=None, operations=nn):
         super().__init__()
-        kind = {"dtype": dtype, "device": device}
-        conv = {"kernel_size": 3, "padding": 1, "padding_mode": padding, **kind}
+        factory_kwargs = {"dtype": dtype, "device": device}
+        conv = {"kernel_size": 3, "padding": 1, "padding_mode": padding, **factory_kwargs}
         norm = {"num_groups": 4, "num_channels": channels, "dtype": torch.float32, "device": device}
         self.block = nn.Sequential(
             operations.GroupNorm(**norm),
@@ -68,11 +68,12 @@ class LQProjector(nn.Module):
 
     def __init__(self, config: PiDConfig, *, dtype=None, device=None, operations=nn):
         super().__init__()
-        kind = {"dtype": dtype, "device": device}
+        factory_kwargs = {"dtype": dtype, "device": device}
         width, hidden = config.lq_width, config.hidden_size
-        conv = {"kernel_size": 3, "padding": 1, "padding_mode": config.lq_padding, **kind}
+        conv = {"kernel_size": 3, "padding": 1, "padding_mode": config.lq_padding, **factory_kwargs}
         blocks = [
-            ResBlock(width, config.lq_padding, operations=operations, **kind) for _ in range(config.lq_res_blocks)
+            ResBlock(width, config.lq_padding, operations=operations, **factory_kwargs)
+            for _ in range(config.lq_res_blocks)
         ]
         self.width, self.unpack = width, config.latent_unpack
         self.ratio = config.latent_cell // config.latent_unpack / config.patch_size
@@ -82,13 +83,15 @@ class LQProjector(nn.Module):
             operations.Conv2d(width, width, **conv),
             *blocks,
         )
-        self.output_heads = nn.ModuleList(operations.Linear(width, hidden, **kind) for _ in range(config.lq_outputs))
+        self.output_heads = nn.ModuleList(
+            operations.Linear(width, hidden, **factory_kwargs) for _ in range(config.lq_outputs)
+        )
         rows = hidden if config.gate == "channel" else 1
         self.gate_modules = nn.ModuleList(
-            SigmaGate(hidden, rows, operations=operations, **kind) for _ in range(config.lq_outputs)
+            SigmaGate(hidden, rows, operations=operations, **factory_kwargs) for _ in range(config.lq_outputs)
         )
         if config.pit_injection:
-            self.pit_head = operations.Linear(width, hidden, **kind)
+            self.pit_head = operations.Linear(width, hidden, **factory_kwargs)
 
     def forward(self, lq_latent: Tensor, rows: int, cols: int) -> Tensor:
         """Normalised latent [B, C, h, w] -> trunk features [B, rows * cols, width] on the patch grid, row-major.

@@ -44,9 +44,11 @@ class Projection(nn.Module):
 class TimestepEmbedder(nn.Module):
     def __init__(self, features: int, width: int, *, dtype=None, device=None, operations=nn):
         super().__init__()
-        kind = {"dtype": dtype, "device": device}
+        factory_kwargs = {"dtype": dtype, "device": device}
         self.mlp = nn.Sequential(
-            operations.Linear(features, width, **kind), nn.SiLU(), operations.Linear(width, width, **kind)
+            operations.Linear(features, width, **factory_kwargs),
+            nn.SiLU(),
+            operations.Linear(width, width, **factory_kwargs),
         )
 
 
@@ -84,21 +86,22 @@ class PiDNetwork(nn.Module):
         self.default_caption: Tensor | None = None
         self.repeated: list[str] = []
         self.driver = Driver()
-        kind = {"dtype": dtype, "device": device, "operations": operations}
-        exact = kind | {"dtype": torch.float32}  # a few small layers whose rounding the whole image would show
+        factory_kwargs = {"dtype": dtype, "device": device, "operations": operations}
+        # of a few small layers whose rounding the whole image would show
+        exact = factory_kwargs | {"dtype": torch.float32}
         width = config.hidden_size
         self.pixel_embedder = Projection(config.in_channels, config.pixel_hidden_size, **exact)
-        self.s_embedder = Projection(config.in_channels * config.patch_size**2, width, **kind)
+        self.s_embedder = Projection(config.in_channels * config.patch_size**2, width, **factory_kwargs)
         self.t_embedder = TimestepEmbedder(config.time_features, width, **exact)
-        self.y_embedder = Projection(config.caption_width, width, norm=True, **kind)
+        self.y_embedder = Projection(config.caption_width, width, norm=True, **factory_kwargs)
         self.y_pos_embedding = nn.Parameter(torch.empty(1, config.caption_length, width, dtype=dtype, device=device))
-        self.patch_blocks = _module_list(PatchBlock(config, **kind) for _ in range(config.patch_depth))
-        self.pixel_blocks = _module_list(PixelBlock(config, **kind) for _ in range(config.pixel_depth))
+        self.patch_blocks = _module_list(PatchBlock(config, **factory_kwargs) for _ in range(config.patch_depth))
+        self.pixel_blocks = _module_list(PixelBlock(config, **factory_kwargs) for _ in range(config.pixel_depth))
         self.final_layer = FinalLayer(config.pixel_hidden_size, config.in_channels, **exact)
         if config.has_latent:
-            self.lq_proj = LQProjector(config, **kind)
+            self.lq_proj = LQProjector(config, **factory_kwargs)
         if config.pit_injection:
-            self.pit_lq_gate = SigmaGate(width, width if config.gate == "channel" else 1, **kind)
+            self.pit_lq_gate = SigmaGate(width, width if config.gate == "channel" else 1, **factory_kwargs)
 
     def forward(
         self,

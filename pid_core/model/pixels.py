@@ -21,11 +21,11 @@ class PixelAttention(nn.Module):
     def __init__(self, width: int, num_heads: int, *, dtype=None, device=None, operations=nn):
         super().__init__()
         self.num_heads = num_heads
-        kind = {"dtype": dtype, "device": device}
-        self.qkv = operations.Linear(width, 3 * width, bias=False, **kind)
+        factory_kwargs = {"dtype": dtype, "device": device}
+        self.qkv = operations.Linear(width, 3 * width, bias=False, **factory_kwargs)
         self.q_norm = make_norm(width // num_heads, device=device, operations=operations)
         self.k_norm = make_norm(width // num_heads, device=device, operations=operations)
-        self.proj = operations.Linear(width, width, **kind)
+        self.proj = operations.Linear(width, width, **factory_kwargs)
 
 
 class PixelMLP(nn.Module):
@@ -43,16 +43,16 @@ class PixelBlock(nn.Module):
 
     def __init__(self, config: PiDConfig, *, dtype=None, device=None, operations=nn):
         super().__init__()
-        kind = {"dtype": dtype, "device": device}
+        factory_kwargs = {"dtype": dtype, "device": device}
         width, attn_width = config.pixel_hidden_size, config.pixel_attn_size
         patch_width = width * config.patch_size**2
         self.norm1 = make_norm(width, device=device, operations=operations)
         self.norm2 = make_norm(width, device=device, operations=operations)
-        self.compress_to_attn = operations.Linear(patch_width, attn_width, **kind)
-        self.attn = PixelAttention(attn_width, config.pixel_num_heads, operations=operations, **kind)
-        self.expand_from_attn = operations.Linear(attn_width, patch_width, **kind)
-        self.mlp = PixelMLP(width, config.pixel_mlp_size, operations=operations, **kind)
-        self.adaLN_modulation = nn.Sequential(operations.Linear(config.hidden_size, 6 * patch_width, **kind))
+        self.compress_to_attn = operations.Linear(patch_width, attn_width, **factory_kwargs)
+        self.attn = PixelAttention(attn_width, config.pixel_num_heads, operations=operations, **factory_kwargs)
+        self.expand_from_attn = operations.Linear(attn_width, patch_width, **factory_kwargs)
+        self.mlp = PixelMLP(width, config.pixel_mlp_size, operations=operations, **factory_kwargs)
+        self.adaLN_modulation = nn.Sequential(operations.Linear(config.hidden_size, 6 * patch_width, **factory_kwargs))
 
     def forward(self, u: Tensor, s: Tensor, rope: Rotation, attention: Attention) -> Tensor:
         """u [B, L, N, P] float32, s [B, L, D] in the compute dtype -> u."""

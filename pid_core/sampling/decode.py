@@ -137,8 +137,8 @@ class _Work:
         self.step = 1
         self._tell = on_part or (lambda fraction: None)
         self._trunk = trunk_work(config, *size)
-        self._each = forward_flops(config, *size) if plan is None else plan_flops(plan, config)
-        self._total = self._trunk + steps * self._each
+        self._per_step = forward_flops(config, *size) if plan is None else plan_flops(plan, config)
+        self._total = self._trunk + steps * self._per_step
         self._in_parts = plan is not None and plan.count > 1
         self._most = 0.0
 
@@ -147,10 +147,10 @@ class _Work:
 
     def in_call(self, fraction: float) -> None:
         if not self._in_parts:
-            self._at(self._trunk + (self.step - 1 + fraction) * self._each)
+            self._at(self._trunk + (self.step - 1 + fraction) * self._per_step)
 
     def at_window(self, done: int, count: int) -> None:
-        self._at(self._trunk + (self.step - 1 + done / count) * self._each)
+        self._at(self._trunk + (self.step - 1 + done / count) * self._per_step)
 
     def _at(self, done: float) -> None:
         self._most = max(self._most, done / self._total)  # smaller windows, where memory was short, begin anew
