@@ -46,7 +46,7 @@ def backend(comfyui, monkeypatch):
 @pytest.fixture(autouse=True)
 def texts(comfyui, monkeypatch):
     said = []
-    for name in ("show", "progress", "window_handler"):
+    for name in ("node_text", "progress", "window_handler"):
         monkeypatch.setattr(comfyui.module(f"nodes.comfy.{name}"), "send_text", lambda node, *lines: said.append(lines))
     return said
 

@@ -263,7 +263,7 @@ def test_a_node_that_drew_in_need_runs_again_although_nothing_changed(
                 at("here").execute(patcher, both, degrade_sigma=0.0, steps=2, seed=7, sigma_list=[0.1, 0.2])
         return at("here").fingerprint_inputs(model=None)
 
-    for module in ("show", "progress", "window_handler"):
+    for module in ("node_text", "progress", "window_handler"):
         monkeypatch.setattr(comfyui.module(f"nodes.comfy.{module}"), "send_text", lambda *_: None)
     decoding.fails = lambda images: limit.__setitem__(0, 32 if len(decoding.images) == 1 else 1000)
     before = at("here").fingerprint_inputs(model=None)

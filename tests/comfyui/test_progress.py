@@ -32,7 +32,7 @@ def seen(comfyui, monkeypatch):
         if node is not None:
             record.texts.append((node, lines[0], ";\n".join(lines)))
 
-    for name in ("show", "progress", "window_handler"):
+    for name in ("node_text", "progress", "window_handler"):
         monkeypatch.setattr(comfyui.module(f"nodes.comfy.{name}"), "send_text", say)
     monkeypatch.setattr(progress, "clock", lambda: record.now)
     monkeypatch.setattr(progress, "_rates", {})
