@@ -27,6 +27,7 @@ from torch import Tensor
 
 from .entries import LARGEST as LARGEST_HEADER
 from .entries import read_object
+from .errors import prints_bare
 from .printable import printable
 
 SAFETENSORS = (".safetensors", ".sft")
@@ -179,7 +180,7 @@ class _explained:
         pass
 
     def __exit__(self, kind, error, _) -> None:
-        if not isinstance(error, Exception) or isinstance(error, (FileNotFoundError, _Refused)):
+        if not isinstance(error, Exception) or isinstance(error, (FileNotFoundError, _RefusedError)):
             return
         name = printable(self.path.name)
         if isinstance(error, PermissionError):
@@ -197,13 +198,14 @@ class _explained:
         ) from None
 
 
-class _Refused(ValueError):
+@prints_bare
+class _RefusedError(ValueError):
     """Says all that there is to say."""
 
 
 def _refusal(path: Path, line: str) -> ValueError:
     """For a file that can be read and is not wanted: the line is complete."""
-    return _Refused(f"{printable(path.name)} {line}")
+    return _RefusedError(f"{printable(path.name)} {line}")
 
 
 def _size(path: Path) -> str:
