@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from functools import partial
 from multiprocessing import get_context
 
@@ -27,12 +28,14 @@ def main() -> None:
     options = parser.parse_args()
     bank()  # before the fork, so that the processes share the tiles
     shape = (options.count, options.size, options.size, 3)
-    pool = np.lib.format.open_memmap(options.out, mode="w+", dtype=np.uint8, shape=shape)
+    unfinished = options.out + ".unfinished"  # training may look into the folder meanwhile
+    pool = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
     make = partial(numbered_scene, seed=options.seed, size=options.size)
     with get_context("fork").Pool(options.processes) as workers:
         for index, picture in enumerate(workers.imap(make, range(options.count), chunksize=4)):
             pool[index] = picture
     pool.flush()
+    os.replace(unfinished, options.out)
 
 
 if __name__ == "__main__":

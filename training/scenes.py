@@ -1,4 +1,4 @@
-"""Training pictures made by code: dead leaves, vegetation, buildings, text, line art and smooth gradients.
+"""Training pictures made by code: dead leaves, textures, vegetation, buildings, text, line art, smooth gradients.
 
 Every scene is drawn at twice its size and halved at the end, so edges are antialiased as a lens would do it.
 """
@@ -15,6 +15,16 @@ from .textures import fractal, patch
 
 Rng = np.random.Generator
 GREY = np.array([0.30, 0.59, 0.11], np.float32)
+KINDS = {  # scenes : textures : text and plants about 3 : 2 : 1
+    "leaves": 0.25,
+    "smooth": 0.06,
+    "buildings": 0.06,
+    "mixed": 0.10,
+    "texture": 0.34,
+    "text": 0.07,
+    "lines": 0.04,
+    "plants": 0.08,
+}
 
 
 def scene(rng: Rng, size: int = 384) -> np.ndarray:
@@ -22,14 +32,13 @@ def scene(rng: Rng, size: int = 384) -> np.ndarray:
     side = 2 * size
     colours = palette(rng)
     canvas = background(rng, side, colours)
-    kind = rng.choice(
-        ("leaves", "smooth", "plants", "buildings", "text", "lines", "mixed"),
-        p=(0.50, 0.12, 0.09, 0.10, 0.04, 0.03, 0.12),
-    )
-    if kind != "smooth" and rng.random() < 0.6:
+    kind = rng.choice(list(KINDS), p=list(KINDS.values()))
+    if kind not in ("smooth", "texture") and rng.random() < 0.6:
         canvas += texture_contrast(rng) * patch(rng, side, side, zoom=rng.choice((0.7, 1.0, 1.3)))[..., None]
     if kind == "smooth":
         smooth_shapes(rng, canvas, colours)
+    elif kind == "texture":
+        surface(rng, canvas, colours)
     elif kind == "leaves":
         leaves(rng, canvas, colours)
     else:
@@ -118,6 +127,22 @@ def smooth_shapes(rng: Rng, canvas: np.ndarray, colours: np.ndarray) -> None:
             softness=rng.uniform(1, 4),
             plain=True,
         )
+
+
+# --- Surfaces ---
+
+
+def surface(rng: Rng, canvas: np.ndarray, colours: np.ndarray) -> None:
+    """One or two textures over the whole picture, of a strength that changes from place to place."""
+    side = len(canvas)
+    for _ in range(rng.integers(1, 3)):
+        tone = patch(rng, side, side, zoom=rng.uniform(0.35, 1.3))
+        where = 1 / (1 + np.exp(-3 * (broad_noise(rng, side) + rng.normal(0, 0.7))))
+        tint = pick(rng, colours) - pick(rng, colours) if rng.random() < 0.5 else 0.3 + pick(rng, colours)
+        canvas += (texture_contrast(rng) * 1.5 * where * tone)[..., None] * tint
+    if rng.random() < 0.3:
+        for channel in range(3):
+            canvas[..., channel] += 0.3 * texture_contrast(rng) * patch(rng, side, side, zoom=rng.uniform(0.35, 1.3))
 
 
 # --- Dead leaves ---

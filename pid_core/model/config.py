@@ -33,6 +33,7 @@ class PiDConfig:
     `schedule` is the noise levels it was trained at: the "distilled" student's four, or "undistilled", all of them.
     `steps`, 1 to 4, is in how many steps a distilled checkpoint draws best.
     `latent_channels` 0 means no latent branch: PixelDiT, which draws from text alone. The lq_ fields mean nothing then.
+    `attends` says whether tokens look at each other: where not, every attention gives zeros and costs nothing.
     `invents` says whether it draws detail that a blur took from the latent, as the released networks were trained to.
     `window_min` and `window_max` are the smallest and largest side of a context window: about what the checkpoint was
     trained on.
@@ -71,6 +72,7 @@ class PiDConfig:
     schedule: str = "distilled"
     steps: int = 4
     family: str | None = None
+    attends: bool = True
     invents: bool = True
     window_min: int = 1536
     window_max: int = 2304

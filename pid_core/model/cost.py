@@ -82,9 +82,10 @@ def _patch_and_pixel_work(
     per_text_token = c.caption_width * width_ + (c.patch_depth - 1) * block + 3 * width_**2
     per_image = c.time_features * width_ + width_**2 + c.patch_depth * 12 * width_**2
     joint = (c.patch_depth * (tokens + text) - text) * (tokens + text)  # the last block asks for image tokens only
+    each = 4 if c.attends else 0
     return (
-        Work(2 * (tokens * per_token + text * per_text_token + per_image), 4 * joint * width_),
-        Work(2 * tokens * per_token_of_pixels, 4 * tokens**2 * attn * c.pixel_depth),
+        Work(2 * (tokens * per_token + text * per_text_token + per_image), each * joint * width_),
+        Work(2 * tokens * per_token_of_pixels, each * tokens**2 * attn * c.pixel_depth),
     )
 
 
