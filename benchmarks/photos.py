@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 
 MULTIPLE = 32
-HELD = {
+HELD_OUT = {
     "Elephants": "backgrounds/mate/abstract/Elephants.jpg",
     "Autumn": "wallpapers/Autumn/contents/images/2560x1600.jpg",
     "ColorfulCups": "wallpapers/ColorfulCups/contents/images/2560x1600.jpg",
@@ -43,7 +43,7 @@ HELD = {
     "Bridge": "backgrounds/Bridge_by_Sander_Klootwijk.jpg",
     "Wine": "backgrounds/Wine_by_Jakkub_Mede.jpg",
 }
-HELD_SIDE = 768  # the shorter side that held photos are made, so that they are sharp at pixel size
+HELD_OUT_SIDE = 768  # the shorter side that held-out photos are made, so that they are sharp at pixel size
 
 
 def load_photos() -> list[tuple[str, torch.Tensor]]:
@@ -62,11 +62,11 @@ def load_held(folder: Path) -> list[tuple[str, torch.Tensor]]:
 
     Raises RuntimeError when one is missing.
     """
-    paths = {name: folder / "usr/share" / path for name, path in HELD.items()}
+    paths = {name: folder / "usr/share" / path for name, path in HELD_OUT.items()}
     missing = [name for name, path in paths.items() if not path.exists()]
     if missing:
         raise RuntimeError(f"not in {folder}: {', '.join(missing)}; benchmarks/photos.py says how to get them")
-    return [(name, read_photo(path, HELD_SIDE)) for name, path in paths.items()]
+    return [(name, read_photo(path, HELD_OUT_SIDE)) for name, path in paths.items()]
 
 
 def photo_paths() -> list[Path]:

@@ -131,8 +131,8 @@ def prepare_image(image: Tensor, framing: Framing) -> Tensor:
     """
     content = _content(to_pixels(image), framing)
     rows, cols = (
-        mirrored(start, kept, whole, image.device)
-        for start, kept, whole in zip(framing.offset, framing.canvas, framing.content, strict=True)
+        mirrored(start, size, whole, image.device)
+        for start, size, whole in zip(framing.offset, framing.canvas, framing.content, strict=True)
     )
     return to_image(content[:, :, rows][..., cols])
 

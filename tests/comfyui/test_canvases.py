@@ -10,7 +10,7 @@ import torch
 
 from support.narrow_device import DEVICE
 from support.sizes import V15
-from support.stand_in import Held
+from support.stand_in import DeviceBytes
 
 SIDE = 512
 CANVAS = 4 * 3 * SIDE**2
@@ -31,15 +31,15 @@ def counted(comfyui, card, monkeypatch):
         if windows:
             patcher = comfyui.nodes.PiDKitContextWindow.execute(patcher, "manual", 256, 64, "pyramid").args[0]
         calls = []
-        with Held() as held:
+        with DeviceBytes() as live:
 
             def nothing(self, x, *args, **kwargs):
-                calls.append(held.now)
+                calls.append(live.now)
                 return torch.zeros_like(x)
 
             monkeypatch.setattr(network, "_forward", nothing)
             card(patcher)
-            before = held.peak = held.now
+            before = live.peak = live.now
             if sampler == "student":
                 module = comfyui.module("nodes.decode")
                 conditioned = type("Made", (), {"positive": made[0], "negative": made[1], "canvas": made[2]})
@@ -47,7 +47,7 @@ def counted(comfyui, card, monkeypatch):
             else:
                 steps = 4 if sampler == "lcm" else 6
                 comfyui.sample(patcher, *made, cfg=cfg, sampler=sampler, steps=steps)
-        return (max(calls) - before) / CANVAS, (held.peak - before) / CANVAS
+        return (max(calls) - before) / CANVAS, (live.peak - before) / CANVAS
 
     return run
 
@@ -62,8 +62,8 @@ def test_no_more_than_are_counted(comfyui, counted, sampler, cfg, windows):
     expected = module.canvases(kind, 1 if cfg == 1 else 2, windows)
     in_call, peak = counted(sampler, cfg, windows)
     size = 0.25 if windows else 1  # of a call
-    held = expected.in_call + size * expected.of_call
-    assert held - 1.5 <= in_call <= held + 0.1
+    live = expected.in_call + size * expected.of_call
+    assert live - 1.5 <= in_call <= live + 0.1
     # behind the call its result, as velocity and as x0, takes the place of what the call itself needed
     assert peak <= max(expected.between, in_call + 4 * size) + 0.1
 

@@ -122,15 +122,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_bytes(self, name: str) -> None:
         repo, _, file = name.partition("/resolve/main/")
         content = self.hub.sent.get((repo, file), self.hub.files[repo, file])
-        asked = self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked and self.hub.ranges else 0
+        range_header = self.headers.get("Range")
+        start = int(range_header.removeprefix("bytes=").split("-")[0]) if range_header and self.hub.ranges else 0
         if start and start >= len(content):
             return self._head(416, {"Content-Length": "0", "Content-Range": f"bytes */{len(content)}"})
         part = content[start:]
         headers = {"Content-Length": str(len(part))}
-        if asked and self.hub.ranges:
+        if range_header and self.hub.ranges:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._head(206 if asked and self.hub.ranges else 200, headers)
+        self._head(206 if range_header and self.hub.ranges else 200, headers)
         cut = self.hub.cuts.pop(0) if self.hub.cuts else None
         if self.hub.stalled is not None:
             self.wfile.write(part[: len(part) // 2])

@@ -111,9 +111,9 @@ class Inside:
         node = self.nodes.PiDKitDecode
         if node_id is not None:
             node = type("Node", (node,), {"hidden": SimpleNamespace(unique_id=node_id, dynprompt=None)})
-        given = latent if isinstance(latent, dict) else {"samples": latent}
+        batch = latent if isinstance(latent, dict) else {"samples": latent}
         with torch.inference_mode():
-            return node.execute(patcher, given, **{"degrade_sigma": 0.0, "steps": 4, "seed": SEED} | inputs).args[0]
+            return node.execute(patcher, batch, **{"degrade_sigma": 0.0, "steps": 4, "seed": SEED} | inputs).args[0]
 
     def conditioning(self, patcher, latent, sigma=0.0, *, positive=None, negative=None):
         node = self.nodes.PiDKitConditioning

@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 import comfy_env
 from support.narrow_device import DEVICE, NarrowDevice, OnDevice, attend_plainly
 
-ASKED = ("_local_scalar_dense", "item", "equal", "is_nonzero")
-ASKED += ("nonzero", "masked_select", "repeat_interleave", "_unique2")  # whose size depends on values
+WAITING = ("_local_scalar_dense", "item", "equal", "is_nonzero")
+WAITING += ("nonzero", "masked_select", "repeat_interleave", "_unique2")  # whose size depends on values
 COPIES = ("_to_copy", "to", "copy_")
 PACK = tuple(str(comfy_env.ROOT / folder) for folder in ("nodes", "pid_core"))
 
@@ -35,7 +35,7 @@ class Waits(NarrowDevice):
         out = super().__torch_dispatch__(func, types, args, kwargs)
         places = {type(t) is OnDevice for t in tree_leaves((args, out)) if isinstance(t, torch.Tensor)}
         name = func._schema.name.split("::")[1]
-        if (name in ASKED and True in places) or (name in COPIES and len(places) == 2):
+        if (name in WAITING and True in places) or (name in COPIES and len(places) == 2):
             self._count()
         return out
 
@@ -47,7 +47,7 @@ class Waits(NarrowDevice):
         (self.ours if frame.f_code.co_filename.startswith(PACK) else self.others)[place] += 1
 
 
-class Held(NarrowDevice):
+class DeviceBytes(NarrowDevice):
     """While it lasts DEVICE exists; `now` and `peak` are the bytes that live there."""
 
     def __init__(self):

@@ -51,10 +51,10 @@ class Tuner:
     @property
     def sigmas(self) -> list[float]:
         """What the sliders show; the node's value and the value for the server are the same."""
-        shown = [float(self.slider(number).input_value()) for number in (1, 2, 3)]
-        kept = self.fe.js("id => app.graph.getNodeById(id).widgets.find(w => w.name === 'sigmas').value", self.node)
-        assert shown == kept == self.sent()["sigmas"]["__value__"]
-        return shown
+        sliders = [float(self.slider(number).input_value()) for number in (1, 2, 3)]
+        stored = self.fe.js("id => app.graph.getNodeById(id).widgets.find(w => w.name === 'sigmas').value", self.node)
+        assert sliders == stored == self.sent()["sigmas"]["__value__"]
+        return sliders
 
     def sent(self) -> dict:
         """The tuner's inputs as the front end would send them."""
