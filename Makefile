@@ -31,6 +31,8 @@ test-oldest:  ## tests/core with the oldest Python and PyTorch, in .venv-oldest 
 lint: setup
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
+	@mkdir -p .mypy_cache && ln -sfn .. .mypy_cache/pidkit
+	@$(RUN) -m mypy
 
 locales: setup  ## writes locales/en from the nodes' own words
 	@$(RUN) scripts/locales.py

@@ -65,9 +65,11 @@ class PiDKitCaption(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, text: str | None = None, cache: bool | None = None, clip=ABSENT) -> bool | str:
-        if clip is not ABSENT or cache is None or (cache and text is None):
+        if clip is not ABSENT or cache is None:
             return True
-        return True if cache and caption_cache().find(text) is not None else NEEDS_CLIP[cache]
+        if not cache:
+            return NEEDS_CLIP[False]
+        return True if text is None or caption_cache().find(text) is not None else NEEDS_CLIP[True]
 
     @classmethod
     def check_lazy_status(cls, text: str, cache: bool, clip=None) -> list[str]:

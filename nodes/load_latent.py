@@ -57,10 +57,12 @@ class PiDKitLoadLatent(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         saved = read_latent(Path(resolve_file(file)))
         show_on_node(cls, f"{saved.family or 'family not known'}, degrade_sigma {saved.sigma:g}")
-        known = saved.family is not None and saved.sigma > 0
+        carried = None
+        if saved.family is not None and saved.sigma > 0:
+            carried = CarriedNoise(saved.family, saved.sigma)
         tags = {
             FAMILY: saved.family,
-            NOISE: CarriedNoise(saved.family, saved.sigma) if known else None,
+            NOISE: carried,
             SIZE: saved.size and PictureSize(*saved.size),
         }
         latent = tagged({"samples": saved.samples}, **tags)

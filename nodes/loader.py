@@ -109,9 +109,7 @@ class PiDKitLoader(io.ComfyNode):
         path = _path(model_name if file is None else obtain(cls, [file], accept_licence)[0])
         if path is None:
             raise FileNotFoundError(_no_file(model_name))
-        choices = {"family": family, "schedule": schedule}
-        choices = {name: choice for name, choice in choices.items() if choice != "auto"}
-        model = load_model(str(path), DTYPES[dtype], compile=compile, **choices)
+        model = load_model(str(path), DTYPES[dtype], _told(family), _told(schedule), compile)
         show_on_node(cls, *_describe(model.model))
         return io.NodeOutput(model)
 
@@ -120,8 +118,8 @@ class PiDKitLoader(io.ComfyNode):
         if model_name is None:
             return True
         if model_name.startswith(MARK):
-            problem = not_listed(cls, "model_name", model_name)
-            return problem or not_accepted([marked_file(model_name)], accept_licence) or True
+            problem, file = not_listed(cls, "model_name", model_name), marked_file(model_name)
+            return problem or (file and not_accepted([file], accept_licence)) or True
         return True if _path(model_name) is not None else _no_file(model_name)
 
     @classmethod
@@ -133,7 +131,11 @@ class PiDKitLoader(io.ComfyNode):
         if file is not None:
             return (generation(file),)
         path = _path(model_name)
-        return path and Stamp.of(path)
+        return None if path is None else Stamp.of(path)
+
+
+def _told(choice: str) -> str | None:
+    return None if choice == "auto" else choice
 
 
 def _describe(model: PiDKitModel) -> list[str]:

@@ -90,7 +90,8 @@ class PiDKitPrepareImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, target: str, family: str, fit: str, factor: float = 4.0, vae=None) -> io.NodeOutput:
-        framing = plan_framing(*image.shape[1:3], family, target=target, factor=factor, fit=fit)
+        height, width = image.shape[1:3]
+        framing = plan_framing(height, width, family, target=target, factor=factor, fit=fit)
         show_on_node(cls, framing.describe())
         prepared = prepare_image(image, framing)
         return io.NodeOutput(prepared, Framed(framing, image, prepared), _latent(prepared, family, vae))

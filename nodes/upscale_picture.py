@@ -69,7 +69,8 @@ class PiDKitUpscalePicture(io.ComfyNode):
         fidelity: float = 0.0,
     ) -> io.NodeOutput:
         chosen = get_set(model_set)
-        framing = plan_framing(*image.shape[1:3], chosen.family, target=target, factor=factor)
+        height, width = image.shape[1:3]
+        framing = plan_framing(height, width, chosen.family, target=target, factor=factor)
         sigmas = _sigmas(image, strength, own_strength, model)
         show_on_node(cls, framing.describe(), *_notes(framing, chosen, text), _describe(strength, sigmas))
         if colour_hold == "auto":
@@ -110,7 +111,7 @@ class PiDKitUpscalePicture(io.ComfyNode):
 def _sigmas(image: Tensor, strength: str, own: float, model: ModelPatcher | None) -> list[float]:
     """degrade_sigma for each picture of the batch. model: what will decode them, for auto."""
     if strength == AUTO:
-        invents = config_of(model.model).invents
+        invents = model is not None and config_of(model.model).invents
         return [suggest_sigma(estimate_quality(picture), invents=invents) for picture in image]
     return [own if strength == OWN else STRENGTHS[strength]] * image.shape[0]
 

@@ -6,7 +6,7 @@ answers no then: tests/comfyui/test_internals.py sees each answer yes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import comfy.ops
@@ -61,7 +61,7 @@ def read(owner: Any, path: str, what: str) -> Any:
 PLAIN_LINEAR = read(comfy.ops, "disable_weight_init.Linear.forward_comfy_cast_weights", "the operations")
 
 
-def is_core_pid(net: nn.Module) -> bool:
+def is_core_pid(net: nn.Module | None) -> bool:
     """Whether it is ComfyUI's own PiD network."""
     return hasattr(net, "lq_proj")
 
@@ -70,7 +70,7 @@ def core_pid_is_v15(net: nn.Module) -> bool:
     return getattr(net, "pit_lq_inject", False)  # ComfyUI knows v1.5 since v0.28
 
 
-def core_pid_sizes(net: nn.Module) -> dict[str, int]:
+def core_pid_sizes(net: Any) -> dict[str, Any]:
     """Fields of PiDConfig, from ComfyUI's own PiD network."""
     sizes = {field: read(net, path, "the PiD model") for field, path in PID_SIZES.items()}
     sizes["pixel_mlp_size"] = 4 * sizes["pixel_hidden_size"]
@@ -96,7 +96,7 @@ def can_run_quantised() -> bool:
     return getattr(comfy.quant_ops, "_CK_AVAILABLE", True)
 
 
-def quantised_linear(shape: tuple[int, int]) -> nn.Module:
+def quantised_linear(shape: Sequence[int]) -> comfy.ops.CastWeightBiasOp:
     """A Linear that takes a quantised weight of this shape, as its file has it."""
     layer = comfy.ops.mixed_precision_ops({}, torch.float32).Linear(shape[-1], shape[0], bias=False)
     for name in ("_orig_shape", "factory_kwargs"):
@@ -125,7 +125,7 @@ def is_plain_linear(layer: nn.Module) -> bool:
     return getattr(type(layer), "forward_comfy_cast_weights", None) is PLAIN_LINEAR
 
 
-def layers_that_cast(net: nn.Module) -> Iterator[nn.Module]:
+def layers_that_cast(net: nn.Module) -> Iterator[comfy.ops.CastWeightBiasOp]:
     """Layers whose weights ComfyUI casts when they are called."""
     return (layer for layer in net.modules() if hasattr(layer, "comfy_cast_weights"))
 

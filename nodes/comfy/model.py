@@ -55,7 +55,7 @@ SMALL = 50_000_000
 class PiDModelConfig(comfy.supported_models_base.BASE):
     """What ComfyUI wants to know of a model before it exists."""
 
-    unet_extra_config = {}
+    unet_extra_config: dict = {}
     latent_format = comfy.latent_formats.PixelDiTPixel
     supported_inference_dtypes = SUPPORTED_DTYPES
 
@@ -210,7 +210,7 @@ class PiDKitModel(BaseModel):
         if level is not None and taken_for_granted(t == level):
             return [level] * len(t)
         levels = t.cpu().tolist()
-        if level is not None and any(value != level for value in levels):
+        if run is not None and level is not None and any(value != level for value in levels):
             run.lose_count()
         return levels
 
@@ -339,8 +339,9 @@ def plan_memory(executor, patcher, noise_shape, *args, **kwargs):
     base.run_memory = memory = run_memory(patcher, noise_shape, canvas_count)
     try:
         if not windowed:
-            base.diffusion_model.driver.pixel_cache = memory.fitting_cache(*noise_shape[2:])
-            show_frame(memory, *noise_shape[2:], base.diffusion_model.driver.pixel_cache)
+            height, width = noise_shape[2:]
+            base.diffusion_model.driver.pixel_cache = pixel_cache = memory.fitting_cache(height, width)
+            show_frame(memory, height, width, pixel_cache)
         return executor(patcher, noise_shape, *args, **kwargs)
     finally:
         base.run_memory = None
@@ -377,7 +378,7 @@ def load_model(
     patcher = wrap(checkpoint, dtype, disable_dynamic or compile != OFF)
     if compile != OFF:
         compile_network(patcher, compile)
-    if mapped:
+    if mapped and stamp is not None:
         patcher.model.file = MappedFile(path, stamp)
     patcher.cached_patcher_init = (load_model, (path, dtype, family, schedule, compile))
     return patcher

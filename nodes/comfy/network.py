@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import comfy.ops
 import comfy.quant_ops
@@ -36,7 +37,9 @@ class ComfyPiDNetwork(PiDNetwork):
         self._exact = False
         self._used = "none yet"
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options=None, **kwargs) -> Tensor:
+    def forward(  # type: ignore[override]  # as ComfyUI calls a network
+        self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options=None, **kwargs
+    ) -> Tensor:
         """x [B, 3, H, W], timesteps [B], context [B, T, W]; the rest as in `_forward`, by keyword."""
         options = transformer_options or {}
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
@@ -75,7 +78,12 @@ class ComfyPiDNetwork(PiDNetwork):
                 transformer_options=transformer_options,
             )  # fmt: skip
 
-        options = {"lq_features": lq_features, "degrade_sigma": degrade_sigma, "on_part": on_part, "level": level}
+        options: dict[str, Any] = {
+            "lq_features": lq_features,
+            "degrade_sigma": degrade_sigma,
+            "on_part": on_part,
+            "level": level,
+        }
         if self._exact:
             return super().forward(x, timesteps, context, **options)
         self.attention = attention
@@ -140,14 +148,19 @@ def _lent_by_comfyui(layer, device: torch.device, dtype: torch.dtype) -> Weights
     if entry is None or entry[0] != key:
         lent = comfy.ops.cast_bias_weight(layer, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True)
         try:
-            entry = layer.pidkit_lent = key, tuple(t if t is None else t.detach().clone() for t in _plain(*lent[:2]))
+            weight, bias = _plain(*lent[:2])
+            entry = layer.pidkit_lent = key, (weight.detach().clone(), bias if bias is None else bias.detach().clone())
         finally:
             comfy.ops.uncast_bias_weight(layer, *lent)
     return entry[1]
 
 
-def _plain(*tensors: Tensor | None) -> Weights:
-    return tuple(t.dequantize() if isinstance(t, comfy.quant_ops.QuantizedTensor) else t for t in tensors)
+def _plain(weight: Tensor, bias: Tensor | None) -> Weights:
+    return _dequantised(weight), bias if bias is None else _dequantised(bias)
+
+
+def _dequantised(tensor: Tensor) -> Tensor:
+    return tensor.dequantize() if isinstance(tensor, comfy.quant_ops.QuantizedTensor) else tensor
 
 
 LENDERS[comfy.ops.CastWeightBiasOp] = _lent_by_comfyui

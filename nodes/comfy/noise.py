@@ -20,12 +20,13 @@ def first_noise(model, shape: tuple[int, ...], seed: int) -> Tensor:
     with one seed: the model's last noise is kept, until another seed or
     size, or until the model goes.
     """
-    key, (known, noise) = (shape, seed), _last.get(model.model, (None, None))
-    if known != key:
-        noise = comfy.sample.prepare_noise(torch.empty(shape, device="meta"), seed)
-        _last.pop(model.model, None)
-        if noise.nbytes <= LARGEST_KEPT:
-            _last[model.model] = key, noise
+    key, last = (shape, seed), _last.get(model.model)
+    if last is not None and last[0] == key:
+        return last[1]
+    noise = comfy.sample.prepare_noise(torch.empty(shape, device="meta"), seed)
+    _last.pop(model.model, None)
+    if noise.nbytes <= LARGEST_KEPT:
+        _last[model.model] = key, noise
     return noise
 
 

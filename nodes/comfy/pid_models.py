@@ -53,6 +53,6 @@ def config_of(base: BaseModel) -> PiDConfig:
     if isinstance(base, PiDKitModel):
         return base.config
     net = getattr(base, "diffusion_model", None)
-    if not is_core_pid(net):
+    if net is None or not is_core_pid(net):
         raise ValueError(f"the model is {type(base).__name__}, not a PiD decoder: load one with PiD Loader")
     return replace(RELEASED["v1.5" if core_pid_is_v15(net) else "v1"], **core_pid_sizes(net))

@@ -34,7 +34,7 @@ def check_formats(layers: Layers) -> None:
 def dequantise(weight: Tensor, side: Mapping[str, Tensor]) -> Tensor:
     """A layer's weight as plain float32 values. side: its tensors in `Checkpoint.quantised`."""
     check_formats({"": dict(side)})
-    layer = quantised_linear(tuple(weight.shape))
+    layer = quantised_linear(weight.shape)
     layer.load_state_dict({"weight": weight, **side}, strict=False)
     return layer.weight.dequantize()
 

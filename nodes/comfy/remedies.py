@@ -95,6 +95,8 @@ def _blank_latent(error: errors.BlankLatentError) -> str:
 
 
 def _wrong_size(error: errors.WrongSizeError) -> str:
+    if error.needed is None:
+        return error.facts
     height, width = error.found
     return (
         f"the image is {width} x {height}, but the picture from PiD Prepare Image decodes to "

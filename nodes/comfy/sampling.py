@@ -27,6 +27,8 @@ NOMINAL = 2048  # pixels a side that the teacher's table is made for; `adapt` mo
 class FlowSampling(torch.nn.Module, comfy.model_sampling.CONST):
     """Flow noise levels, timestep = 1000 * sigma, over a rising table of 1000."""
 
+    sigmas: torch.Tensor
+
     def __init__(self, table: torch.Tensor):
         super().__init__()
         self.register_buffer("sigmas", table, persistent=False)
@@ -105,7 +107,7 @@ class PixelDiTSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.mod
         self.set_parameters(shift=PIXELDIT_SHIFT)
 
 
-def sampling_for(config: PiDConfig) -> torch.nn.Module:
+def sampling_for(config: PiDConfig) -> comfy.model_sampling.CONST:
     """The model_sampling of a checkpoint."""
     if not config.has_latent:
         return PixelDiTSampling()

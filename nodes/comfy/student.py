@@ -24,7 +24,7 @@ class StudentSampler(comfy.samplers.Sampler):
     """
 
     def __init__(self, noise: Tensor, noise_sampler: Callable | None = None):
-        self._noise: Tensor | None = noise
+        self._noise = [noise]  # until the run begins
         self._noise_sampler = noise_sampler
 
     @torch.no_grad()
@@ -42,7 +42,7 @@ class StudentSampler(comfy.samplers.Sampler):
         sampling, seed = model_wrap.inner_model.model_sampling, extra_args.get("seed")
         levels, highest = sigmas.cpu().tolist(), self.max_denoise(model_wrap, sigmas)  # else every step would wait
         # a copy: on a CPU it would else be the kept noise, and nodes may write into x
-        x, self._noise = self._noise.to(noise.device, torch.float32, copy=True), None
+        x = self._noise.pop().to(noise.device, torch.float32, copy=True)
         draw = self._noise_sampler or default_noise_sampler(nothing_like(x, x.device), seed=seed)  # it holds on to it
         x = sampling.noise_scaling(sigmas[0], x, latent_image, highest)
         ones, steps = x.new_ones(x.shape[0]), len(levels) - 1

@@ -142,11 +142,15 @@ class WindowHandler(ContextHandlerABC):
 
     def begin(self, patcher: ModelPatcher, shape: Sequence[int], conds: dict[str, list[dict]]) -> list[int]:
         """Plan a run on a canvas [B, 3, H, W]; returns the shape of one batch of windows, [n * B, 3, h, w]."""
+        run = self._begin(patcher, shape, conds)
+        return [run.window_batch * shape[0], shape[1], *run.plan.size]
+
+    def _begin(self, patcher: ModelPatcher, shape: Sequence[int], conds: dict[str, list[dict]]) -> WindowRun:
         for cond in (cond for group in conds.values() for cond in group):
             if cond.get("lq_latent") is not None:
                 check_canvas(self.config, cond["lq_latent"], shape, cond.get(CANVAS_KEY))
-        images, channels, *size = shape
-        height, width = self._whole(size)
+        images, _, *size = shape
+        height, width = self._whole(*size)
         memory = self.memory(patcher, images)
         plan = self.plan(memory, height, width)
         self._positive = {cond["uuid"] for cond in conds.get("positive", ())}
@@ -154,7 +158,7 @@ class WindowHandler(ContextHandlerABC):
             patcher.model.diffusion_model.driver.pixel_cache = plan.pixel_cache
         self._regions, notes = self._usable_regions(patcher, images, plan)
         batch = memory.batch(plan)
-        self._run = WindowRun(
+        self._run = started = WindowRun(
             plan,
             fuse=self.settings.fuse,
             window_batch=batch,
@@ -166,19 +170,20 @@ class WindowHandler(ContextHandlerABC):
         run = progress.current_run()
         if run is not None:
             run.use(plan)
-        status = replace(self.describe(memory, plan, batch), size=tuple(size))
+        status = replace(self.describe(memory, plan, batch), size=(size[0], size[1]))
         expected = None if run is None else run.expected
         status = replace(status, expected=expected, warnings=(*status.warnings, *notes))
         self._show(status)
         log.info("%s", "; ".join(status.lines()))
         work, whole = plan_flops(plan, self.config), forward_flops(self.config, height, width)
         log.debug("%s a step, %s in one frame", _flop(work), _flop(whole))
-        return [batch * images, channels, *plan.size]
+        return started
 
     def describe(self, memory: MemoryModel, plan: WindowPlan, batch: int | None = None) -> Status:
         """The plan in words: windows and predicted memory."""
         batch = batch or memory.batch(plan)
-        size, details, warnings = (plan.height, plan.width), (), plan.notes
+        size, warnings = (plan.height, plan.width), plan.notes
+        details: tuple[str, ...] = ()
         if plan.count > 1:
             details = (
                 f"{plan.cols} across, {plan.rows} down, overlap at least {plan.overlap} px"
@@ -216,11 +221,10 @@ class WindowHandler(ContextHandlerABC):
         self, calc_cond_batch, model: BaseModel, conds: Conds, x_in: Tensor, timestep: Tensor, model_options: dict
     ) -> list[Tensor]:
         """x0 predictions [B, 3, H, W], one per entry of conds; zeros for an entry that is None."""
-        whole = self._whole(x_in.shape[-2:])
-        if self._run is None or (self._run.plan.height, self._run.plan.width) != whole:
+        run, whole = self._run, self._whole(*x_in.shape[-2:])
+        if run is None or (run.plan.height, run.plan.width) != whole:
             # reached by a way that does not go through ComfyUI's loading
-            self.begin(model.current_patcher, x_in.shape, {"positive": conds[0] or []})
-        run = self._run
+            run = self._begin(model.current_patcher, x_in.shape, {"positive": conds[0] or []})
         present = [i for i, cond in enumerate(conds) if cond is not None]
         canvas = extend(x_in, *whole)
 
@@ -238,10 +242,10 @@ class WindowHandler(ContextHandlerABC):
         nothing = nothing_like(x_in, x_in.device)
         return [fused[i][..., : x_in.shape[-2], : x_in.shape[-1]] if i in fused else nothing for i in range(len(conds))]
 
-    def _whole(self, size: Sequence[int]) -> tuple[int, int]:
+    def _whole(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of a canvas with the padding that its latent has: whole latent cells."""
         cell = self.config.latent_cell
-        return tuple(-(-side // cell) * cell for side in size)
+        return -(-height // cell) * cell, -(-width // cell) * cell
 
     def _cut(self, cond: dict, windows: list[Window], x_in: Tensor) -> dict:
         for key, name in (("area", "an area"), ("control", "a ControlNet")):
@@ -250,15 +254,15 @@ class WindowHandler(ContextHandlerABC):
                     f"a conditioning has {name}, which Context Window (PiD) cannot cut into windows: take it off, or "
                     "use PiD Regional Caption"
                 )
-        values, images = dict(cond["model_conds"]), x_in.shape[0]
+        values, (images, _, height, width) = dict(cond["model_conds"]), x_in.shape
         cond = cond | {"model_conds": values}
         if "mask" in cond:
             mask = cond["mask"].expand(images, -1, -1) if cond["mask"].shape[0] == 1 else cond["mask"]
-            cond["mask"] = crop(extend(mask[:, None], *x_in.shape[-2:]), windows)[:, 0]
+            cond["mask"] = crop(extend(mask[:, None], height, width), windows)[:, 0]
         if "lq_latent" in values:
             latent = values["lq_latent"].cond
             if self._ours:
-                values["lq_latent"] = CONDLatent(latent, tuple(windows), tuple(x_in.shape[-2:]))
+                values["lq_latent"] = CONDLatent(latent, tuple(windows), (height, width))
             else:
                 latent = latent.expand(images, -1, -1, -1) if latent.shape[0] == 1 else latent
                 values["lq_latent"] = comfy.conds.CONDRegular(crop(latent, windows, self.config.latent_cell))
@@ -311,7 +315,8 @@ class WindowHandler(ContextHandlerABC):
 
     def _out_of_memory(self, line: str) -> None:
         log.warning("windows: %s", line)
-        self._show(replace(self.status, warnings=(*self.status.warnings, line)))
+        if self.status is not None:
+            self._show(replace(self.status, warnings=(*self.status.warnings, line)))
 
     def _show(self, status: Status) -> None:
         self.status, run = status, progress.current_run()
@@ -325,7 +330,7 @@ def _too_little(memory: MemoryModel, height: int, width: int, error: NoPlanError
     images = memory.images
     picture = f"{width} x {height}" if images == 1 else f"{images} pictures of {width} x {height}"
     fewer = "decode fewer pictures at once, " if images > 1 else ""
-    shorter = ", or set dtype to bfloat16 on the loader" if memory.dtype_bytes > 2 else ""
+    shorter = ", or set dtype to bfloat16 on the loader" if (memory.dtype_bytes or 0) > 2 else ""
     return (
         f"too little memory for {picture}: {memory.shortage(error)}: {fewer}make the picture smaller or close other "
         f"programs{shorter}"

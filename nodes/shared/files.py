@@ -45,7 +45,7 @@ def resolve_file(name: str) -> str:
 def file_stamp(name: str | None) -> Stamp | None:
     """Changes when the file behind a name does: for fingerprint_inputs, which gets None for an input that is linked."""
     path = None if name is None else _path(name)
-    return path and Stamp.of(path)
+    return None if path is None else Stamp.of(path)
 
 
 def _path(name: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import comfy.model_management
 from torch import Tensor
 
@@ -25,11 +27,11 @@ def hold_if_possible(pixels: Tensor, reference: Tensor, hold: str, fidelity: flo
     for i in range(pixels.shape[0]):
         one, target = pixels[i : i + 1], row_of(reference, i)
 
-        def in_main_memory(one=one, target=target) -> None:
-            one.copy_(hold_colour_(one.cpu(), target.cpu(), hold, fidelity))
+        def in_main_memory(one=one, target=target) -> Tensor:
+            return one.copy_(hold_colour_(one.cpu(), target.cpu(), hold, fidelity))
 
         try:
-            with_less("holding colours", lambda o=one, r=target: hold_colour_(o, r, hold, fidelity), in_main_memory)
+            with_less("holding colours", partial(hold_colour_, one, target, hold, fidelity), in_main_memory)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

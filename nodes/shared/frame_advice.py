@@ -21,18 +21,18 @@ def frame_advice(hidden, model, images: int, height: int, width: int) -> tuple[s
     config, graph = config_of(model.model), hidden.dynprompt
     if any(graph.get_node(name)["class_type"] in WINDOW_NODES for name in graph.all_node_ids()):
         return ()
-    whole = tuple(-(-side // config.latent_cell) * config.latent_cell for side in (height, width))
-    if max(whole) <= config.window_max:
+    height, width = (-(-side // config.latent_cell) * config.latent_cell for side in (height, width))
+    if max(height, width) <= config.window_max:
         return ()
     memory = memory_of(model, config, images)
     try:
-        plan = replace(memory, budget=float("inf")).plan(*whole, OVERLAP)
+        plan = replace(memory, budget=float("inf")).plan(height, width, OVERLAP)
     except NoPlanError:
         return ()
-    frame, windows = forward_flops(config, *whole), plan_flops(plan, config)
+    frame, windows = forward_flops(config, height, width), plan_flops(plan, config)
     if frame < WORTH * windows:
         return ()
-    takes = gigabytes(memory.needed(images, *whole, None))
+    takes = gigabytes(memory.needed(images, height, width, None))
     return (
         f"in one frame this is {frame / windows:.2g} times the work of windows, and takes {takes}: put Context Window "
         "(PiD) between the model and the sampler",

@@ -48,7 +48,8 @@ _HOOKS: dict[str, Callable[[str], object]] = {
 def _replace(node: type[io.ComfyNode], name: str, wrap: Callable[[Callable], Callable]) -> None:
     plain = node.__dict__[name].__func__
     function = functools.wraps(plain)(wrap(plain))
-    function.__signature__ = inspect.signature(plain)  # ComfyUI reads which inputs it takes
+    # ComfyUI reads which inputs it takes. type: ignore: functools.wraps hides that it is a function
+    function.__signature__ = inspect.signature(plain)  # type: ignore[attr-defined]
     setattr(node, name, classmethod(function))
 
 
@@ -190,7 +191,7 @@ def _number(value):
 def _int(entry: io.Input, value) -> int:
     number = _number(value)
     if isinstance(number, Real) and not isinstance(number, Integral):
-        number = int(number) if math.isfinite(number) and number == int(number) else None
+        number = math.trunc(number) if math.isfinite(number) and number == math.trunc(number) else None
     if not isinstance(number, Integral):
         raise _wrong(entry.id, value, "a whole number")
     return _in_range(entry, int(number))
@@ -337,7 +338,8 @@ def _sigma_list(name: str, value):
         raise ValueError(f"{name} is empty: give one number, or one per image")
     numbers = [_number(one) for one in many]
     for one in numbers:
-        if not isinstance(one, Real) or isinstance(one, bool):
+        is_number = isinstance(one, Real) and not isinstance(one, bool)
+        if not is_number:
             raise _wrong(name, one, "numbers, one per image")
         if not 0 <= one <= 1:
             raise ValueError(f"{name} must be between 0 and 1, got {printable(one)}")

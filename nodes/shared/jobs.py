@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...pid_core.captions.fingerprint import digest
@@ -34,7 +35,7 @@ class Shared(NamedTuple):
     rest: whatever else changes the result.
     """
 
-    model: object
+    model: ModelPatcher
     positive: list | None
     steps: int
     latent_format: str = "auto"

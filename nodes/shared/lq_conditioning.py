@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import node_helpers
@@ -51,7 +51,7 @@ def condition(
     lq = prepare_lq(samples, latent_format, sigma, latent_noise=latent_noise, seed=seed, spec=spec, carried=carried)
     notes = _ignored_text(model, [*(positive or ()), *(negative or ())])
     positive = positive or _own_caption(model)
-    tags = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
+    tags: dict[str, Any] = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
     size, changed = picture_size(latent)
     notes += (changed,) if changed else ()
     if size is not None:

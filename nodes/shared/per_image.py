@@ -108,7 +108,7 @@ class _Images:
                 self._found[key] = image
                 self.resumed += 1
         self.missing = len(set(self._keys) - self._found.keys())
-        self.batch: Tensor | None = None
+        self.batch = torch.empty(0)  # room is made when the first image tells its size
 
     @property
     def finished(self) -> list[Tensor]:
@@ -118,7 +118,7 @@ class _Images:
         return self._found.get(self._keys[index])
 
     def put(self, index: int, image: Tensor) -> None:
-        if self.batch is None:
+        if not len(self.batch):
             self.batch = _room_for(len(self._keys), image)
         self.batch[index : index + 1] = image
         # a view of the batch, which ComfyUI holds too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import folder_paths
@@ -44,8 +45,7 @@ def present(node_id: str | None, images: Sequence[Tensor]) -> bool:
         return False
     options = {"compress_level": 1}
     entries = [
-        _save(picture_file(f"finished_{digest(image)}", ".png"), lambda i=image: to_pil(i[0]), options)
-        for image in images
+        _save(picture_file(f"finished_{digest(image)}", ".png"), partial(to_pil, image[0]), options) for image in images
     ]
     message = {
         "node": node_id,

@@ -30,5 +30,6 @@ def _plain(method):
             raise
         return one_line(result) if isinstance(result, str) else result
 
-    plain.__signature__ = inspect.signature(method)  # ComfyUI asks which inputs validate_inputs takes
+    # ComfyUI asks which inputs validate_inputs takes. type: ignore: functools.wraps hides that it is a function
+    plain.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
     return plain
