@@ -20,13 +20,13 @@ comfyui: setup  ## leaves ComfyUI running with the pack in it
 test: setup
 	@$(RUN) -m pytest -n $(JOBS) --dist loadfile
 
-# Left out: the kernels' tests need a newer Triton's interpreter and compiler, and the graphs that this PyTorch compiles
-# for a CPU make its process flush the smallest numbers to zero, which other tests then see.
+# Not in .ci/run, for the time and room of a second PyTorch.
 test-oldest:  ## tests/core with the oldest Python and PyTorch, in .venv-oldest (about 6 GB)
-	@[ -x .venv-oldest/bin/python ] || $(OLDEST_PYTHON) -m venv .venv-oldest
+	@[ -x .venv-oldest/bin/pip ] || PYENV_VERSION=3.10 $(OLDEST_PYTHON) -m venv --clear .venv-oldest || \
+		{ echo "test-oldest: no $(OLDEST_PYTHON) that can make an environment: see README, Try it"; exit 1; }
 	@.venv-oldest/bin/python -m pip install -q --disable-pip-version-check torch==$(OLDEST_TORCH) -r requirements.txt \
-		aiohttp huggingface_hub hypothesis numpy pillow pytest
-	@.venv-oldest/bin/python -m pytest tests/core $(patsubst %,--ignore=tests/core/test_%.py,kernels kernels_compile gpu_bytes compiled)
+		aiohttp av huggingface_hub hypothesis numpy pillow pytest pytest-xdist
+	@.venv-oldest/bin/python -m pytest -n $(JOBS) --dist loadfile tests/core
 
 lint: setup
 	@$(RUN) -m ruff check .

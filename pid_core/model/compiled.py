@@ -6,11 +6,12 @@ uncompiled, and said so.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import one_line
 from ..log import log
@@ -53,25 +54,26 @@ class Compiled:
         self.active = False  # during a call that is compiled
         self._allowed = True
         self._graphs: set[tuple] = set()
-        self._call = torch.compile(_call, backend=backend, dynamic=False, **options)
+        # PyTorch 2.5 raises at the limit only where a graph may not break
+        self._call = torch.compile(_call, backend=backend, dynamic=False, fullgraph=_settings()[1] is None, **options)
 
     def kind_of(self, device: torch.device, pixels: int) -> str:
         """As `fused.kind_of`, for a compiled call on images of so many pixels together."""
         kernels = pixels > FEW_PIXELS if self.kernels is None else self.kernels
         return COMPILED_KERNELS if kernels and fused.kind_of(device) == "kernels" else COMPILED
 
-    def run(self, driven: Callable[[], Tensor], plain: Callable[..., Tensor], inputs: tuple) -> Tensor:
+    def run(self, driven: Callable[[], Tensor], net: nn.Module, inputs: tuple) -> Tensor:
         """A whole network call, compiled where it can be.
 
-        driven(): the call, whose blocks go through `block`. plain(inputs): the same, to be one graph. inputs: the
+        driven(): the call, whose blocks go through `block`. net.predict(inputs): the same, to be one graph. inputs: the
         images [B, 3, H, W] first, then whatever else the call takes; none of it is changed. What either itself raises
         goes on.
         """
         key = tuple((t.shape, t.dtype) for t in inputs if isinstance(t, Tensor))
         if self._allowed and (self.why_not is None or key in self._graphs):
             try:
-                with self._running(inputs[0]), nullcontext() if key in self._graphs else self.while_compiling():
-                    out = self._call(plain, inputs) if self.how == "whole" else driven()
+                with self._running(inputs[0]), nullcontext() if key in self._graphs else self._making():
+                    out = self._call(_predict, net, inputs) if self.how == "whole" else driven()
                 self._graphs.add(key)
                 return out
             except Exception as error:
@@ -96,6 +98,17 @@ class Compiled:
             self._allowed = before
 
     @contextmanager
+    def _making(self) -> Iterator[None]:
+        """New graphs. Those that PyTorch 2.5 loads on a CPU set their thread to flush the smallest numbers to zero."""
+        flushed = flushes_to_zero()
+        try:
+            with self.while_compiling():
+                yield
+        finally:
+            if not flushed:
+                torch.set_flush_denormal(False)
+
+    @contextmanager
     def _running(self, x: Tensor) -> Iterator[None]:
         self.active = True
         try:
@@ -106,15 +119,24 @@ class Compiled:
             self.active = False
 
 
+def flushes_to_zero() -> bool:
+    """Whether this thread flushes the smallest numbers to zero."""
+    return sys.float_info.min / 2 == 0
+
+
 def _call(function: Callable, *args):
     return function(*args)
+
+
+def _predict(net: nn.Module, inputs: tuple) -> Tensor:
+    return net.predict(inputs)  # PyTorch 2.5 forgets a graph together with the bound method it was made of
 
 
 def _failure(error: Exception) -> str | None:
     """In one line what kept the compiler from a graph; None for an error of what it ran."""
     known = torch._dynamo.exc  # not imported with this file: it takes as long as PyTorch itself
-    # PyTorch 2.5 and 2.6 have another name for it
-    names = ("FailOnRecompileLimitHit", "FailOnCacheLimitHit")
+    # PyTorch 2.6 and 2.5 have other names for it
+    names = ("FailOnRecompileLimitHit", "FailOnCacheLimitHit", "CacheLimitExceeded")
     if isinstance(error, tuple(getattr(known, name) for name in names if hasattr(known, name))):
         return f"{MOST_GRAPHS} graphs are there, and no more are made: restart for other sizes"
     if not isinstance(error, known.TorchDynamoException):
@@ -125,7 +147,13 @@ def _failure(error: Exception) -> str | None:
 
 
 def _limits() -> AbstractContextManager:
-    settings, limit, error = torch._dynamo.config, "recompile_limit", "fail_on_recompile_limit_hit"
-    if not hasattr(settings, limit):
-        limit, error = "cache_size_limit", "fail_on_cache_limit_hit"
-    return settings.patch({limit: MOST_GRAPHS} | ({error: True} if hasattr(settings, error) else {}))
+    limit, error = _settings()
+    return torch._dynamo.config.patch({limit: MOST_GRAPHS} | ({} if error is None else {error: True}))
+
+
+def _settings() -> tuple[str, str | None]:
+    """Names of PyTorch's settings: how many graphs a function may have, and that it is an error to want more."""
+    settings = torch._dynamo.config
+    names = ("recompile_limit", "fail_on_recompile_limit_hit"), ("cache_size_limit", "fail_on_cache_limit_hit")
+    limit, error = next(pair for pair in names if hasattr(settings, pair[0]))
+    return limit, error if hasattr(settings, error) else None

@@ -52,7 +52,7 @@ class Driver:
     def run(self, net: PiDNetwork, inputs: Inputs, on_part: OnPart | None = None, level: Level | None = None) -> Tensor:
         """`PiDNetwork.forward` of checked inputs. None of them is changed."""
         driven = partial(self._predict, net, inputs, on_part or _nobody, level)
-        return driven() if self.compiled is None else self.compiled.run(driven, net.predict, inputs)
+        return driven() if self.compiled is None else self.compiled.run(driven, net, inputs)
 
     @contextmanager
     def caching(self, cache: PixelCache | None) -> Iterator[None]:

@@ -23,6 +23,7 @@ from ..log import log
 COMPILED, COMPILED_KERNELS = "compiled", "compiled kernels"
 SWITCH = "PIDKIT_KERNELS"
 OLDEST = (7, 5)
+HAVE_BFLOAT16 = (8, 0)  # on cards before these Triton has to compute it in another way, which 3.1 (PyTorch 2.5) cannot
 GROUP_PART = 8192  # values of a group that one program of `group_moments` measures
 
 # the kernels, and which of their arguments are written in place
@@ -171,6 +172,8 @@ def _examined(device: int) -> str | None:
         if not register():
             return "Triton is not installed (on Windows: triton-windows)"
         right = _trial(torch.device("cuda", device))
+        if capability < HAVE_BFLOAT16:
+            _trial(torch.device("cuda", device), torch.bfloat16)  # whether it runs; its values are rounded
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # half an installation, no compiler, an old driver, a full folder: all of Triton's kinds
@@ -179,7 +182,7 @@ def _examined(device: int) -> str | None:
     return None if right else "they give wrong values here"
 
 
-def _trial(device: torch.device) -> bool:
+def _trial(device: torch.device, dtype: torch.dtype = torch.float32) -> bool:
     generator = torch.Generator().manual_seed(0)
     u, weight, w1, w2 = (
         torch.randn(*shape, generator=generator) for shape in ((1, 2, 64, 16), (16,), (64, 16), (16, 64))
@@ -191,5 +194,6 @@ def _trial(device: torch.device) -> bool:
     y = torch.nn.functional.rms_norm(x, weight.shape, weight, 1e-6) * (1 + scale) + shift
     expected = x + gate2 * (torch.nn.functional.gelu(y @ w1.T + b1) @ w2.T + b2)
     found = u.to(device)
-    torch.ops.pidkit.pixel_end(found, *(t.to(device) for t in (attended, modulation, weight, w1, b1, w2, b2)))
+    attended, modulation, w1, b1, w2, b2 = (t.to(device, dtype) for t in (attended, modulation, w1, b1, w2, b2))
+    torch.ops.pidkit.pixel_end(found, attended, modulation, weight.to(device), w1, b1, w2, b2)
     return torch.allclose(found.cpu(), expected, rtol=1e-3, atol=1e-3)

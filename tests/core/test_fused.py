@@ -21,7 +21,7 @@ def card(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(fused, "register", lambda: True)
-    monkeypatch.setattr(fused, "_trial", lambda device: True)
+    monkeypatch.setattr(fused, "_trial", lambda *_: True)
     return monkeypatch
 
 
@@ -47,7 +47,7 @@ def test_kernels_run_where_a_trial_was_right(card):
         (torch.version, "cuda", None, "no NVIDIA card"),
         (fused, "register", lambda: False, "triton-windows"),
         (fused, "_trial", fails, "RuntimeError: Failed to find C compiler."),
-        (fused, "_trial", lambda device: False, "wrong values"),
+        (fused, "_trial", lambda *_: False, "wrong values"),
         (fused, "register", broken, "ImportError: DLL load failed"),
     ],
 )
@@ -55,6 +55,21 @@ def test_a_reason_in_one_line_where_they_do_not(card, place, name, value, words)
     card.setattr(place, name, value)
     assert words in fused.why_not() and "\n" not in fused.why_not()
     assert fused.kind_of(torch.device("cuda")) == "cuda"
+
+
+def test_a_card_without_bfloat16_has_to_run_it_too(card):
+    """Triton 3.1, which PyTorch 2.5 brings, compiles no bfloat16 for Turing: the first picture would have failed."""
+
+    def trial(device, dtype=torch.float32):
+        if dtype == torch.bfloat16:
+            raise IndexError("map::at")
+        return True
+
+    card.setattr(fused, "_trial", trial)
+    assert fused.why_not() is None
+    card.setattr(fused, "_reasons", {})
+    card.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert "IndexError: map::at" in fused.why_not()
 
 
 def test_the_switch(card):

@@ -10,8 +10,10 @@ from benchmarks.synthetic import full_size_config
 from pid_core.assets import NANO_PATH
 from pid_core.checkpoints.reading import load_network
 from pid_core.model.cost import forward_flops, peak_bytes
+from support.old import NO_CARD, skip_before
 
 pytest.importorskip("triton", reason="NOT TESTED: what the Triton kernels move, for Triton is missing")
+skip_before("torch", (2, 6), NO_CARD)
 V15 = full_size_config("v1.5")
 
 

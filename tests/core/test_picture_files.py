@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
 from pid_core.images.files import FORMATS, check_output, read_picture, write_picture
+from support.old import skip_before
 
 RAMP = np.linspace(10, 240, 8 * 6 * 3).round().astype(np.uint8).reshape(6, 8, 3)
 ALPHA = np.linspace(0, 255, 8 * 6).round().astype(np.uint8).reshape(6, 8)
@@ -52,6 +53,8 @@ def test_phone_pictures_come_upright(tmp_path, orientation):
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_sixteen_bits_stay(tmp_path, channels):
+    if channels > 1:
+        pytest.importorskip("av", reason="NOT TESTED: 16-bit colours, for PyAV, which reads them, is missing")
     values = (np.arange(4 * 5 * channels).reshape(4, 5, channels) * 641 % 65536).astype(np.uint16)
     picture = read_picture(deep_png(tmp_path / "deep.png", values))
     colours, alpha = (values[..., :-1], values[..., -1]) if channels % 2 == 0 else (values, None)
@@ -72,6 +75,8 @@ def test_sixteen_bits_without_the_library_that_reads_them(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "I;16", "I", "F"])
 def test_opaque_modes(tmp_path, mode):
+    if mode == "YCbCr":
+        skip_before("pillow", (13,), "does not read YCbCr without compression, which it writes to TIFF")
     grey = Image.fromarray(RAMP).convert("L")
     if mode == "I;16":
         picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
