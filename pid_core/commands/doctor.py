@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ..machine.comfy_home import add_home_arguments, find_comfyui, find_home
 from ..machine.report import examine
+from ..version import too_old
 
 ABOUT = "`doctor`: is this machine ready for PiD, and what is missing; exit code 0 when the bundled model decodes."
 
@@ -28,7 +29,10 @@ def run(args: argparse.Namespace) -> int:
 def _lines(report: dict) -> Iterator[str]:
     yield "Versions"
     for name, version in report["versions"].items():
-        yield f"  {name}: {version or ('not found' if name == 'comfyui' else 'not in this Python')}"
+        oldest = too_old(name, version or "")
+        yield f"  {name}: {version or ('not found' if name == 'comfyui' else 'not in this Python')}" + (
+            f", TOO OLD: PiDKit needs {oldest} or newer" if version and oldest else ""
+        )
     device = report["device"]
     yield "Device"
     yield f"  {device['kind']}: {device['name']}, {_gb(device['free'])} free of {_gb(device['total'])}"

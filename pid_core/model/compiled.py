@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import one_line
 from ..log import log
+from ..version import too_old
 from . import fused
 from .fused import COMPILED, COMPILED_KERNELS
 
@@ -25,7 +26,6 @@ MOST_GRAPHS = 64
 # Up to so many pixels a card waits for its host, so fewer launches win. On an H100 a step of 1024 x 1024 takes 17.1 ms
 # without the kernels in the graph and 22.1 with them, of 2048 x 2048 108.3 and 101.9.
 FEW_PIXELS = 1448**2
-OLDEST = (2, 5)  # before it every block makes a graph of its own
 
 
 class Compiled:
@@ -43,9 +43,9 @@ class Compiled:
     def __init__(self, how: str, *, kernels: bool | None = None, backend: str | Callable = "inductor", **options):
         if how not in HOW:
             raise ValueError(f"compile is one of off, {', '.join(HOW)}, got {how}")
-        if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST:
+        if oldest := too_old("torch", torch.__version__):
             raise ValueError(
-                f"compile needs PyTorch {'.'.join(map(str, OLDEST))} or newer, this is {torch.__version__}: update "
+                f"compile needs PyTorch {oldest} or newer, this is {torch.__version__}: update "
                 "PyTorch, or do not compile"
             )
         self.how, self.kernels = how, kernels

@@ -14,6 +14,7 @@ from pid_core.__main__ import main
 from pid_core.machine import inventory
 from pid_core.machine import report as doctor
 from pid_core.machine.comfy_home import find_comfyui, model_folders
+from pid_core.version import OLDEST
 from support.goldens import spec, weights
 from support.layouts import split
 
@@ -53,6 +54,24 @@ def gemma(width=2304, **more):
 def run(comfyui, capsys, *arguments):
     code = main(["doctor", "--comfyui", str(comfyui), *arguments])
     return code, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("torch_version", "old"), [("2.4.1+cu121", True), ("2.5.0", False), ("2.10.0+cpu", False)])
+def test_a_version_that_is_too_old_is_named(comfyui, capsys, monkeypatch, torch_version, old):
+    monkeypatch.setattr(doctor, "_package", {"torch": torch_version}.get)
+    _, out = run(comfyui, capsys)
+    assert f"  torch: {torch_version}{', TOO OLD: PiDKit needs 2.5 or newer' if old else ''}\n" in out
+    assert out.count("TOO OLD") == old
+
+
+def test_the_oldest_versions_are_the_same_everywhere(root):
+    """In the package's metadata, the README, the make target that tests them, and what doctor goes by."""
+    python, torch_version = (".".join(map(str, OLDEST[name])) for name in ("python", "torch"))
+    project, readme, makefile = ((root / name).read_text() for name in ("pyproject.toml", "README.md", "Makefile"))
+    assert f'requires-python = ">={python}"' in project
+    assert f'target-version = "py{python.replace(".", "")}"' in project
+    assert f"with Python {python} and PyTorch {torch_version} or newer" in readme
+    assert f"OLDEST_PYTHON ?= python{python}\n" in makefile and f"OLDEST_TORCH ?= {torch_version}.0\n" in makefile
 
 
 def test_files_are_told_for_what_they_are(comfyui, capsys):
