@@ -22,7 +22,7 @@ SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL
 def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", mode, attention, cache=None):
     """One forward without storage or arithmetic, under a dispatch mode, in the chunks of `device`."""
     net = PiDNetwork(config, dtype=dtype, device="meta", attention=attention).eval()
-    net.driver = Driver(chunk_bytes(device), pixel_chunks(device), cache)
+    net.driver = Driver(1 << 62, 1)
     tokens = (side // config.patch_size) ** 2
     x = torch.empty(batch, 3, side, side, device="meta")
     caption = torch.empty(batch, config.caption_length, config.caption_width, dtype=dtype, device="meta")
@@ -30,7 +30,8 @@ def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", m
     number = torch.empty(batch, device="meta")
     inputs = {"lq_features": features, "degrade_sigma": number}
     with torch.no_grad():
-        net(x, number, caption, **inputs)  # fills the position tables' caches
+        net(x, number, caption, **inputs)  # in one chunk: fills the position tables' caches
+        net.driver = Driver(chunk_bytes(device), pixel_chunks(device), cache)
         if isinstance(mode, LiveBytes):
             mode.ignore([*net.parameters(), x, caption, features, number])
         with mode:

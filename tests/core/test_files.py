@@ -44,8 +44,11 @@ def test_a_name_that_is_taken_meanwhile_is_left_alone(tmp_path, monkeypatch):
 
 
 def test_two_processes_lose_nothing(tmp_path):
+    # with files.py alone: the package around it imports PyTorch
     code = (
-        "import sys; from pathlib import Path; from pid_core.files import write_new\n"
+        "import sys, types; from pathlib import Path\n"
+        "package = types.ModuleType('pid_core'); package.__path__ = ['pid_core']; sys.modules['pid_core'] = package\n"
+        "from pid_core.files import write_new\n"
         "for i in range(60): write_new(Path(sys.argv[1]), 'PiD', '.latent', f'{sys.argv[2]}{i}'.encode())"
     )
     both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], cwd=ROOT) for name in "ab"]
