@@ -9,15 +9,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import one_line
 from ..log import log
 from ..version import too_old
 from . import fused
 from .fused import COMPILED, COMPILED_KERNELS
+
+if TYPE_CHECKING:
+    from .inputs import Inputs
+    from .network import PiDNetwork
 
 HOW = ("blocks", "whole")
 # PyTorch stops compiling a function after 8 graphs without an error. A size takes three: the patch block, the last
@@ -62,7 +67,7 @@ class Compiled:
         kernels = pixels > FEW_PIXELS if self.kernels is None else self.kernels
         return COMPILED_KERNELS if kernels and fused.kind_of(device) == "kernels" else COMPILED
 
-    def run(self, driven: Callable[[], Tensor], net: nn.Module, inputs: tuple) -> Tensor:
+    def run(self, driven: Callable[[], Tensor], net: PiDNetwork, inputs: Inputs) -> Tensor:
         """A whole network call, compiled where it can be.
 
         driven(): the call, whose blocks go through `block`. net.predict(inputs): the same, to be one graph. inputs: the
@@ -128,7 +133,7 @@ def _call(function: Callable, *args):
     return function(*args)
 
 
-def _predict(net: nn.Module, inputs: tuple) -> Tensor:
+def _predict(net: PiDNetwork, inputs: Inputs) -> Tensor:
     return net.predict(inputs)  # PyTorch 2.5 forgets a graph together with the bound method it was made of
 
 
