@@ -15,21 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from training.crops import SCALE, Crops
+from training.crops import Crops
+from training.losses import misjudged, missing
 from training.upscale import SIDE
 from training.upscaler import Upscaler, read_upscaler
-
-GREY = torch.tensor([0.299, 0.587, 0.114])
-LEAST = 1.5 / 127.5  # deviations below this are not told apart: an 8-bit file has no more to say
-
-
-def missing(out: Tensor, x: Tensor) -> Tensor:
-    """The brightness that is not there, less its mean over each small pixel: [B, 1, H, W]."""
-    rest = torch.einsum("c,bchw->bhw", GREY, x - out)[:, None]
-    return rest - F.interpolate(F.avg_pool2d(rest, SCALE), scale_factor=SCALE)
 
 
 def learn(net: Upscaler, crops: Crops, minutes: float, rate: float = 3e-3) -> None:
@@ -46,13 +36,12 @@ def learn(net: Upscaler, crops: Crops, minutes: float, rate: float = 3e-3) -> No
         with torch.no_grad():
             features = net.features(small)
             rest = missing(net.read(features, sigma), x)
-        variance = net.strength(features).square() + LEAST**2
-        loss = (variance.log() + (rest.square() + LEAST**2) / variance).mean() / 2
+        loss = misjudged(net.strength(features), rest)
         optimiser.zero_grad()
         loss.backward()
         optimiser.param_groups[0]["lr"] = rate * (0.01 + 0.5 * (1 + math.cos(math.pi * spent / (60 * minutes))))
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         spent += time.process_time() - begun
         if len(losses) % 20 == 0:
             print(f"{spent:4.0f} cpu s  {len(losses)}  {np.mean(losses[-20:]):.4f}", flush=True)

@@ -27,22 +27,14 @@ from benchmarks.measures import psnr
 from benchmarks.photos import load_photos
 from benchmarks.restoration import centre_crop, eight_bits, enlarge, shrink
 from training.crops import Crops
+from training.losses import absolute, decibels, misjudged, missing, unkept
 from training.muon import MuonAndAdamW
 from training.upscaler import BLOCKS, Upscaler
 
 SIDE = 128  # of a crop
 EMA = 0.997
 RATE = 1e-3  # AdamW's
-
-
-def decibels(out: Tensor, x: Tensor) -> Tensor:
-    """Mean over crops of log squared error. What would be seen in no 8-bit picture is not chased."""
-    return (out - x).square().mean((1, 2, 3)).add(2e-5).log().mean()
-
-
-def absolute(out: Tensor, x: Tensor) -> Tensor:
-    """Mean over crops of log absolute error: else noisy crops and thickets would count for nearly all."""
-    return ((out - x).square() + 1e-6).sqrt().mean((1, 2, 3)).add(4e-3).log().mean()
+KEPT, LEVEL = 0.1, 0.1  # weights of the small picture's error, and of the strength of what is missing
 
 
 class Run:
@@ -103,15 +95,18 @@ class Run:
             begun = time.process_time()
             x, small, sigma = self.crops.batch(options.batch, SIDE)
             left = min(1.0, (total - self.seconds) / max(final, 1e-9))
-            out = self.net(small, sigma)
-            loss = decibels(out, x) / 2 if left < 1 else absolute(out, x)
+            features, clean = self.net.features(small), sigma == 0
+            out = self.net.read(features, sigma)
+            loss = (decibels(out, x) / 2 if left < 1 else absolute(out, x)) + KEPT * unkept(out, x)
+            if bool(clean.any()):
+                rest = missing(out[clean].detach(), x[clean])
+                loss = loss + LEVEL * misjudged(self.net.strength(features[clean]), rest)
             self.optimiser.step(loss, left * min(1, (self.iteration - since + 1) / 60))
             self.iteration += 1
             with torch.no_grad():
                 kept = min(EMA, self.iteration / (self.iteration + 20))
                 for mine, theirs in zip(self.ema.parameters(), self.net.parameters(), strict=True):
                     mine.lerp_(theirs, 1 - kept)
-                clean = sigma == 0
                 bicubic = F.interpolate(small[clean], scale_factor=4, mode="bicubic")
                 pair = [(y - x[clean]).square().mean((1, 2, 3)).add(1e-6).log10() for y in (out[clean], bicubic)]
                 errors += (10 * (pair[1] - pair[0])).tolist()

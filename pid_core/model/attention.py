@@ -40,11 +40,6 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def no_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Zeros: of a network whose tokens do not look at each other (`PiDConfig.attends`)."""
-    return torch.zeros_like(q)
-
-
 def _in_graph(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`attend` in the one layout that a graph was told of: [B, L, heads, head_dim]."""
     return _attend(q, k, v).transpose(1, 2).contiguous().transpose(1, 2)

@@ -13,7 +13,17 @@ from torch import Tensor, nn
 
 from .attention import Attention
 from .config import PiDConfig
-from .ops import Joint, Modulation, gate_add, gate_add_norm_modulate, norm_modulate, outputs, silu_mul, split_modulation
+from .ops import (
+    Joint,
+    Modulation,
+    NoJoint,
+    gate_add,
+    gate_add_norm_modulate,
+    norm_modulate,
+    outputs,
+    silu_mul,
+    split_modulation,
+)
 from .positions import Rotation
 
 
@@ -57,6 +67,7 @@ class PatchBlock(nn.Module):
         super().__init__()
         factory_kwargs = {"dtype": dtype, "device": device}
         width = config.hidden_size
+        self._joint = Joint if config.attends else NoJoint
         norm = partial(make_norm, width, device=device, operations=operations)
         self.norm_x1, self.norm_y1, self.norm_x2, self.norm_y2 = norm(), norm(), norm(), norm()
         self.attn = JointAttention(width, config.num_heads, operations=operations, **factory_kwargs)
@@ -89,8 +100,8 @@ class PatchBlock(nn.Module):
         attn_y, mlp_y = split_modulation(modulation[1])
         attn, text, dtype = self.attn, y.shape[1], modulation[0].dtype
         joint = self.joint(modulation[0], text + s.shape[1])
-        joint.put(0, self.caption_qkv(y, attn_y, dtype), attn.q_norm_y, attn.k_norm_y, rope_y)
-        joint.put(text, self.image_qkv(s, attn_x, dtype), attn.q_norm_x, attn.k_norm_x, rope_x)
+        joint.put(0, partial(self.caption_qkv, y, attn_y, dtype), attn.q_norm_y, attn.k_norm_y, rope_y)
+        joint.put(text, partial(self.image_qkv, s, attn_x, dtype), attn.q_norm_x, attn.k_norm_x, rope_x)
         out = joint.attend(attention, first=0 if with_y else text)  # [B, T + L, heads, d]; the last block's without T
         s = self.end_image(s, out[:, -s.shape[1] :], attn_x, mlp_x)
         if with_y:
@@ -99,7 +110,7 @@ class PatchBlock(nn.Module):
 
     def joint(self, like: Tensor, tokens: int) -> Joint:
         """An empty q, k and v of the attention."""
-        return Joint(like, self.attn.num_heads, tokens, self.attn.qkv_x.in_features // self.attn.num_heads)
+        return self._joint(like, self.attn.num_heads, tokens, self.attn.qkv_x.in_features // self.attn.num_heads)
 
     def image_qkv(self, s: Tensor, line: Modulation, dtype: torch.dtype) -> Tensor:
         """Of image tokens s [B, L, D] float32, [B, L, 3 * D] in dtype; line: the attention line's, [B, 1, D] each."""

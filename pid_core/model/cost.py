@@ -65,27 +65,28 @@ def _patch_and_pixel_work(
     width_, inner, attn = c.hidden_size, c.mlp_size, c.pixel_attn_size
     patch_width = pixels * c.pixel_hidden_size
     gate_rows = width_ if c.gate == "channel" else 1
-    block = 4 * width_**2 + 3 * width_ * inner  # qkv, output projection, SwiGLU
+    attends = int(c.attends)  # else there is no q, k and v
+    block = (3 * attends + 1) * width_**2 + 3 * width_ * inner  # qkv, output projection, SwiGLU
     inject = c.lq_width * width_ + 2 * width_ * gate_rows
-    modulation, begin = 6 * width_ * patch_width, patch_width * attn + 3 * attn**2
+    modulation, begin = 6 * width_ * patch_width, attends * (patch_width * attn + 3 * attn**2)
     end = attn**2 + attn * patch_width + 2 * pixels * c.pixel_hidden_size * c.pixel_mlp_size
     # how often a block's end, behind its attention, is worked out, for all blocks; where the stream is not cached, once
-    # in every pass that comes after it
-    ends = c.pixel_depth if cache.stream else c.pixel_depth * (c.pixel_depth + 1) // 2
-    embeds = 1 if cache.stream else c.pixel_depth + 1
-    modulations = c.pixel_depth + (0 if cache.modulation else ends)
+    # in every pass that comes after it. Without attention there is one pass.
+    once = cache.stream or not attends
+    ends = c.pixel_depth if once else c.pixel_depth * (c.pixel_depth + 1) // 2
+    embeds = 1 if once else c.pixel_depth + 1
+    modulations = c.pixel_depth + (0 if cache.modulation or not attends else ends)
     per_token = c.in_channels * pixels * width_ + c.patch_depth * block + (c.lq_outputs + c.pit_injection) * inject
     per_token_of_pixels = (
         (embeds + 1) * c.in_channels * patch_width + c.pixel_depth * begin + modulations * modulation + ends * end
     )
     # The last block only needs the caption's keys and values, which come with its queries.
-    per_text_token = c.caption_width * width_ + (c.patch_depth - 1) * block + 3 * width_**2
+    per_text_token = c.caption_width * width_ + (c.patch_depth - 1) * block + 3 * attends * width_**2
     per_image = c.time_features * width_ + width_**2 + c.patch_depth * 12 * width_**2
     joint = (c.patch_depth * (tokens + text) - text) * (tokens + text)  # the last block asks for image tokens only
-    each = 4 if c.attends else 0
     return (
-        Work(2 * (tokens * per_token + text * per_text_token + per_image), each * joint * width_),
-        Work(2 * tokens * per_token_of_pixels, each * tokens**2 * attn * c.pixel_depth),
+        Work(2 * (tokens * per_token + text * per_text_token + per_image), 4 * attends * joint * width_),
+        Work(2 * tokens * per_token_of_pixels, 4 * attends * tokens**2 * attn * c.pixel_depth),
     )
 
 
@@ -129,10 +130,10 @@ def peak_bytes(
     compiled = kind in (COMPILED, COMPILED_KERNELS)
     chunk = tokens if compiled else batch * span_tokens(image_tokens, batch, 3 * m, chunk_bytes(kind))
     residual = (8 if kind == COMPILED else 4) * d * (tokens + text)
-    attention = 4 * b * d * (tokens + text)
+    attended = b * d * (tokens + text) if c.attends else 0
     widened = 0 if compiled or kind == "kernels" else 12 * d
-    mlp = b * d * (tokens + text) + chunk * (widened + b * (2 * d + 3 * m))
-    patch_moment = residual + max(attention, mlp)
+    mlp = attended + chunk * (widened + b * (2 * d + 3 * m))
+    patch_moment = residual + max(4 * attended, mlp)
 
     if compiled:
         pixel_moment = tokens * (b * d + n * _bytes_in_graph(c, b, of_pixels))
@@ -146,14 +147,18 @@ def peak_bytes(
 def _pixel_moment(c: PiDConfig, image_tokens: int, batch: int, b: int, kind: str, cache: PixelCache | None) -> int:
     """Of the pixel path in chunks."""
     tokens, n = batch * image_tokens, c.patch_size**2 * c.pixel_hidden_size
-    cache, sizes = cache or default_cache(c, tokens, b, kind), cache_bytes(c, b, kind)
+    # without attention nothing is come back to
+    cache = (cache or default_cache(c, tokens, b, kind)) if c.attends else PixelCache(stream=False, modulation=False)
+    sizes = cache_bytes(c, b, kind)
     cached = sum(size for is_cached, size in zip(cache, sizes, strict=True) if is_cached)
     results = 1 if cache.stream else c.pixel_depth  # of attention, from which the stream is made again
+    # without attention the only pass gathers what it gives
+    attended = b * c.pixel_attn_size * (3 + results) if c.attends else 4 * c.in_channels * c.patch_size**2
     # the MLP's line being modulated, or the MLP with its hidden values; and what was not cached
     copies = 2 * b if kind == "kernels" else max(2 * b + 32, 10 * b + 8)
-    in_chunk = copies + (0 if cache.modulation else 6 * b) + (0 if cache.stream else 4)
+    in_chunk = copies + (0 if cache.modulation else 6 * b) + (0 if cache.stream or not c.attends else 4)
     chunk = batch * span_tokens(image_tokens, batch, 6 * n, chunk_bytes(kind), pixel_chunks(kind))
-    return tokens * (b * c.hidden_size + cached + b * c.pixel_attn_size * (3 + results)) + chunk * n * in_chunk
+    return tokens * (b * c.hidden_size + cached + attended) + chunk * n * in_chunk
 
 
 def _bytes_in_graph(c: PiDConfig, b: int, kind: str) -> int:

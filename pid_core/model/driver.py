@@ -145,12 +145,10 @@ def _in_chunks(
     attn_y, mlp_y = split_modulation(modulation[1])
     attn, text, dtype = block.attn, y.shape[1], modulation[0].dtype
     joint = block.joint(modulation[0], text + s.shape[1])
-    joint.put(0, block.caption_qkv(y, attn_y, dtype), attn.q_norm_y, attn.k_norm_y, rope_y)
+    joint.put(0, partial(block.caption_qkv, y, attn_y, dtype), attn.q_norm_y, attn.k_norm_y, rope_y)
     for span in spans:
-        rope = rotation_of(rope_x, span)
-        qkv = block.image_qkv(s[:, span], attn_x, dtype)
-        joint.put(text + span.start, qkv, attn.q_norm_x, attn.k_norm_x, rope)
-        del qkv  # or it would be there beside the next, and beside the attention
+        make = partial(block.image_qkv, s[:, span], attn_x, dtype)
+        joint.put(text + span.start, make, attn.q_norm_x, attn.k_norm_x, rotation_of(rope_x, span))
     out = joint.attend(attention, first=0 if with_y else text)
     end = partial(block.end_image, attn=attn_x, mlp=mlp_x)
     s = map_tokens(end, spans, s, out[:, text if with_y else 0 :], reuse=True)

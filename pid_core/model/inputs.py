@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import WrongCaptionError
-from .attention import Attention, no_attention
+from .attention import Attention
 from .config import PiDConfig
 from .positions import Rotation, image_rope, sine_cosine, text_rope
 
@@ -64,7 +64,7 @@ def make_inputs(
         text_rope(text, config.head_dim, theta=config.text_rope_theta, device=device) if config.text_rope else None,
         image_rope(rows, cols, config.pixel_head_dim, **rope),
         (sine_cosine(0, x.shape[-2], half, device=device), sine_cosine(0, x.shape[-1], half, device=device)),
-        net.attention if config.attends else no_attention,
+        net.attention,
     )  # fmt: skip
 
 

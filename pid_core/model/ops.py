@@ -124,8 +124,14 @@ class Joint:
         else:  # as the projection gives it and the next one wants it
             self.all = [like.new_empty(batch, tokens, heads, head_dim).transpose(1, 2) for _ in range(3)]
 
-    def put(self, start: int, qkv: Tensor, q_norm: nn.RMSNorm, k_norm: nn.RMSNorm, rope: Rotation | None) -> None:
-        """Put in the tokens from `start` on: qkv [B, l, 3 * heads * head_dim]; q and k are normalised and turned."""
+    def put(
+        self, start: int, make: Callable[[], Tensor], q_norm: nn.RMSNorm, k_norm: nn.RMSNorm, rope: Rotation | None
+    ) -> None:
+        """Put in the tokens from `start` on: make() gives qkv [B, l, 3 * heads * head_dim].
+
+        q and k are normalised and turned.
+        """
+        qkv = make()
         q, k, v = (part[:, :, start : start + qkv.shape[1]] for part in self.all)
         if _by_kernel(qkv, q_norm, k_norm):
             cos, sin = rope or (None, None)
@@ -142,6 +148,22 @@ class Joint:
         q, k, v = self.all
         self.all = []
         return attention(q[:, :, first:], k, v).transpose(1, 2)
+
+
+class NoJoint(Joint):
+    """Of tokens that do not look at each other: nothing is made, and the attention's result is zeros."""
+
+    def __init__(self, like: Tensor, heads: int, tokens: int, head_dim: int):
+        self._result = like.new_zeros(1).expand(like.shape[0], tokens, heads, head_dim)
+
+    def put(
+        self, start: int, make: Callable[[], Tensor], q_norm: nn.RMSNorm, k_norm: nn.RMSNorm, rope: Rotation | None
+    ) -> None:
+        """Leaves qkv unmade."""
+
+    def attend(self, attention: Attention, first: int = 0) -> Tensor:
+        """Zeros for the tokens from `first` on, [B, L, heads, head_dim]."""
+        return self._result[:, first:]
 
 
 def token_gate(stream: Tensor, features: Tensor, proj: nn.Linear, offset: Tensor) -> Tensor:

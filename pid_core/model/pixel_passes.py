@@ -7,6 +7,7 @@ to its attention. What a later pass needs again is cached, or made again where i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -52,8 +53,8 @@ class PixelPasses:
             joint = block.joint(self._s)
             for chunk, span in enumerate(self._spans):
                 rope = rotation_of(self._rope, span)
-                joint.put(span.start, self._begin(depth, chunk), block.attn.q_norm, block.attn.k_norm, rope)
-            if self._cache.stream:
+                joint.put(span.start, partial(self._begin, depth, chunk), block.attn.q_norm, block.attn.k_norm, rope)
+            if self._streams:
                 self._attended.clear()
             self._attended[depth] = joint.attend(self._attention)
         return torch.cat([self._last(chunk) for chunk in range(len(self._spans))], dim=1)
@@ -79,7 +80,7 @@ class PixelPasses:
     def _stream(self, depth: int, chunk: int) -> Tensor:
         """The chunk's pixels as the block at `depth` finds them, from the cache or else from the start."""
         span, first = self._spans[chunk], 0
-        if depth and self._cache.stream:
+        if chunk in self._streams:
             u, first = self._streams.pop(chunk), depth - 1
         else:
             u = self._embed(span)

@@ -5,13 +5,15 @@ Shapes: B batch, L image tokens, N = patch_size**2 pixels per token, P pixel wid
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention
 from .blocks import make_norm
 from .config import PiDConfig
-from .ops import Joint, pixel_begin, pixel_end
+from .ops import Joint, NoJoint, pixel_begin, pixel_end
 from .positions import Rotation
 
 
@@ -46,6 +48,7 @@ class PixelBlock(nn.Module):
         factory_kwargs = {"dtype": dtype, "device": device}
         width, attn_width = config.pixel_hidden_size, config.pixel_attn_size
         patch_width = width * config.patch_size**2
+        self._joint = Joint if config.attends else NoJoint
         self.norm1 = make_norm(width, device=device, operations=operations)
         self.norm2 = make_norm(width, device=device, operations=operations)
         self.compress_to_attn = operations.Linear(patch_width, attn_width, **factory_kwargs)
@@ -58,12 +61,12 @@ class PixelBlock(nn.Module):
         """u [B, L, N, P] float32, s [B, L, D] in the compute dtype -> u."""
         modulation = self.adaLN_modulation(s)
         joint = self.joint(s)
-        joint.put(0, self.begin(u, modulation), self.attn.q_norm, self.attn.k_norm, rope)
+        joint.put(0, partial(self.begin, u, modulation), self.attn.q_norm, self.attn.k_norm, rope)
         return self.end(u, joint.attend(attention), modulation)
 
     def joint(self, s: Tensor) -> Joint:
         """An empty q, k and v of the attention, for the tokens of s."""
-        return Joint(s, self.attn.num_heads, s.shape[1], self.attn.qkv.in_features // self.attn.num_heads)
+        return self._joint(s, self.attn.num_heads, s.shape[1], self.attn.qkv.in_features // self.attn.num_heads)
 
     def begin(self, u: Tensor, modulation: Tensor) -> Tensor:
         """Up to the attention: u [B, L, N, P] float32, modulation [B, L, N * 6 * P] -> qkv [B, L, 3 A]."""

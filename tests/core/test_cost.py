@@ -16,7 +16,8 @@ from pid_core.windows.plan import plan_flops, plan_windows
 from support.sizes import SMALL, V1, V15
 
 # Few blocks, because building them takes the time.
-SHALLOW, NAMES = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL), ("v1", "v1.5", "small")
+SHALLOW = (replace(V1, patch_depth=3), replace(V15, patch_depth=3), SMALL, replace(SMALL, attends=False))
+NAMES = ("v1", "v1.5", "small", "small without attention")
 
 
 def run_on_meta(config, side, *, batch=1, dtype=torch.bfloat16, device="cuda", mode, attention, cache=None):
@@ -54,7 +55,8 @@ def test_peak_is_the_network_s_live_tensors(config, dtype, device, side, batch):
     live = LiveBytes()
     options = {"batch": batch, "dtype": dtype, "device": device, "attention": lambda q, k, v: torch.empty_like(q)}
     outside = run_on_meta(config, side, mode=live, **options)
-    assert 0.99 <= peak_bytes(config, side, side, batch, dtype.itemsize, device) / (live.peak + outside) <= 1.1
+    most = 1.1 if config.attends else 1.15
+    assert 0.99 <= peak_bytes(config, side, side, batch, dtype.itemsize, device) / (live.peak + outside) <= most
 
 
 def test_a_cpu_needs_less_than_half_of_what_core_does():
