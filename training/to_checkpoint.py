@@ -41,7 +41,7 @@ LARGE = 2048.0  # the constant channel; its share in a group's variance leaves t
 LEVELS = 2 * PIXELS
 MEANS = LEVELS + SCALE**2
 LAST = MEANS + 2
-FEATURES = LAST + 2  # a multiple of four
+FEATURES = 128  # a multiple of 16, so that it can be packed
 # Sizes in the pixel stream: of the constant, and of a colour and of brightness of 1 beside it. Positions are of size 1.
 LARGEST, COLOUR, BRIGHTNESS = 2.0**20, 2.0**12, 2.0**14
 GREY = 1 / math.sqrt(3)  # of each colour in the brightness, so that noise in it has the deviation of noise

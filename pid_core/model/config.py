@@ -127,6 +127,11 @@ class PiDConfig:
         return self.hidden_size // self.num_heads
 
     @property
+    def patch_values(self) -> int:
+        """The most values that a patch has at once in the patch path: in its MLP, or in a gate."""
+        return max(3 * self.mlp_size, 4 * self.hidden_size)
+
+    @property
     def pixel_head_dim(self) -> int:
         """Channels of one head of the pixel blocks."""
         return self.pixel_attn_size // self.pixel_num_heads

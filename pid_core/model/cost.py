@@ -111,9 +111,9 @@ def peak_bytes(
     dtype_bytes: size of the compute dtype; residual streams, norms and RoPE are float32. kind: what `fused.kind_of`
     or `Compiled.kind_of` calls the device, which decides how large chunks are. cache: of the pixel path (None: what
     `pixel_cache.CACHE_BYTES` allows; a compiled call caches all). It is the larger of two moments, each the sum of the
-    tensors alive then (b compute bytes, D hidden size, M MLP size, A pixel attention width, n = pixels per token *
-    pixel width):
-    joint attention: residual 4D, q, k, v and the result 4bD, or in a chunk of the MLP before it ends 8D + bD + 3bM;
+    tensors alive then (b compute bytes, D hidden size, W `PiDConfig.patch_values`, A pixel attention width, n = pixels
+    per token * pixel width):
+    joint attention: residual 4D, q, k, v and the result 4bD, or in a chunk of the MLP before it ends 8D + bD + bW;
     pixel attention: what modulates it bD, q, k, v and the result 4bA, the pixel stream 4n and its modulation 4bn (6bn
     for the kernels) where they are cached, and a chunk with its float32 copies. With it, always:
     the image, LQ features and RoPE tables. A compiled call works on all tokens in one chunk. The canvas of a windowed
@@ -124,15 +124,15 @@ def peak_bytes(
     pixels = c.patch_size**2
     image_tokens = _tokens(c, height, width)
     tokens, text = batch * image_tokens, batch * c.caption_length
-    d, m, n = c.hidden_size, c.mlp_size, pixels * c.pixel_hidden_size
+    d, n = c.hidden_size, pixels * c.pixel_hidden_size
     of_pixels = pixel_kind(c, kind)
 
     compiled = kind in (COMPILED, COMPILED_KERNELS)
-    chunk = tokens if compiled else batch * span_tokens(image_tokens, batch, 3 * m, chunk_bytes(kind))
+    chunk = tokens if compiled else batch * span_tokens(image_tokens, batch, c.patch_values, chunk_bytes(kind))
     residual = (8 if kind == COMPILED else 4) * d * (tokens + text)
     attended = b * d * (tokens + text) if c.attends else 0
     widened = 0 if compiled or kind == "kernels" else 12 * d
-    mlp = attended + chunk * (widened + b * (2 * d + 3 * m))
+    mlp = attended + chunk * (widened + b * (2 * d + c.patch_values))
     patch_moment = residual + max(4 * attended, mlp)
 
     if compiled:

@@ -69,7 +69,7 @@ class Driver:
 
     def _predict(self, net: PiDNetwork, inputs: Inputs, on_part: OnPart, level: Level | None) -> Tensor:
         config, x, lq = net.config, inputs.x, inputs.lq
-        spans = self._spans(x, config.patch_size, 3 * config.mlp_size)
+        spans = self._spans(x, config.patch_size, config.patch_values)
         share = 0.0
         if on_part is not _nobody:
             height, width = x.shape[-2:]
