@@ -30,7 +30,7 @@ def unkept(out: Tensor, x: Tensor) -> Tensor:
 
 def missing(out: Tensor, x: Tensor) -> Tensor:
     """The brightness that is not there, less its mean over each small pixel: [B, 1, H, W]."""
-    rest = torch.einsum("c,bchw->bhw", GREY, x - out)[:, None]
+    rest = torch.einsum("c,bchw->bhw", GREY.to(x), x - out)[:, None]
     return rest - F.interpolate(F.avg_pool2d(rest, SCALE), scale_factor=SCALE)
 
 

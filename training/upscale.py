@@ -42,7 +42,7 @@ class Run:
         torch.manual_seed(options.seed)
         self.options, self.rng = options, np.random.default_rng(options.seed)
         self.crops = Crops(options.pool, self.rng)
-        self.net = Upscaler(blocks=options.blocks)
+        self.net = Upscaler(blocks=options.blocks).to(options.device)
         self.seconds, self.iteration, self.stopped = 0.0, 0, False
         self.ema = copy.deepcopy(self.net)
         self.optimiser = self.new_optimiser()
@@ -56,12 +56,13 @@ class Run:
 
     def start(self) -> None:
         pictures, small, sigma = map(torch.cat, zip(*(self.crops.batch(8, SIDE) for _ in range(32)), strict=True))
-        self.net.start_linear(pictures[sigma == 0], small[sigma == 0])
+        self.net.cpu().start_linear(pictures[sigma == 0], small[sigma == 0])
+        self.net.to(self.options.device)
         self.ema.load_state_dict(self.net.state_dict())
 
     def load(self) -> None:
         """Take up a saved run; blocks that it lacks start as doing nothing."""
-        state = torch.load(self.options.state, weights_only=False)
+        state = torch.load(self.options.state, weights_only=False, map_location="cpu")
         grown = len(state["net"]) < len(self.net.state_dict())
         self.net.load_state_dict(state["net"], strict=not grown)
         self.ema.load_state_dict({**self.net.state_dict(), **state["ema"]})
@@ -93,7 +94,7 @@ class Run:
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopped", True))
         while self.seconds < total and not self.stopped:
             begun = time.process_time()
-            x, small, sigma = self.crops.batch(options.batch, SIDE)
+            x, small, sigma = (part.to(options.device) for part in self.crops.batch(options.batch, SIDE))
             left = min(1.0, (total - self.seconds) / max(final, 1e-9))
             features, clean = self.net.features(small), sigma == 0
             out = self.net.read(features, sigma)
@@ -137,9 +138,12 @@ def judge(net: Upscaler, side: int = 256) -> str:
             x = centre_crop(photo, side)[None]
             small = 2 * eight_bits(shrink(x)) - 1
             _SEEN.append((x, small, 0.6 * small + 0.4 * torch.randn(small.shape, generator=generator)))
-    gains, noisy = [], []
+    gains, noisy, device = [], [], net.noisy.weight.device
     for x, small, worse in _SEEN:
-        outs = [net(s, torch.tensor([sigma])).add(1).div(2).clamp(0, 1) for s, sigma in ((small, 0.0), (worse, 0.4))]
+        outs = [
+            net(s.to(device), torch.tensor([sigma], device=device)).add(1).div(2).clamp(0, 1).cpu()
+            for s, sigma in ((small, 0.0), (worse, 0.4))
+        ]
         gains.append(psnr(outs[0], x) - psnr(enlarge((small + 1) / 2), x))
         noisy.append(psnr(outs[1], x))
     return f"photos {np.mean(gains):+.3f} (worst {min(gains):+.2f}), sigma 0.4 {np.mean(noisy):.2f} dB"
@@ -155,6 +159,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=BLOCKS, help="more than the state has: they start as nothing")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--show", type=float, default=90, help="CPU seconds between lines")
+    parser.add_argument("--device", default="cpu", help="crops are made on the CPU in any case")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -95,7 +95,7 @@ def conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 def read_upscaler(path: Path) -> Upscaler:
     """The averaged weights of a run's state."""
-    state = torch.load(path, weights_only=False)["ema"]
+    state = torch.load(path, weights_only=False, map_location="cpu")["ema"]
     blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
     net = Upscaler(state["noisy.weight"].shape[1], blocks)
     net.load_state_dict(state, strict=False)  # the level may not be there yet

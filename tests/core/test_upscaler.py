@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from pid_core import decode, load_network
 from pid_core.model.cost import forward_work
 from pid_core.windows.plan import plan_windows
+from training.muon import orthogonal
 from training.to_checkpoint import save, write
 from training.upscaler import Upscaler
 
@@ -51,6 +52,23 @@ def test_four_steps_add_grain_of_the_learnt_level(upscaler):
     grain = (upscaler.strength(upscaler.features(picture)) * brightness).expand_as(one)
     assert grain.std() > 0.05
     assert (four - (one + grain).clamp(-1, 1))[inside].abs().max() < 0.003
+
+
+def test_it_starts_as_a_linear_upscaler():
+    coarse = 2 * torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(7)) - 1
+    pictures = F.interpolate(coarse, scale_factor=16, mode="bicubic")
+    quarters = F.interpolate(pictures, scale_factor=0.25, mode="bicubic", antialias=True)
+    net = Upscaler(blocks=1).requires_grad_(False)
+    net.start_linear(pictures, quarters)
+    out, nearest = net(quarters, torch.zeros(8)), F.interpolate(quarters, scale_factor=4)
+    assert (out - pictures).square().mean() < 0.1 * (nearest - pictures).square().mean()
+
+
+def test_steps_of_kernels_are_orthogonal():
+    matrices = torch.randn(2, 24, 90, generator=torch.Generator().manual_seed(8))
+    for turned in (matrices, matrices.mT):
+        sizes = torch.linalg.svdvals(orthogonal(turned))
+        assert sizes.min() > 0.6 and sizes.max() < 1.3
 
 
 def test_the_file_loads_and_differs_by_rounding_only(upscaler, file):
