@@ -117,10 +117,13 @@ class PiDKitLoader(io.ComfyNode):
     def validate_inputs(cls, model_name: str | None = None, accept_licence: bool | None = False) -> bool | str:
         if model_name is None:
             return True
-        if model_name.startswith(MARK):
-            problem, file = not_listed(cls, "model_name", model_name), marked_file(model_name)
-            return problem or (file and not_accepted([file], accept_licence)) or True
-        return True if _path(model_name) is not None else _no_file(model_name)
+        if not model_name.startswith(MARK):
+            return True if _path(model_name) is not None else _no_file(model_name)
+        problem = not_listed(cls, "model_name", model_name)
+        if problem is not None:
+            return problem
+        file = marked_file(model_name)
+        return (file and not_accepted([file], accept_licence)) or True
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str | None = None, **_) -> tuple | None:

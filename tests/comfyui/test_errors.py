@@ -96,6 +96,13 @@ def test_a_licence_that_is_not_accepted(comfy):
     assert refused(comfy, graph, "get")["file"].startswith("file is 'x', which is not in its list")
 
 
+def test_a_file_to_fetch_that_is_not_in_the_list(comfyui):
+    """As a workflow of a newer version may name it."""
+    name = "fetch: later.safetensors"
+    words = f"model_name is '{name}', which is not in its list: choose another, or press R to refresh the list"
+    assert comfyui.nodes.PiDKitLoader.validate_inputs(model_name=name) == words
+
+
 def test_a_file_that_is_not_there(comfy):
     graph = pid_decode_graph("gone.safetensors", put_latent(comfy, "errors_nano", torch.zeros(1, 12, 4, 4)))
     line = "no such file: gone.safetensors; put it into models/diffusion_models and press R, or choose another"
