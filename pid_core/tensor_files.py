@@ -180,8 +180,10 @@ class _explained:
         pass
 
     def __exit__(self, kind, error, _) -> None:
-        if not isinstance(error, Exception) or isinstance(error, (FileNotFoundError, _RefusedError)):
+        if not isinstance(error, Exception) or isinstance(error, FileNotFoundError):
             return
+        if isinstance(error, _Refused):
+            raise ValueError(str(error)) from None
         name = printable(self.path.name)
         if isinstance(error, PermissionError):
             raise ValueError(f"{name} may not be read: give the user that runs this read permission for it") from None
@@ -199,13 +201,13 @@ class _explained:
 
 
 @prints_bare
-class _RefusedError(ValueError):
+class _Refused(Exception):
     """Says all that there is to say."""
 
 
-def _refusal(path: Path, line: str) -> ValueError:
+def _refusal(path: Path, line: str) -> _Refused:
     """For a file that can be read and is not wanted: the line is complete."""
-    return _RefusedError(f"{printable(path.name)} {line}")
+    return _Refused(f"{printable(path.name)} {line}")
 
 
 def _size(path: Path) -> str:

@@ -33,6 +33,7 @@ def state():
 def line(read, *arguments, **options) -> str:
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         read(*arguments, **options)
+    assert not caught.typename.startswith("_")  # ComfyUI shows it
     text = str(caught.value)
     assert text.isprintable() and len(text) < 1000, text
     return text
