@@ -48,7 +48,7 @@ def distance(image: Tensor, clean: Tensor) -> float:
 
 
 def removed(clean: Tensor, shifted: Tensor, corrected: Tensor) -> float:
-    """Share of the cast that is gone: 1 where `held` has the block means of the image without the cast."""
+    """Share of the cast that is gone: 1 where `corrected` has the block means of the image without the cast."""
     return 1 - distance(corrected, clean) / distance(shifted, clean)
 
 

@@ -1,6 +1,6 @@
 """Second stage: how much detail the upscaler leaves out, and where; four steps draw grain of that strength.
 
-    python -m training.grain --pool pool --state upscaler.pt --minutes 1.5
+    python -m training.grain --pool pool --state upscaler.pt --out grained.pt
 
 The rest of the upscaler stays as it is. The level is the deviation of what is missing, by likelihood; that one cannot
 know where the missing detail lies is what grain, drawn from the steps' own noise, is honest about.

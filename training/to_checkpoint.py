@@ -1,6 +1,6 @@
 """Last stage: write the upscaler, exactly, into a PiDNetwork's file.
 
-    python -m training.to_checkpoint upscaler.pt pid_core/assets/pid_nano.safetensors
+    python -m training.to_checkpoint grained.pt pid_core/assets/pid_nano.safetensors
 
 - The latent, un-packed, is the small picture, and a patch is what one small pixel becomes.
 - GroupNorm would make a pixel depend on the whole picture. Two more channels in each of its groups, one a large
