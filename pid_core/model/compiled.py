@@ -74,7 +74,7 @@ class Compiled:
         images [B, 3, H, W] first, then whatever else the call takes; none of it is changed. What either itself raises
         goes on.
         """
-        key = tuple((t.shape, t.dtype) for t in inputs if isinstance(t, Tensor))
+        key = tuple((t.shape, t.dtype) for t in (*inputs, *(inputs.lq or ())) if isinstance(t, Tensor))
         if self._allowed and (self.why_not is None or key in self._graphs):
             try:
                 with self._running(inputs[0]), nullcontext() if key in self._graphs else self._making():

@@ -81,6 +81,17 @@ def test_a_graph_per_size_serves_all_steps_sigmas_and_runs(comfyui, backend, loa
     assert not [lines for lines in texts if COMPILING in lines]
 
 
+def test_another_compute_dtype_is_compiled_anew_and_the_node_says_so(comfyui, backend, load, texts):
+    patcher = load("blocks")
+    decode(comfyui, patcher)
+    other = patcher.clone()
+    other.set_model_compute_dtype(torch.bfloat16)  # as ComfyUI's node ModelComputeDtype does
+    texts.clear()
+    decode(comfyui, other)
+    assert len(backend.graphs) == 2 * GRAPHS["blocks"]
+    assert [lines for lines in texts if COMPILING in lines]
+
+
 def test_windows_run_one_at_a_time_and_share_their_graphs(comfyui, backend, load):
     windows = {"window_mode": "manual", "window_size": 32, "window_overlap": 8, "steps": 1}
     plain, patcher = load(), load("blocks")
