@@ -1,6 +1,7 @@
 """Decoding by windows: the same network calls, put together rightly."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -117,6 +118,30 @@ def test_out_of_memory_takes_smaller_windows_for_what_is_left(batch):
     assert card.seen[0] == Window(0, 0, 64, 64) and Window(0, 0, 32, 32) not in small
     assert len(small) < 12
     assert run.step(card)[0].shape == (2, 3, *SIZE)
+
+
+def test_windows_that_get_smaller_twice_in_a_step_fill_what_both_plans_left():
+    """Ones, by the weights of three plans that overlap: what is filled twice or not at all is no 1."""
+    canvas, said, card = (256, 384), [], Card(128 * 128)
+    plan = plan_windows(*canvas, 128, 32, align=32)
+    run = WindowRun(plan, say=said.append)
+
+    def predict(windows):
+        if len(card.seen) == 3:
+            card.pixels = 96 * 96 - 1
+        if len(card.seen) == 9:
+            card.pixels = 32 * 32
+        return card(windows)
+
+    (out,) = run.step(predict)
+    assert len({window.height for window in card.seen}) == 3
+    assert torch.allclose(out, torch.ones_like(out), atol=1e-5)
+    assert sum("smaller windows" in line for line in said) >= 2
+
+
+def test_a_smaller_plan_has_what_the_larger_one_is_run_with():
+    smaller = shrink_plan(replace(plan_windows(256, 384, 128, 32, align=32), pixel_cache="nothing"))
+    assert (smaller.pixel_cache, smaller.align, smaller.height, smaller.width) == ("nothing", 32, 256, 384)
 
 
 def test_out_of_memory_in_the_smallest_window_is_raised():

@@ -190,6 +190,12 @@ def test_rounding_is_told():
     )
 
 
+def test_windows_that_are_no_squares_are_told_as_width_by_height():
+    plan = plan_windows(64, 1024, 256, 64, align=32)
+    assert plan.size == (64, 256)
+    assert f"{plan.count} windows of 256 x 64 px ({plan.count} across, 1 down)" in plan.describe()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
