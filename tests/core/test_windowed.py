@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pid_core import decode, load_network
+from pid_core.model.pixel_cache import PIXEL_CACHES
 from pid_core.sampling.predict import predict_x0, predict_x0_by_windows
 from pid_core.windows.plan import Window, fuse_weights, plan_windows, shrink_plan
 from pid_core.windows.run import WindowRun, is_out_of_memory
@@ -140,8 +141,8 @@ def test_windows_that_get_smaller_twice_in_a_step_fill_what_both_plans_left():
 
 
 def test_a_smaller_plan_has_what_the_larger_one_is_run_with():
-    smaller = shrink_plan(replace(plan_windows(256, 384, 128, 32, align=32), pixel_cache="nothing"))
-    assert (smaller.pixel_cache, smaller.align, smaller.height, smaller.width) == ("nothing", 32, 256, 384)
+    smaller = shrink_plan(replace(plan_windows(256, 384, 128, 32, align=32), pixel_cache=PIXEL_CACHES[2]))
+    assert (smaller.pixel_cache, smaller.align, smaller.height, smaller.width) == (PIXEL_CACHES[2], 32, 256, 384)
 
 
 def test_out_of_memory_in_the_smallest_window_is_raised():
