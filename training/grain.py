@@ -2,7 +2,7 @@
 
     python -m training.grain --pool pool --state upscaler.pt --out grained.pt
 
-The rest of the upscaler stays as it is. The level is the deviation of what is missing, by likelihood; that one cannot
+The rest of the upscaler stays as it is. The level is the deviation of what is missing all around; that one cannot
 know where the missing detail lies is what grain, drawn from the steps' own noise, is honest about.
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True, help="folder with part*.npy from training.make_pool")
     parser.add_argument("--state", type=Path, required=True, help="what training.upscale wrote")
     parser.add_argument("--out", type=Path, required=True, help="file for the finished upscaler's weights")
-    parser.add_argument("--minutes", type=float, default=1.5, help="of CPU time")
+    parser.add_argument("--minutes", type=float, default=0.6, help="of CPU time")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
