@@ -89,7 +89,7 @@ def read_config(
 
 
 def _check_against_shapes(entries: Mapping, sizes: Mapping) -> None:
-    for name in _SHAPE_FIELDS & entries.keys():
+    for name in sorted(_SHAPE_FIELDS & entries.keys()):
         if entries[name] != sizes[name]:
             raise ValueError(
                 f"the metadata entry pid_config says {name} = {printable(entries[name])}, the tensors say {sizes[name]}"
