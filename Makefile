@@ -9,7 +9,7 @@ OLDEST_TORCH ?= 2.5.0
 # Asked for after set-up, because set-up makes the environment.
 RUN = $(shell $(PYTHON) scripts/comfy_env.py)
 
-.PHONY: demo comfyui test test-oldest lint locales workflows thumbnails pictures setup
+.PHONY: demo comfyui test test-oldest coverage lint locales workflows thumbnails pictures setup
 
 demo: setup  ## the bundled photo to 4x through a real ComfyUI; writes output/demo_*.png
 	@$(RUN) scripts/demo.py
@@ -27,6 +27,9 @@ test-oldest:  ## tests/core with the oldest Python and PyTorch, in .venv-oldest 
 	@.venv-oldest/bin/python -m pip install -q --disable-pip-version-check torch==$(OLDEST_TORCH) -r requirements.txt \
 		aiohttp av huggingface_hub hypothesis numpy pillow pytest pytest-xdist
 	@.venv-oldest/bin/python -m pytest -n $(JOBS) --dist loadfile tests/core
+
+coverage: setup  ## prints which lines and branches of pid_core the tests of tests/core and tests/fuzz reach
+	@$(RUN) -m pytest -n $(JOBS) --dist loadfile tests/core tests/fuzz --cov=pid_core --cov-branch --cov-report=term
 
 lint: setup
 	@$(RUN) -m ruff check .
