@@ -82,7 +82,7 @@ def test_heads(with_kernels, heads, head_dim, turned):
         joint = ops.Joint(qkv, heads, 10, head_dim)
         for buffer in joint.all:
             buffer.zero_()
-        joint.put(3, qkv, q_norm, k_norm, rope)
+        joint.put(3, lambda: qkv, q_norm, k_norm, rope)
         return tuple(joint.all)
 
     close(with_kernels(run, qkv))
@@ -94,7 +94,7 @@ def test_heads_in_the_layout_of_a_card(with_kernels, monkeypatch):
     def run(qkv):
         joint = ops.Joint(qkv, 2, 6, 8)
         joint.all = [qkv.new_empty(BATCH, 6, 2, 8).transpose(1, 2) for _ in range(3)]
-        joint.put(0, qkv, layer, layer, image_rope(2, 3, 8, reference=4))
+        joint.put(0, lambda: qkv, layer, layer, image_rope(2, 3, 8, reference=4))
         return tuple(joint.all)
 
     close(with_kernels(run, qkv))
