@@ -13,8 +13,10 @@ ONE_STEP = "() => { app.graph.nodes.flatMap(n => n.widgets ?? []).find(w => w.na
 
 
 @pytest.fixture
-def new_page(front_end, empty_input):
+def new_page(front_end, request):
     """new_page(**settings): the page of a new installation. It first asks what is in the input folder when called."""
+    front_end.leave()  # the page of the test before would ask for its pictures in vain
+    request.getfixturevalue("empty_input")
     return front_end.open_anew
 
 

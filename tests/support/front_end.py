@@ -129,6 +129,12 @@ class FrontEnd:
         self._settings = None
         self.open(**settings)
 
+    def leave(self) -> None:
+        """Leaves the page, and what was wrong on it."""
+        self._settings = None
+        self.page.goto("about:blank")
+        self.errors.clear()
+
     def reload(self) -> None:
         """What the browser's reload button does."""
         self.page.reload()
