@@ -163,10 +163,10 @@ def test_one_latent_serves_every_image_of_the_canvas(comfy):
     graph = decode_graph(path.name, put_latent(comfy, "flux", latent))
     graph["repeat"] = {"class_type": "RepeatLatentBatch", "inputs": {"samples": link("pid", 2), "amount": 2}}
     graph["sampler"]["inputs"]["latent_image"] = link("repeat")
-    pixels = saved_pixels(comfy, comfy.queue(graph))
-    expected = by_core(path, latent.repeat(2, 1, 1, 1), "flux")
-    # in places a rounding grows: 2.6e-5 was seen, 1.9e-7 in the mean, and another when the file's header is longer
-    assert torch.allclose(pixels.clamp(-1, 1), expected, atol=1e-4) and (pixels - expected).abs().median() < 1e-6
+    pixels = saved_pixels(comfy, comfy.queue(graph)).clamp(-1, 1)
+    difference = (pixels - by_core(path, latent.repeat(2, 1, 1, 1), "flux")).abs()
+    # in places a rounding grows: 2.6e-5 was seen, and another when the file's header is longer
+    assert difference.max() < 1e-4 and difference.mean() < 1e-6
 
 
 def test_cores_conditioning_works_with_our_model(comfy):
