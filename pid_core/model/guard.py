@@ -10,28 +10,55 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import NonFiniteError
 from ..log import log
+from .attention import Attention, sdpa
+from .driver import Driver
 
 Result = TypeVar("Result")
 PROJECTOR = "the latent's projector"  # its name in messages
 
 
-class Guarded(Protocol):
-    """A network whose calls can be repeated, as `PiDNetwork`, which says what these are."""
+class Guarded(nn.Module):
+    """A network whose calls can be repeated in float32.
 
-    repeated: list[str]
+    It has `compute_dtype`, what its matrix products run in, and `attention`; `driver` runs its calls.
+    `repeated` lists the calls of the last run that had to be repeated.
+    """
+
+    compute_dtype: torch.dtype
+    attention: Attention
+    driver: Driver
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeated: list[str] = []
 
     def numerics(self) -> str:
-        """What it computes in, for messages."""
+        """What the network computes in, for messages: "bfloat16 with attend"."""
+        return f"{str(self.compute_dtype).removeprefix('torch.')} with {self._attention_name()}"
 
-    def in_float32(self) -> AbstractContextManager[None]:
-        """While this lasts it computes in float32."""
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """While this lasts the network computes in float32 with PyTorch's attention; its weights keep their dtype."""
+        before = self.compute_dtype, self.attention
+        self.compute_dtype, self.attention = torch.float32, sdpa
+        try:
+            with self._widened(), self.driver.uncompiled():
+                yield
+        finally:
+            self.compute_dtype, self.attention = before
+
+    def _widened(self) -> AbstractContextManager:
+        return widened_layers(self)
+
+    def _attention_name(self) -> str:
+        return getattr(self.attention, "__name__", type(self.attention).__name__)
 
 
 def all_finite(values: Tensor) -> bool:

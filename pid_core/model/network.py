@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -15,11 +14,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..progress import OnPart
-from .attention import Attention, attend, sdpa
+from .attention import Attention, attend
 from .blocks import PatchBlock, make_norm
 from .config import PiDConfig
 from .driver import Driver
-from .guard import widened_layers
+from .guard import Guarded
 from .inputs import Inputs, LatentInputs, make_inputs, patch_grid
 from .lq import LQProjector, SigmaGate
 from .modulation import Level
@@ -59,14 +58,14 @@ class FinalLayer(nn.Module):
         self.linear = operations.Linear(width, channels, dtype=dtype, device=device)
 
 
-class PiDNetwork(nn.Module):
+class PiDNetwork(Guarded):
     """PiD's network, inference only (reference: `PidNet`); without its latent branch it is PixelDiT.
 
     `operations` supplies Linear, Conv2d, GroupNorm and RMSNorm; `attention(q, k, v)` works on [B, heads, L, head_dim]
     (None: `attend`). `compute_dtype` is what matrix products run in; residual streams stay float32. `driver` is how
     calls outside autograd run: that changes memory and speed, not the result.
     `family` and `default_caption` [1, T, caption_width] describe the loaded checkpoint where it tells them.
-    `repeated` lists the calls of the last run that had to be repeated in float32 (guard.py).
+    A call that gives NaN can be repeated in float32 (guard.py).
     """
 
     def __init__(
@@ -84,7 +83,6 @@ class PiDNetwork(nn.Module):
         self.compute_dtype = dtype or torch.get_default_dtype()
         self.family: str | None = config.family
         self.default_caption: Tensor | None = None
-        self.repeated: list[str] = []
         self.driver = Driver()
         factory_kwargs = {"dtype": dtype, "device": device, "operations": operations}
         # of a few small layers whose rounding the whole image would show
@@ -209,27 +207,6 @@ class PiDNetwork(nn.Module):
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.lq_proj(lq_latent, *grid)
         return project(self.lq_proj, lq_latent, *grid, on_part)
-
-    def numerics(self) -> str:
-        """What the network computes in, for messages: "bfloat16 with attend"."""
-        return f"{str(self.compute_dtype).removeprefix('torch.')} with {self._attention_name()}"
-
-    @contextmanager
-    def in_float32(self) -> Iterator[None]:
-        """While this lasts the network computes in float32 with PyTorch's attention; its weights keep their dtype."""
-        before = self.compute_dtype, self.attention
-        self.compute_dtype, self.attention = torch.float32, sdpa
-        try:
-            with self._widened(), self.driver.uncompiled():
-                yield
-        finally:
-            self.compute_dtype, self.attention = before
-
-    def _widened(self) -> AbstractContextManager:
-        return widened_layers(self)
-
-    def _attention_name(self) -> str:
-        return getattr(self.attention, "__name__", type(self.attention).__name__)
 
 
 def _module_list(blocks: Iterable[Block]) -> Sequence[Block]:

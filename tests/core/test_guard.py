@@ -50,7 +50,7 @@ def test_a_step_with_nan_is_repeated_in_float32(value, version, caplog, monkeypa
     good = run(network(version=version), LATENT)
     seen = []
     sdpa = attention.sdpa
-    monkeypatch.setattr("pid_core.model.network.sdpa", lambda q, k, v: seen.append(q.dtype) or sdpa(q, k, v))
+    monkeypatch.setattr("pid_core.model.guard.sdpa", lambda q, k, v: seen.append(q.dtype) or sdpa(q, k, v))
     net = network(Attention(7, value=value), version=version)
     out = run(net, LATENT)
     assert seen == [torch.float32] * 6  # one step: four patch blocks, two pixel blocks
@@ -79,7 +79,7 @@ def test_the_repetition_is_that_of_a_float32_network():
 
 
 def test_nan_in_float32_too_is_one_line(monkeypatch):
-    monkeypatch.setattr("pid_core.model.network.sdpa", Attention(always=True))
+    monkeypatch.setattr("pid_core.model.guard.sdpa", Attention(always=True))
     net = network(Attention(13))
     with pytest.raises(NonFiniteError) as caught:
         run(net, LATENT)
@@ -101,7 +101,7 @@ def test_a_window_is_repeated_alone():
 
 
 def test_a_window_that_fails_is_named(monkeypatch):
-    monkeypatch.setattr("pid_core.model.network.sdpa", Attention(always=True))
+    monkeypatch.setattr("pid_core.model.guard.sdpa", Attention(always=True))
     plan = plan_windows(64, 128, 64, 0, align=32)
     with pytest.raises(NonFiniteError, match="step 1 of 4, window 2 of 2, the network at noise level 0.999"):
         run(network(Attention(9)), torch.randn(1, 16, 2, 4), windows=plan)
