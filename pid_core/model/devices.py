@@ -43,6 +43,14 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def usual_dtype(device: torch.device) -> torch.dtype:
+    """The compute dtype where nobody says which: float32 on a CPU, bfloat16 on GPUs that multiply in it, else half."""
+    if device.type == "cpu":
+        return torch.float32
+    short = device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported())
+    return torch.float16 if short else torch.bfloat16
+
+
 def usual_dtype_bytes(device: torch.device) -> int:
     """Bytes of the compute dtype where nobody says which: float32 on a CPU, a half everywhere else."""
     return 4 if device.type == "cpu" else 2

@@ -98,7 +98,7 @@ def test_a_checkpoint_for_vae_latents_is_refused(photo, tmp_path):
     save_file(weights(spec("sdxl_v1")), model)
     done = run(photo, "-o", tmp_path / "out.png", "--model", model)
     assert done.returncode == 1
-    assert "decodes sdxl latents, not pictures" in done.stderr
+    assert "sdxl.safetensors decodes latents of sdxl, not pictures" in done.stderr
 
 
 def test_the_command_may_be_named(photo, tmp_path):

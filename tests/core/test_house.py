@@ -14,6 +14,7 @@ FLOORS = {
         {"sampling", "images", "hub"},
         {"checkpoints"},
         {"machine"},
+        {"upscale"},
         {"commands"},
     ],
     "nodes": [{"comfy"}, {"shared"}],
