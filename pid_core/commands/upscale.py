@@ -11,7 +11,7 @@ import torch
 
 from ..assets import NANO_PATH
 from ..images.files import FORMATS, check_output, read_picture, write_picture
-from ..images.framing import Framing
+from ..images.framing import Framing, plan_framing
 from ..latents.noise import sigma_per_image
 from ..model.devices import choose_device
 from ..upscale.upscaler import Drawing, Upscaler
@@ -47,11 +47,12 @@ def run(args: argparse.Namespace) -> int:
     for note in picture.notes:
         print(note, file=sys.stderr)
     transparent = picture.alpha is not None
+    height, width = picture.image.shape[:2]
+    output = plan_framing(height, width, "rgb", target="factor", factor=args.factor).output  # of any family
+    check_output(args.output, output, source=args.image, overwrite=args.overwrite, alpha=transparent)
     upscaler = Upscaler.load(args.model, choose_device(args.device))
     upscaler.check_pictures()
-    height, width = picture.image.shape[:2]
     framing = upscaler.frame(height, width, factor=args.factor)
-    check_output(args.output, framing.output, source=args.image, overwrite=args.overwrite, alpha=transparent)
     steps = upscaler.net.config.steps if args.steps is None else args.steps
     drawing = upscaler.plan(framing.decoded, steps)
     print(_announce(framing, drawing, upscaler.device), file=sys.stderr)

@@ -149,7 +149,7 @@ def test_stopping_it_is_no_error(photo, tmp_path, monkeypatch, capsys):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pid_core.commands.upscale.decode", stopped)
+    monkeypatch.setattr("pid_core.upscale.upscaler.decode", stopped)
     assert main([str(photo), "-o", str(tmp_path / "out.png")]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "pid_core: stopped"
     assert list(tmp_path.iterdir()) == [photo]
@@ -191,7 +191,7 @@ def upscaled(monkeypatch, path, out, *arguments):
     def plain(net, latent, degrade_sigma=0.0, **options):
         return torch.nn.functional.interpolate(from_rgb_latent(latent), scale_factor=4, mode="bicubic")
 
-    monkeypatch.setattr("pid_core.commands.upscale.decode", plain)
+    monkeypatch.setattr("pid_core.upscale.upscaler.decode", plain)
     assert main([str(path), "-o", str(out), *arguments]) == 0
     return np.asarray(Image.open(out))
 
@@ -226,8 +226,8 @@ def test_what_cannot_be_written_is_found_before_the_decode(photo, tmp_path, monk
     def never(*_, **__):
         raise AssertionError("it began to draw")
 
-    monkeypatch.setattr("pid_core.commands.upscale.decode", never)
-    monkeypatch.setattr("pid_core.commands.upscale.load_network", never)
+    monkeypatch.setattr("pid_core.upscale.upscaler.decode", never)
+    monkeypatch.setattr("pid_core.upscale.upscaler.load_network", never)
     there = tmp_path / "there.png"
     there.write_bytes(b"mine")
     for out, words in [
@@ -259,7 +259,7 @@ def test_sigma_is_the_noise_that_is_added_and_what_the_network_is_told(photo, tm
         calls.append((latent, degrade_sigma))
         return torch.zeros(1, 3, 4 * 2 * latent.shape[-2], 4 * 2 * latent.shape[-1])
 
-    monkeypatch.setattr("pid_core.commands.upscale.decode", seen)
+    monkeypatch.setattr("pid_core.upscale.upscaler.decode", seen)
     for name, arguments in (("plain", []), ("noisy", ["--sigma", "0.25"])):
         assert main([str(photo), "-o", str(tmp_path / f"{name}.png"), "--seed", "3", *arguments]) == 0
     (clean, nothing), (noised, level) = calls
@@ -276,7 +276,7 @@ def test_a_large_picture_goes_in_windows_and_that_is_said_before(tmp_path, monke
         plans.append((windows, err.splitlines()[0]))
         return torch.zeros(1, 3, *size)
 
-    monkeypatch.setattr("pid_core.commands.upscale.decode", planned)
+    monkeypatch.setattr("pid_core.upscale.upscaler.decode", planned)
     Image.new("RGB", (1000, 750)).save(path)
     assert main([str(path), "-o", str(tmp_path / "out.jpg")]) == 0
     ((plan, line),) = plans
@@ -287,7 +287,7 @@ def test_a_large_picture_goes_in_windows_and_that_is_said_before(tmp_path, monke
 
 
 def test_too_little_memory_is_said_before(photo, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("pid_core.commands.upscale.free_memory", lambda device: 1e5)
+    monkeypatch.setattr("pid_core.upscale.upscaler.free_memory", lambda device: 1e5)
     assert main([str(photo), "-o", str(tmp_path / "out.png")]) == 1
     assert "too little memory for 88 x 72 pixels" in capsys.readouterr().err.splitlines()[-1]
 
@@ -296,7 +296,7 @@ def test_out_of_memory_is_one_line(photo, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("pid_core.commands.upscale.decode", full)
+    monkeypatch.setattr("pid_core.upscale.upscaler.decode", full)
     assert main([str(photo), "-o", str(tmp_path / "out.png")]) == 1
     assert "pid_core: out of memory: close other programs" in capsys.readouterr().err.splitlines()[-1]
 
