@@ -3,6 +3,6 @@
 A module has ABOUT (its help), add_arguments(parser) and run(args) -> exit code.
 """
 
-from . import convert, doctor, fetch, upscale
+from . import batch, convert, doctor, fetch, upscale
 
-COMMANDS = {"upscale": upscale, "fetch": fetch, "convert": convert, "doctor": doctor}
+COMMANDS = {"upscale": upscale, "batch": batch, "fetch": fetch, "convert": convert, "doctor": doctor}

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import prints_bare
 from ..printable import printable
+from .deep_png import deep_png
 
 if TYPE_CHECKING:  # Pillow is needed for pictures only, not to import the core
     from PIL import Image, ImageCms, ImageFile
@@ -246,25 +247,87 @@ def write_picture(
     *,
     about: Mapping[str, object] | None = None,
     overwrite: bool = False,
+    quality: int | None = None,
+    bits: int = 8,
+    durable: bool = False,
+    mark: str = "",
 ) -> Path:
-    """[H, W, 3] in [0, 1], and alpha [H, W] where there is one, to a file rounded to 8 bits; returns its path.
+    """[H, W, 3] in [0, 1], and alpha [H, W] where there is one, to a file; returns its path.
 
     Written beside and renamed, so that nobody sees half a file. about: what made it, as JSON in the file's metadata.
     A file that came there meanwhile stays, without `overwrite`: the picture then gets a number behind its name.
+    quality: 1 to 100 of JPEG, and of WebP, which is then not without loss. bits: of a channel, 8 or 16; 16 is PNG's.
+    durable: on the disk, and not only on its way there, before it has its name. mark: begins the name of the
+    unfinished file, by which `remove_unfinished` finds what a process that was killed left. Raises OSError.
     """
-    from PIL import Image
-
     path = Path(path)
-    kind, options = FORMATS[path.suffix.lower()]
     channels = image if alpha is None else torch.cat([image, alpha[..., None].to(image)], dim=-1)
-    picture = Image.fromarray((channels.clamp(0, 1) * 255).round().byte().cpu().numpy())
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    part = path.with_name(f".{mark}{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
-        picture.save(part, kind, **options, **_metadata(kind, about))
+        _write(part, channels.clamp(0, 1), about, quality, bits)
+        if durable:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
         return _move(part, path, overwrite)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path, mark: str) -> None:
+    """Remove what `write_picture` with this mark, for this path, left where it was killed."""
+    for part in Path(path).parent.glob(f".{mark}*.part*"):
+        part.unlink(missing_ok=True)
+
+
+def check_form(format: str, quality: int | None, bits: int) -> None:
+    """Raise ValueError for what `write_picture` cannot do with files that end in .`format`."""
+    kind, _ = FORMATS[f".{format}"]
+    if bits not in (8, 16):
+        raise ValueError(f"bits is {bits}, and can be 8 or 16")
+    if bits == 16 and kind != "PNG":
+        raise ValueError(f"16 bits a channel are written as png, not as {format}")
+    if quality is not None and kind not in ("JPEG", "WEBP"):
+        raise ValueError(f"quality is of jpg and webp; {format} is without loss")
+    if quality is not None and not 1 <= quality <= 100:
+        raise ValueError(f"quality is {quality}, and can be 1 to 100")
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """What `write_picture` wrote of a picture's making, without its pixels; None for a picture of others.
+
+    Raises OSError.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                text = file.info.get("pidkit") or file.getexif().get(DESCRIPTION)
+        about = json.loads(text)
+    except OSError:
+        if path.is_file() and path.stat().st_size:  # there, and no picture
+            return None
+        raise
+    except Exception:  # Pillow's readers raise anything over a broken file
+        return None
+    return about if isinstance(about, dict) else None
+
+
+def _write(path: Path, channels: Tensor, about: Mapping[str, object] | None, quality: int | None, bits: int) -> None:
+    """channels: [H, W, 3 or 4] in [0, 1]."""
+    from PIL import Image
+
+    kind, options = FORMATS[path.suffix.lower()]
+    if bits == 16:
+        deep = (channels.double() * 65535).round().int().cpu().numpy().astype(np.uint16)
+        path.write_bytes(deep_png(deep, _texts(about)))
+        return
+    if quality is not None:
+        options = {"quality": quality, "subsampling": 0} if kind == "JPEG" else {"quality": quality}
+    picture = Image.fromarray((channels * 255).round().byte().cpu().numpy())
+    picture.save(path, kind, **options, **_metadata(kind, about))
 
 
 def _move(part: Path, path: Path, overwrite: bool) -> Path:
@@ -276,17 +339,21 @@ def _move(part: Path, path: Path, overwrite: bool) -> Path:
     return path
 
 
+def _texts(about: Mapping[str, object] | None) -> dict[str, str]:
+    return {} if about is None else {"Software": "ComfyUI-PiDKit", "pidkit": json.dumps(dict(about))}
+
+
 def _metadata(kind: str, about: Mapping[str, object] | None) -> dict:
     if about is None:
         return {}
-    text = json.dumps(dict(about))
     from PIL import Image, PngImagePlugin
 
+    texts = _texts(about)
     if kind == "PNG":
         info = PngImagePlugin.PngInfo()
-        info.add_text("Software", "ComfyUI-PiDKit")
-        info.add_text("pidkit", text)
+        for word, text in texts.items():
+            info.add_text(word, text)
         return {"pnginfo": info}
     exif = Image.Exif()
-    exif[SOFTWARE], exif[DESCRIPTION] = "ComfyUI-PiDKit", text
+    exif[SOFTWARE], exif[DESCRIPTION] = texts["Software"], texts["pidkit"]
     return {"exif": exif.tobytes() if kind != "TIFF" else exif}

@@ -21,3 +21,7 @@ class Bridge(Protocol):
 
     def free(self) -> None:
         """Let go of what is loaded; the next call loads it again."""
+
+
+def no_bridge() -> None:
+    """For the bundled family, and for latents with captions' files."""

@@ -87,14 +87,16 @@ class Upscaler:
         """Sizes for a picture; see `plan_framing`."""
         return plan_framing(height, width, self.family.name, target=target, factor=factor)
 
-    def prepare_picture(self, picture: Picture, framing: Framing, sigma: float = 0.0, seed: int = 0) -> Prepared:
-        """sigma: degrade_sigma, 0 to 1: noise that is added to the latent and taken away again."""
+    def prepare_picture(
+        self, picture: Picture, framing: Framing, sigma: float = 0.0, seed: int = 0, *, latent_noise: str = "add"
+    ) -> Prepared:
+        """sigma: degrade_sigma, 0 to 1. latent_noise: "add" noise of it, or "scale" the latent of a noisy picture."""
         image = picture.image[None]
         if picture.alpha is not None:
             image = torch.cat([image, picture.alpha[None, ..., None]], dim=-1)
         canvas = prepare_image(image, framing)
         latent = self._encode(canvas)
-        lq = prepare_lq(latent, self.family.name, sigma, seed=seed, spec=self._spec())
+        lq = prepare_lq(latent, self.family.name, sigma, latent_noise=latent_noise, seed=seed, spec=self._spec())
         return Prepared(lq, framing.decoded, framing, image)
 
     def prepare_latent(self, saved: SavedLatent, sigma: float | None = None, seed: int = 0) -> Prepared:
@@ -156,7 +158,7 @@ class Upscaler:
         pixels = decode(
             self.net,
             prepared.lq.latent,
-            caption,
+            caption=caption,
             degrade_sigma=prepared.lq.sigma,
             steps=steps,
             seed=seed,

@@ -15,6 +15,7 @@ FLOORS = {
         {"checkpoints"},
         {"machine"},
         {"upscale"},
+        {"batch"},
         {"commands"},
     ],
     "nodes": [{"comfy"}, {"shared"}],

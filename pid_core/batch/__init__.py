@@ -1,0 +1,1 @@
+"""Many pictures: a manifest's rows, each decoded once and kept, whatever fails or dies meanwhile."""

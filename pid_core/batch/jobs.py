@@ -1,0 +1,192 @@
+"""Jobs: a row at one noise level, with all that its output depends on, and the name it is written under."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from ..images.files import FORMATS, check_form
+from ..printable import printable, quoted
+from .rows import Row
+
+NAME = "{index:08d}_{stem}_{sigma}"
+FIELDS = ("index", "stem", "id", "sigma", "seed")
+TARGETS = ("2K", "4K")
+LONGEST_NAME = 200  # bytes of a part of a path
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all rows share, where they say nothing else. Paths are texts, so that it can be sent and written.
+
+    model_fingerprint: of the checkpoint's file. size: "2K", "4K", or a factor as text. steps: None as the checkpoint is
+    best at. text, caption: of rows without one. vae, clip, comfyui: for a checkpoint of a VAE's family.
+    """
+
+    out: str
+    model: str
+    model_fingerprint: str
+    family: str | None = None
+    size: str = "4"
+    steps: int | None = None
+    seed: int = 0
+    sigmas: tuple[float | str, ...] = (0.0,)
+    name: str = NAME
+    format: str = "png"
+    quality: int | None = None
+    bits: int = 8
+    text: str | None = None
+    caption: str | None = None
+    vae: str | None = None
+    clip: str | None = None
+    clip_fingerprint: str = ""
+    comfyui: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if f".{self.format}" not in FORMATS:
+            raise ValueError(f"format {printable(self.format)} is not known: {', '.join(f[1:] for f in FORMATS)} are")
+        check_form(self.format, self.quality, self.bits)
+        parse_size(self.size)
+        _check_name(self.name)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One output. sigma: degrade_sigma, or rows.AUTO. seed, text, caption, size: the row's or the run's.
+
+    path: of the file to be written. key: the same for the same output; another where anything differs that it depends
+    on. error: why it cannot be done, in a line. again: it was begun before, and nobody knows how far it came.
+    """
+
+    row: Row
+    sigma: float | str
+    seed: int
+    text: str | None
+    caption: str | None
+    size: str
+    path: str
+    key: str
+    error: str | None = None
+    again: bool = False
+
+    @property
+    def mark(self) -> str:
+        """Of its unfinished files."""
+        return f"{self.key[:16]}."
+
+    @property
+    def number(self) -> str:
+        """What tells it apart in a run: its row and sigma."""
+        return f"{self.row.index}:{sigma_text(self.sigma)}"
+
+
+def jobs_of(row: Row, options: Options) -> Iterator[Job]:
+    """A row's jobs, one for each sigma."""
+    for sigma in row.sigmas or options.sigmas:
+        job = Job(
+            row,
+            sigma,
+            options.seed if row.seed is None else row.seed,
+            options.text if row.text is None else row.text,
+            options.caption if row.caption is None and row.text is None else row.caption,
+            row.size or options.size,
+            "",
+            f"row {row.index} at {sigma_text(sigma)}",
+            row.error,
+        )
+        try:
+            parse_size(job.size)
+            job = replace(job, path=_path(job, options))
+            job = replace(job, key=_key(job, options))
+        except ValueError as error:
+            job = replace(job, error=job.error or f"row {row.index}: {error}")
+        yield job
+
+
+def parse_size(size: str) -> tuple[str, float]:
+    """(target, factor) as `plan_framing` takes them. Raises ValueError in one line."""
+    if size.upper() in TARGETS:
+        return size.upper(), 4.0
+    try:
+        factor = float(size.lower().removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < 1000:
+        raise ValueError(f"size {quoted(size)} is none of {', '.join(TARGETS)} and no factor such as 4")
+    return "factor", factor
+
+
+def sigma_text(sigma: float | str) -> str:
+    """As it stands in names and reports."""
+    return sigma if isinstance(sigma, str) else f"{sigma:g}"
+
+
+def _key(job: Job, options: Options) -> str:
+    """Where a picture lies is no part of it: its id is, or its source where it has none."""
+    facts = {
+        "id": job.row.id,
+        "output": Path(job.path).relative_to(options.out).as_posix(),
+        "latent": job.row.is_latent,
+        "model": options.model_fingerprint,
+        "family": options.family,
+        "sigma": sigma_text(job.sigma),
+        "seed": job.seed,
+        "steps": options.steps,
+        "size": parse_size(job.size),
+        "text": job.text,
+        "caption": job.caption,
+        "vae": options.vae and Path(options.vae).name,
+        "clip": options.clip and Path(options.clip).name,
+        "format": options.format,
+        "quality": options.quality,
+        "bits": options.bits,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _path(job: Job, options: Options) -> str:
+    row = job.row
+    if row.output is None:
+        stem = PurePosixPath(row.source.replace("\\", "/")).stem
+        sigma, row_id = sigma_text(job.sigma), row.id.replace("/", "_").replace("\\", "_")
+        name = options.name.format(index=row.index, stem=stem, id=row_id, sigma=sigma, seed=job.seed)
+    else:
+        name = row.output
+        if len(row.sigmas or options.sigmas) > 1:
+            name = f"{_without_ending(name)}_{sigma_text(job.sigma)}"
+    ending = f".{options.format}"
+    path = Path(options.out, *_parts(f"{_without_ending(name)}{ending}" if row.output else f"{name}{ending}"))
+    return str(path)
+
+
+def _without_ending(name: str) -> str:
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and f".{ending.lower()}" in FORMATS else name
+
+
+def _parts(name: str) -> list[str]:
+    """The parts of a name within the output folder; what would lead out of it, or no file system takes, is refused."""
+    parts = name.replace("\\", "/").split("/")
+    for part in parts:
+        if part in ("", ".", "..") or ":" in part or not part.isprintable():
+            raise ValueError(f"the output's name {quoted(name)} does not stay within the output folder")
+        if len(part.encode(errors="replace")) > LONGEST_NAME:
+            raise ValueError(f"the output's name {printable(part, 40)} is longer than {LONGEST_NAME} bytes")
+    return parts
+
+
+def _check_name(name: str) -> None:
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(name) if field is not None]
+        unknown = [field for field in fields if field not in FIELDS]
+        if not unknown:
+            name.format(index=1, stem="a", id="b", sigma="0", seed=1)
+    except (ValueError, KeyError, IndexError) as error:
+        raise ValueError(f"--name {quoted(name)} cannot be used: {printable(error)}") from None
+    if unknown:
+        raise ValueError(f"--name has {printable(unknown[0])!r} in braces; {', '.join(FIELDS)} can stand there")

@@ -1,0 +1,251 @@
+"""The report of a run, in the output folder's `_pidkit/`: one line per job, and what was begun and never ended.
+
+Lines are added as jobs end, so whatever dies, nothing that was done is forgotten. `report*.jsonl` has a file for each
+shard; `begun*.jsonl` beside it names each job before it is touched, so that one that kills its worker is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ..printable import printable
+from .results import DONE, GOOD, KEPT, SKIPPED, STAGES, Result
+
+FOLDER = "_pidkit"
+PARQUET_FROM = 100_000  # lines
+
+# What is known of a key from earlier lines.
+NOTHING, GOOD_BEFORE, BAD_BEFORE = 0, 1, 2
+
+
+class Report:
+    """One shard's report, open for adding. Nobody else adds to it meanwhile.
+
+    Of millions of earlier lines it keeps nine bytes each. Raises ValueError where another run has it open.
+    """
+
+    def __init__(self, out: str | Path, shard: str = ""):
+        self.folder = Path(out, FOLDER)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / f"report{shard}.jsonl"
+        self._file = _opened(self.path)
+        self._begun = _opened(self.folder / f"begun{shard}.jsonl")
+        _lock(self._file, self.path)
+        self._known = _Known(_lines(self.path))
+        self._attempts: Counter[str] = Counter()
+        for line in _lines(self.folder / f"begun{shard}.jsonl"):
+            if self._known.of(line["key"]) == NOTHING:  # else it has ended
+                self._attempts[line["key"]] += line["begun"]
+        self.counts: Counter[str] = Counter()
+        self._repeated = False
+
+    def before(self, key: str) -> int:
+        """What an earlier run wrote of this key: NOTHING, GOOD_BEFORE or BAD_BEFORE."""
+        return self._known.of(key)
+
+    def attempts(self, key: str) -> int:
+        """How often the job was begun and nobody heard of it again."""
+        return self._attempts[key]
+
+    def begin(self, key: str) -> None:
+        """To be called before a job is touched."""
+        self._attempts[key] += 1
+        _add(self._begun, {"key": key, "begun": 1})
+
+    def drop(self, key: str) -> None:
+        """The job was begun and is as it was."""
+        self._attempts[key] -= 1
+        _add(self._begun, {"key": key, "begun": -1})
+
+    def end(self, result: Result) -> None:
+        """Add the job's line, but for one that an earlier run has already called good and that is so still."""
+        self._attempts.pop(result.key, None)
+        self.counts[result.status] += 1
+        before = self.before(result.key)
+        if result.status == SKIPPED or (before == GOOD_BEFORE and result.status == KEPT):
+            return
+        self._repeated = self._repeated or before != NOTHING
+        _add(self._file, result.as_json())
+
+    def close(self, finished: bool) -> None:
+        """finished: all jobs have ended, so that nothing that was begun needs to be remembered."""
+        self._begun.close()
+        self._file.close()
+        if self._repeated:
+            _keep_last(self.path)
+        if finished:
+            Path(self._begun.name).unlink(missing_ok=True)
+            _as_parquet(self.path)
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._begun.close()
+        self._file.close()
+
+
+class _Known:
+    """Keys and whether they went well, as two sorted arrays."""
+
+    def __init__(self, lines: Iterable[dict[str, Any]]):
+        last = {}
+        chunks: list[np.ndarray] = []
+        for line in lines:
+            last[_short(line["key"])] = line["status"] in GOOD
+            if len(last) >= 2**17:
+                chunks.append(_array(last))
+                last = {}
+        chunks.append(_array(last))
+        joined = np.concatenate(chunks)
+        order = np.argsort(joined["key"], kind="stable")
+        self._sorted = joined[order]
+
+    def of(self, key: str) -> int:
+        place = int(np.searchsorted(self._sorted["key"], _short(key), side="right")) - 1  # the last of equal ones
+        if place < 0 or self._sorted["key"][place] != _short(key):
+            return NOTHING
+        return GOOD_BEFORE if self._sorted["good"][place] else BAD_BEFORE
+
+
+def _short(key: str) -> np.uint64:
+    return np.uint64(int(hashlib.sha256(key.encode()).hexdigest()[:16], 16))
+
+
+def _array(known: dict[np.uint64, bool]) -> np.ndarray:
+    return np.array(list(known.items()), dtype=[("key", np.uint64), ("good", np.bool_)])
+
+
+def summary(out: str | Path) -> dict[str, Any]:
+    """All shards' reports in numbers: rows by status, seconds by stage, and the first errors of each kind.
+
+    Raises ValueError where there is none.
+    """
+    folder = Path(out, FOLDER)
+    paths = sorted(folder.glob("report*.jsonl"))
+    if not paths:
+        raise ValueError(f"{printable(out)} holds no report of a batch ({FOLDER}/report.jsonl)")
+    counts: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    errors: dict[str, int] = {}
+    for line in last_lines(paths):
+        counts[line["status"]] += 1
+        seconds.update({stage: float(line.get("seconds", {}).get(stage, 0.0)) for stage in STAGES})
+        if line["status"] not in GOOD and len(errors) < 1000:
+            reason = line.get("error", line["status"])
+            errors[reason] = errors.get(reason, 0) + 1
+    first = sorted(errors.items(), key=lambda item: -item[1])[:10]
+    return {"rows": dict(counts), "seconds": {k: round(v, 1) for k, v in seconds.items()}, "errors": dict(first)}
+
+
+def last_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """The last line of each key."""
+    for path in paths:
+        places: dict[bytes, int] = {}
+        for place, line in enumerate(_lines(path)):
+            places[_short(line["key"]).tobytes()] = place
+        wanted = set(places.values())
+        del places
+        yield from (line for place, line in enumerate(_lines(path)) if place in wanted)
+
+
+def failed_keys(out: str | Path) -> set[str]:
+    """Keys of the jobs that failed, crashed or were skipped, of all shards."""
+    paths = sorted(Path(out, FOLDER).glob("report*.jsonl"))
+    return {line["key"] for line in last_lines(paths) if line["status"] not in (DONE, KEPT)}
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open for adding; what a death left of half a line is taken off."""
+    file = path.open("ab+")
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        file.seek(max(0, end - 2**20))
+        tail = file.read()
+        whole = tail.rfind(b"\n") + 1
+        if whole < len(tail):
+            file.truncate(end - len(tail) + whole)
+    file.seek(0, os.SEEK_END)
+    return file
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows, where nobody runs two of them on one folder from two machines
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another run is writing {printable(path)}: wait for it, or choose another --out") from None
+    except OSError:  # a file system without locks
+        return
+
+
+def _add(file: IO[bytes], line: dict[str, Any]) -> None:
+    file.write(json.dumps(line, ensure_ascii=False, default=str).encode(errors="backslashreplace") + b"\n")
+    file.flush()
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, dict) and "key" in entry:
+                    yield entry
+
+
+def _keep_last(path: Path) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        for line in last_lines([path]):
+            _add(file, line)
+    os.replace(part, path)
+
+
+def _as_parquet(path: Path) -> None:
+    """Beside it as parquet where it is long and pyarrow is there."""
+    count = sum(1 for _ in _lines(path))
+    if count < PARQUET_FROM:
+        return
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ImportError:
+        return
+    names = ("id", "index", "sigma", "status", "key", "output", "error", "attempts", "memory", "sha256")
+    part = path.with_suffix(".part")
+    writer, rows = None, list[dict[str, Any]]()
+
+    def flush() -> None:
+        nonlocal writer
+        table = arrow.Table.from_pylist(rows)
+        writer = writer or parquet.ParquetWriter(part, table.schema)
+        writer.write_table(table.cast(writer.schema))
+        rows.clear()
+
+    for line in _lines(path):
+        row = {name: line.get(name) for name in names if name not in ("index", "attempts", "memory")}
+        row |= {name: int(line.get(name) or 0) for name in ("index", "attempts", "memory")}
+        row |= {f"seconds_{stage}": float(line.get("seconds", {}).get(stage, 0.0)) for stage in STAGES}
+        row = {name: "" if value is None else value for name, value in row.items()}
+        rows.append(row | {"columns": json.dumps(line.get("columns", {}), default=str)})
+        if len(rows) == PARQUET_FROM:
+            flush()
+    if rows:
+        flush()
+    if writer is not None:
+        writer.close()
+    os.replace(part, path.with_suffix(".parquet"))

@@ -1,0 +1,263 @@
+"""run_row: one job from its row to its output, whatever engine runs it; run twice, it keeps what it made.
+
+Its stages may run in threads of their own: `load` and `write` need no device, `draw` is where the network is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..captions.text import read_caption
+from ..errors import one_line
+from ..images.files import Picture, check_output, read_about, read_picture, remove_unfinished, write_picture
+from ..images.quality import estimate_quality, suggest_sigma
+from ..latents.files import SavedLatent, read_latent
+from ..upscale.upscaler import Prepared, Upscaler
+from ..version import pack_version
+from ..windows.run import is_out_of_memory
+from .jobs import Job, Options, parse_size
+from .results import DONE, FAILED, KEPT, Result, RunStoppedError, result_of, stops_the_run
+from .rows import AUTO, open_source
+
+Value = TypeVar("Value")
+PAUSES = (0.5, 3.0)  # seconds before the second and the third try of what a disk or a network did not give
+
+
+@dataclass
+class Work:
+    """A job on its way. source: what `load` read; image: what `draw` drew; result: once there is one."""
+
+    job: Job
+    source: Picture | SavedLatent | None = None
+    caption: Tensor | None = None
+    sigma: float = 0.0
+    image: Tensor | None = None
+    memory: int | None = None
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    result: Result | None = None
+
+
+class RowRunner:
+    """The stages. captions: the caption of a text, made before (texts.py); None where no text encoder was named."""
+
+    def __init__(
+        self,
+        options: Options,
+        upscaler: Upscaler,
+        captions: Callable[[str], Tensor] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self.options, self.upscaler, self.captions, self._sleep = options, upscaler, captions, sleep
+        config = upscaler.net.config
+        self.steps = config.steps if options.steps is None else options.steps
+        # Noise of a picture is in the bundled model's latents as it is; what a VAE makes of it is another matter.
+        self.latent_noise = "add" if upscaler.needs_vae else "scale"
+
+    def load(self, work: Work) -> None:
+        """Look for the output, then read what the job is about. Raises RunStoppedError, as all stages do."""
+        with self._stage(work, "read"):
+            if work.job.error is not None:
+                raise ValueError(work.job.error)
+            if work.job.again:
+                remove_unfinished(Path(work.job.path), work.job.mark)
+            if self._kept(work):
+                return
+            work.source = self._again(lambda: self._read(work))
+            work.caption = self._caption(work.job)
+            work.sigma = self._sigma(work)
+            transparent = isinstance(work.source, Picture) and work.source.alpha is not None
+            check_output(Path(work.job.path), (1, 1), overwrite=True, alpha=transparent)
+
+    def draw(self, work: Work) -> None:
+        """Encode and decode."""
+        if work.result is not None or work.source is None:
+            return
+        with self._stage(work, "encode"):
+            prepared = self._prepare(work)
+        work.source = None
+        if work.result is not None:
+            return
+        with self._stage(work, "decode"), _peak_memory(work, self.upscaler.device):
+            drawing = self.upscaler.plan(prepared.size, self.steps)
+            work.image = self.upscaler.draw(
+                prepared, drawing, caption=work.caption, steps=self.steps, seed=work.job.seed
+            )
+            repeated = self.upscaler.net.repeated
+            work.notes += [f"repeated in float32, because it gave NaN: {'; '.join(repeated)}"] if repeated else []
+
+    def write(self, work: Work) -> None:
+        """Write the output; afterwards there is a result."""
+        if work.result is not None or work.image is None:
+            return
+        with self._stage(work, "write"):
+            path = Path(work.job.path)
+            self._again(lambda: self._write(work, path))
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            work.image = None
+            work.result = self._result(work, DONE, output=str(path), sha256=digest)
+
+    def about(self, job: Job, sigma: float) -> dict[str, Any]:
+        """What stands in the picture of its making."""
+        return {
+            "software": f"ComfyUI-PiDKit {pack_version()}",
+            "model": Path(self.options.model).name,
+            "model_fingerprint": self.options.model_fingerprint,
+            "id": job.row.id,
+            "size": job.size,
+            "degrade_sigma": sigma,
+            "steps": self.steps,
+            "seed": job.seed,
+            "text": job.text,
+            "key": job.key,
+        }
+
+    def _kept(self, work: Work) -> bool:
+        path = Path(work.job.path)
+        if self.options.overwrite or not path.exists():
+            return False
+        found = (read_about(path) or {}).get("key")
+        if found != work.job.key:
+            raise ValueError(
+                f"{path.name} is there already and was made "
+                f"{'with other settings' if found else 'by something else'}: take it away, or add --overwrite"
+            )
+        work.result = self._result(work, KEPT, output=str(path))
+        return True
+
+    def _read(self, work: Work) -> Picture | SavedLatent:
+        row = work.job.row
+        with _local(row.source) as path:
+            if row.is_latent:
+                return read_latent(path)
+            picture = read_picture(path)
+        work.notes += picture.notes
+        return picture
+
+    def _caption(self, job: Job) -> Tensor | None:
+        if job.caption is not None:
+            with _local(job.caption) as path:
+                return read_caption(path).states
+        if job.text is not None and self.captions is not None:
+            return self.captions(job.text)
+        return None
+
+    def _sigma(self, work: Work) -> float:
+        sigma, source = work.job.sigma, work.source
+        if sigma != AUTO:
+            return float(sigma)
+        if not isinstance(source, Picture):
+            raise ValueError("degrade_sigma auto is of pictures; a latent needs a number, or says its own")
+        return suggest_sigma(estimate_quality(source.image), invents=self.upscaler.net.config.invents)
+
+    def _prepare(self, work: Work) -> Prepared:
+        source, job = work.source, work.job
+        if isinstance(source, SavedLatent):
+            return self.upscaler.prepare_latent(source, work.sigma or None, job.seed)
+        assert source is not None
+        self.upscaler.check_pictures()
+        target, factor = parse_size(job.size)
+        height, width = source.image.shape[:2]
+        framing = self.upscaler.frame(height, width, target, factor)
+        return self.upscaler.prepare_picture(source, framing, work.sigma, job.seed, latent_noise=self.latent_noise)
+
+    def _write(self, work: Work, path: Path) -> None:
+        image, options = work.image, self.options
+        assert image is not None
+        write_picture(
+            path,
+            image[..., :3],
+            image[..., 3] if image.shape[-1] == 4 else None,
+            about=self.about(work.job, work.sigma),
+            overwrite=True,
+            quality=options.quality,
+            bits=options.bits,
+            durable=True,
+            mark=work.job.mark,
+        )
+
+    def _again(self, run: Callable[[], Value]) -> Value:
+        """run(), up to three times: disks and networks have their moments."""
+        for pause in PAUSES:
+            try:
+                return run()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                if stops_the_run(error):
+                    raise
+                self._sleep(pause)
+        return run()
+
+    @contextmanager
+    def _stage(self, work: Work, name: str):
+        begun = time.perf_counter()
+        try:
+            yield
+        except RunStoppedError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and stops_the_run(error):
+                raise RunStoppedError(f"{work.job.path}: {error.strerror}") from None
+            self._fail(work, _reason(error))
+        finally:
+            work.seconds[name] = round(time.perf_counter() - begun, 4)
+
+    def _fail(self, work: Work, reason: str) -> None:
+        work.source = work.image = None
+        work.result = self._result(work, FAILED, error=reason)
+
+    def _result(self, work: Work, status: str, **more: Any) -> Result:
+        # the seconds of the stage that ends with it are still to come
+        return result_of(work.job, status, seconds=work.seconds, memory=work.memory, notes=tuple(work.notes), **more)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValueError | OSError):
+        return one_line(error)
+    if is_out_of_memory(error):
+        return f"out of memory, with the smallest windows too: {one_line(error)}"
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
+def run_row(runner: RowRunner, job: Job) -> Result:
+    """All stages, one after another. Raises RunStoppedError where no other row could be done either."""
+    work = Work(job)
+    for stage in (runner.load, runner.draw, runner.write):
+        stage(work)
+    assert work.result is not None
+    return work.result
+
+
+@contextmanager
+def _local(source: str):
+    """The file on this machine: itself, or a copy of what lies at an address, for as long as it is needed."""
+    if "://" not in source:
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, Path(source.split("?")[0]).name or "file")
+        with open_source(source) as there, path.open("wb") as here:
+            shutil.copyfileobj(there, here)
+        yield path
+
+
+@contextmanager
+def _peak_memory(work: Work, device: torch.device):
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats(device)
+    yield
+    work.memory = torch.cuda.max_memory_allocated(device)

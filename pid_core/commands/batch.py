@@ -1,0 +1,231 @@
+"""The command `batch`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..assets import NANO_PATH
+from ..batch.encoding import with_captions
+from ..batch.jobs import NAME, Job, Options
+from ..batch.local import LocalEngine
+from ..batch.plan import Survey, jobs_in, survey
+from ..batch.report import BAD_BEFORE, Report, failed_keys, summary
+from ..batch.results import GOOD, SKIPPED, Result, RunStoppedError, result_of
+from ..batch.rows import check_sigmas
+from ..batch.shards import Shard, find_shard
+from ..batch.worker import OpenBridge
+from ..captions.fingerprint import fingerprint
+from ..images.files import FORMATS
+from ..model.devices import choose_device
+from ..printable import printable
+from ..sampling.schedule import distilled_sigmas
+from ..upscale.bridge import no_bridge
+from .remedies import explain
+from .upscale import check_seed
+
+ABOUT = "`batch MANIFEST|FOLDER|PATTERN --out DIR`: enlarge many pictures; what is done is kept when it is run again."
+FAILED_SOME, COULD_NOT_RUN, INTERRUPTED = 1, 3, 128 + signal.SIGINT
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `batch` takes."""
+    parser.add_argument(
+        "source", nargs="?", metavar="MANIFEST|FOLDER|PATTERN", help=".jsonl, .csv or .parquet; or pictures"
+    )
+    parser.add_argument("--out", type=Path, help="folder for the results; the report is in its _pidkit")
+    parser.add_argument("--model", type=Path, default=NANO_PATH, help="a checkpoint; by default the bundled one")
+    parser.add_argument("--family", help="latent family of the checkpoint, where its file does not tell")
+    _add_picture_arguments(parser)
+    _add_run_arguments(parser)
+
+
+def _add_picture_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--degrade-sigmas", nargs="+", default=["0"], metavar="SIGMA",
+        help="0 to 1, a picture for each; or auto: what each picture's noise and blur suggest",
+    )  # fmt: skip
+    parser.add_argument("--target", choices=("2K", "4K"), help="area of the result; by default --factor decides")
+    parser.add_argument("--factor", type=float, default=4.0, help="how many times as long each side becomes")
+    parser.add_argument("--steps", type=int, help="1 to 4; by default what the checkpoint is best at")
+    parser.add_argument("--seed", type=int, default=0, help="of rows that name none")
+    parser.add_argument("--name", default=NAME, help="of the results: index, stem, id, sigma, seed in braces")
+    parser.add_argument("--format", default="png", choices=[ending[1:] for ending in FORMATS], help="of the results")
+    parser.add_argument("--quality", type=int, help="1 to 100, of jpg and webp")
+    parser.add_argument("--bits", type=int, default=8, help="of a colour, 8 or 16; 16 is for png")
+    parser.add_argument("--caption", type=Path, help="a caption's file (PiD Save Caption), of rows without one")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="draw again what is there, and replace the files of others"
+    )
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gpus", help="all, or numbers such as 0,1: a worker on each; by default one worker")
+    parser.add_argument("--workers", type=int, help="on a machine without GPU: how many; 1 by default")
+    parser.add_argument("--threads", type=int, help="of each worker; by default the machine's shared among them")
+    parser.add_argument("--shard", help="I/N: every Nth row from I on; SLURM's and torchrun's variables say it too")
+    parser.add_argument("--limit", type=int, help="only the first rows, for a trial")
+    parser.add_argument("--attempts", type=int, default=3, help="with a row before it counts as crashed")
+    parser.add_argument("--max-failed", type=int, help="end when more have failed")
+    parser.add_argument("--retry", choices=("failed",), help="also what failed or crashed in an earlier run")
+    parser.add_argument("--dry-run", action="store_true", help="read the manifest, say what there is to do, and end")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON at the end")
+    parser.add_argument("--status", type=Path, metavar="DIR", help="sum up the report in this folder, and end")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: all done or kept. 1: some failed. 3: it could not run, or not go on. 130: interrupted."""
+    try:
+        if args.status is not None:
+            return _say(args, summary(args.status))
+        return _run(args)
+    except (ValueError, OSError) as error:
+        print(f"pid_core: {printable(explain(error), 2000)}", file=sys.stderr)
+        return COULD_NOT_RUN
+    except RunStoppedError as error:
+        print(f"pid_core: the run stops: {printable(error, 2000)}", file=sys.stderr)
+        return COULD_NOT_RUN
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.source is None or args.out is None:
+        raise ValueError("batch needs a manifest, a folder or a pattern, and --out")
+    shard, options = find_shard(args.shard), _options(args)
+    found = survey(args.source, options, shard, args.limit)
+    if args.dry_run:
+        return _say(args, _as_dict(found, shard))
+    devices = _devices(args)
+    threads = args.threads or max(1, torch.get_num_threads() // len(devices))
+    retried = failed_keys(args.out) if args.retry else set()
+    with Report(args.out, shard.suffix) as report, _bar(found.jobs, report.counts) as on_result:
+        jobs = _fresh(jobs_in(args.source, options, shard, args.limit), report, retried)
+        engine = LocalEngine(
+            options,
+            devices,
+            report,
+            open_bridge=_bridge_for(args),
+            threads=threads,
+            attempts=args.attempts,
+            most_failed=args.max_failed,
+            on_result=on_result,
+        )
+        with _interruptible(engine.finish):
+            finished = engine.run(with_captions(jobs, options, _bridge_for(args)))
+        report.close(finished)
+        _say(args, {"rows": dict(report.counts), "finished": finished})
+        if not finished:
+            return INTERRUPTED
+        return FAILED_SOME if any(report.counts[status] for status in report.counts if status not in GOOD) else 0
+
+
+def _options(args: argparse.Namespace) -> Options:
+    check_seed(args.seed)
+    if args.steps is not None:
+        distilled_sigmas(args.steps)
+    if not args.model.is_file():
+        raise ValueError(f"there is no checkpoint {printable(args.model)}")
+    sigmas = args.degrade_sigmas
+    return Options(
+        out=str(args.out),
+        model=str(args.model),
+        model_fingerprint=fingerprint(args.model),
+        family=args.family,
+        size=args.target or f"{args.factor:g}",
+        steps=args.steps,
+        seed=args.seed,
+        sigmas=check_sigmas(sigmas, "--degrade-sigmas"),
+        name=args.name,
+        format=args.format,
+        quality=args.quality,
+        bits=args.bits,
+        caption=None if args.caption is None else str(args.caption),
+        overwrite=args.overwrite,
+    )
+
+
+def _devices(args: argparse.Namespace) -> list[str]:
+    if args.gpus is None:
+        device = choose_device()
+        return [str(device)] * (max(1, args.workers or 1) if device.type == "cpu" else 1)
+    count = torch.cuda.device_count()
+    try:
+        numbers = list(range(count)) if args.gpus == "all" else [int(part) for part in args.gpus.split(",")]
+    except ValueError:
+        raise ValueError(f"--gpus is {printable(args.gpus)}; all, or numbers such as 0,1 are needed") from None
+    wrong = [number for number in numbers if not 0 <= number < count]
+    if wrong or not numbers:
+        raise ValueError(f"there is no GPU {wrong[0] if wrong else 'here'}: PyTorch sees {count}")
+    return [f"cuda:{number}" for number in numbers]
+
+
+def _bridge_for(args: argparse.Namespace) -> OpenBridge:
+    return no_bridge
+
+
+def _fresh(jobs: Iterator[Job], report: Report, retried: set[str]) -> Iterator[Job]:
+    """Without those that failed in an earlier run and are not asked for again."""
+    for job in jobs:
+        if report.before(job.key) == BAD_BEFORE and job.key not in retried:
+            report.end(result_of(job, SKIPPED, error="failed in an earlier run"))
+        else:
+            yield job
+
+
+@contextmanager
+def _bar(total: int, counts: Counter[str]) -> Iterator[Callable[[Result], None]]:
+    """Rate and time left, and a line for what fails."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="picture", file=sys.stderr, mininterval=0.5) as bar:
+
+        def show(result: Result) -> None:
+            if result.status not in GOOD:
+                bar.write(f"{result.status}: {printable(result.id)}: {result.error}", file=sys.stderr)
+            bar.set_postfix(counts, refresh=False)
+            bar.update()
+
+        yield show
+
+
+@contextmanager
+def _interruptible(finish: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C, or a batch system's notice, lets the pictures in hand end; the second ends at once."""
+    asked = False
+
+    def on_signal(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("\nthe pictures in hand are finished; once more to stop at once", file=sys.stderr)
+        finish()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _as_dict(found: Survey, shard: Shard) -> dict[str, Any]:
+    return {"rows": found.rows, "outputs": found.jobs, "of them wrong": found.broken, "shard": list(shard)}
+
+
+def _say(args: argparse.Namespace, facts: dict[str, Any]) -> int:
+    if args.json:
+        print(json.dumps(facts))
+        return 0
+    for name, value in facts.items():
+        text = ", ".join(f"{v} {k}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"{name}: {text or 'none'}")
+    return 0
