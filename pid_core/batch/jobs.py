@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..images.files import FORMATS, check_form
 from ..printable import printable, quoted
@@ -86,26 +87,34 @@ class Job:
 
 
 def jobs_of(row: Row, options: Options) -> Iterator[Job]:
-    """A row's jobs, one for each sigma."""
+    """A row's jobs, one for each sigma; each knows its path, and `with_key` its key."""
     for sigma in row.sigmas or options.sigmas:
-        job = Job(
+        size, path, error = row.size or options.size, "", row.error
+        try:
+            parse_size(size)
+            path = _path(row, sigma, options)
+        except ValueError as wrong:
+            error = error or f"row {row.index}: {wrong}"
+        yield Job(
             row,
             sigma,
-            options.seed if row.seed is None else row.seed,
+            _seed(row, options),
             options.text if row.text is None else row.text,
             options.caption if row.caption is None and row.text is None else row.caption,
-            row.size or options.size,
-            "",
+            size,
+            path,
             f"row {row.index} at {sigma_text(sigma)}",
-            row.error,
+            error,
         )
-        try:
-            parse_size(job.size)
-            job = replace(job, path=_path(job, options))
-            job = replace(job, key=_key(job, options))
-        except ValueError as error:
-            job = replace(job, error=job.error or f"row {row.index}: {error}")
-        yield job
+
+
+def with_key(job: Job, options: Options) -> Job:
+    """The job with its key. One that cannot be done has none: it is called by its place."""
+    return job if job.error is not None else replace(job, key=_key(job, options))
+
+
+def _seed(row: Row, options: Options) -> int:
+    return options.seed if row.seed is None else row.seed
 
 
 def parse_size(size: str) -> tuple[str, float]:
@@ -130,7 +139,7 @@ def _key(job: Job, options: Options) -> str:
     """Where a picture lies is no part of it: its id is, or its source where it has none."""
     facts = {
         "id": job.row.id,
-        "output": Path(job.path).relative_to(options.out).as_posix(),
+        "output": os.path.relpath(job.path, options.out).replace(os.sep, "/"),
         "latent": job.row.is_latent,
         "model": options.model_fingerprint,
         "family": options.family,
@@ -149,19 +158,26 @@ def _key(job: Job, options: Options) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-def _path(job: Job, options: Options) -> str:
-    row = job.row
+def _path(row: Row, sigma: float | str, options: Options) -> str:
     if row.output is None:
-        stem = PurePosixPath(row.source.replace("\\", "/")).stem
-        sigma, row_id = sigma_text(job.sigma), row.id.replace("/", "_").replace("\\", "_")
-        name = options.name.format(index=row.index, stem=stem, id=row_id, sigma=sigma, seed=job.seed)
+        name = options.name.format(
+            index=row.index,
+            stem=_stem(row.source),
+            id=row.id.replace("/", "_").replace("\\", "_"),
+            sigma=sigma_text(sigma),
+            seed=_seed(row, options),
+        )
     else:
-        name = row.output
+        name = _without_ending(row.output)
         if len(row.sigmas or options.sigmas) > 1:
-            name = f"{_without_ending(name)}_{sigma_text(job.sigma)}"
-    ending = f".{options.format}"
-    path = Path(options.out, *_parts(f"{_without_ending(name)}{ending}" if row.output else f"{name}{ending}"))
-    return str(path)
+            name = f"{name}_{sigma_text(sigma)}"
+    return os.path.join(options.out, *_parts(f"{name}.{options.format}"))
+
+
+def _stem(source: str) -> str:
+    name = source.replace("\\", "/").rpartition("/")[2]
+    stem, dot, _ = name.rpartition(".")
+    return stem if dot and stem else name
 
 
 def _without_ending(name: str) -> str:

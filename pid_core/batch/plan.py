@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .jobs import Job, Options, jobs_of
+from .jobs import Job, Options, jobs_of, with_key
 from .rows import read_rows
 from .shards import Shard
 
@@ -28,7 +28,7 @@ def jobs_in(source: str, options: Options, shard: Shard, limit: int | None = Non
         if limit is not None and row.index >= limit:
             return
         if shard.has(row.index):
-            yield from jobs_of(row, options)
+            yield from (with_key(job, options) for job in jobs_of(row, options))
 
 
 def survey(source: str, options: Options, shard: Shard, limit: int | None = None) -> Survey:

@@ -50,8 +50,8 @@ def read_rows(source: str) -> Iterator[Row]:
 
     A row that cannot be read is one with an `error`. Raises ValueError in one line where there is nothing to read.
     """
-    entries = _entries(source)
-    return (row_of(index, entry, _base(source)) for index, entry in enumerate(entries))
+    base = _base(source)
+    return (row_of(index, entry, base) for index, entry in enumerate(_entries(source)))
 
 
 def row_of(index: int, entry: Mapping[str, Any] | str, base: str) -> Row:
