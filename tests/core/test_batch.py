@@ -1,0 +1,370 @@
+"""`batch`: whatever fails or dies, every row ends once, with the picture that the plain loop gives it."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pid_core import NANO_PATH
+from pid_core.__main__ import main
+from pid_core.batch.jobs import Options, jobs_of
+from pid_core.batch.plan import jobs_in, survey
+from pid_core.batch.report import FOLDER
+from pid_core.batch.results import RunStoppedError
+from pid_core.batch.rows import Row, read_rows
+from pid_core.batch.run_row import run_row
+from pid_core.batch.shards import Shard, find_shard
+from pid_core.batch.worker import open_runner
+from pid_core.captions.fingerprint import fingerprint
+from pid_core.images.files import read_about, read_picture
+from pid_core.latents.files import SavedLatent, latent_bytes
+from pid_core.latents.rgb import to_rgb_latent
+from support import batch_faults
+
+ROOT = Path(__file__).parents[2]
+ALL = Shard()
+
+
+def photos(folder, count, size=8):
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = rng.integers(0, 255, (size, size + number % 3, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    return folder
+
+
+def options(out, **more):
+    return Options(str(out), str(NANO_PATH), fingerprint(NANO_PATH), **more)
+
+
+@pytest.fixture(scope="module")
+def runner_for():
+    """A runner with the bundled model, loaded once."""
+    loaded = open_runner(options("nowhere"), "cpu")
+
+    def make(chosen):
+        return type(loaded)(chosen, loaded.upscaler, sleep=lambda seconds: None)
+
+    return make
+
+
+def plainly(runner_for, source, out, shard=ALL, **more):
+    """The plain loop: results by id, and the outputs' bytes by name."""
+    chosen = options(out, **more)
+    runner = runner_for(chosen)
+    results = [run_row(runner, job) for job in jobs_in(str(source), chosen, shard)]
+    return results, outputs(out)
+
+
+def outputs(out):
+    return {path.name: path.read_bytes() for path in Path(out).iterdir() if path.is_file()}
+
+
+def report(out, shard=""):
+    return [json.loads(line) for line in Path(out, FOLDER, f"report{shard}.jsonl").read_text().splitlines()]
+
+
+def batch(*arguments):
+    return main(["batch", *map(str, arguments)])
+
+
+def driver(kills, last, *arguments):
+    """Its exit code, in a process that may die."""
+    script = [sys.executable, batch_faults.__file__, kills, str(last), "batch", *map(str, arguments)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(script, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    return done.returncode
+
+
+def test_workers_and_the_driver_are_killed_and_every_picture_is_the_plain_loops(tmp_path, runner_for):
+    source, out = photos(tmp_path / "in", 200), tmp_path / "out"
+    _, expected = plainly(runner_for, source, tmp_path / "plain")
+    settings = source, "--out", out, "--workers", 2, "--threads", 1
+    assert driver("10,30", 60, *settings) == -9
+    assert driver("20,80", 130, *settings) == -9
+    assert driver("150", 0, *settings) == 0
+    assert outputs(out) == expected and len(expected) == 200  # and so no unfinished files
+    lines = report(out)
+    assert Counter(line["id"] for line in lines) == Counter(str(path) for path in sorted(source.iterdir()))
+    assert {line["status"] for line in lines} <= {"done", "kept"}
+    assert not list(Path(out, FOLDER).glob("begun*"))
+
+
+def test_a_row_that_kills_its_worker_ends_as_crashed_and_its_neighbours_are_done(tmp_path, monkeypatch, capsys):
+    source, out, manifest = photos(tmp_path / "in", 9), tmp_path / "out", tmp_path / "rows.jsonl"
+    entries = [{"image": str(path)} for path in sorted(source.iterdir())]
+    entries[3]["id"] = "deadly"
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    entries += [{"image": str(broken), "id": "broken"}, {"image": str(tmp_path / "gone.png"), "id": "gone"}]
+    manifest.write_text("\n".join(map(json.dumps, entries)))
+    monkeypatch.setattr("pid_core.commands.batch.no_bridge", batch_faults.deadly)
+    assert batch(manifest, "--out", out, "--workers", 2, "--threads", 1) == 1
+    lines = {line["id"]: line for line in report(out)}
+    assert Counter(line["status"] for line in lines.values()) == {"done": 8, "crashed": 1, "failed": 2}
+    assert lines["deadly"]["attempts"] == 3 and "killed by signal 9" in lines["deadly"]["error"]
+    assert lines["broken"]["error"] == "broken.png is no picture that can be read"
+    assert "there is no file" in lines["gone"]["error"] and len(outputs(out)) == 8
+    # what failed is not tried again unless it is asked for
+    Image.new("RGB", (8, 8)).save(broken)
+    assert batch(manifest, "--out", out) == 1 and len(outputs(out)) == 8
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert batch(manifest, "--out", out, "--retry", "failed", "--json") == 1
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows == {"done": 2, "kept": 8, "failed": 1}
+    assert Counter(line["id"] for line in report(out)).most_common(1)[0][1] == 1
+
+
+def test_a_manifest_of_nvidias_is_taken_as_it_is(tmp_path, runner_for):
+    source = photos(tmp_path / "in", 3)
+    lines = [json.dumps({"image": f"in/{n:03}.png", "prompt": "a photo"}) for n in range(3)]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("\n".join(lines) + "\n")
+    results, made = plainly(runner_for, manifest, tmp_path / "out", sigmas=(0.0, 0.2))
+    assert [result.status for result in results] == ["done"] * 6
+    assert set(made) == {f"{n:08}_{n:03}_{sigma}.png" for n in range(3) for sigma in ("0", "0.2")}
+    assert [result.id for result in results[::2]] == [f"in/{n:03}.png" for n in range(3)] and source.is_dir()
+
+
+def test_the_same_rows_from_jsonl_csv_and_parquet(tmp_path):
+    rows = [{"image": "a.png", "degrade_sigma": 0.2, "id": "one", "shelf": "x"}, {"image": "b.png", "seed": 7}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "rows.csv").write_text("image,degrade_sigma,id,shelf,seed\na.png,0.2,one,x,\nb.png,,,,7\n")
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    found = [list(read_rows(str(tmp_path / f"rows.{kind}"))) for kind in ("jsonl", "csv", "parquet")]
+    assert found[0] == found[1]
+    assert [row.source for row in found[2]] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    first, second = found[0]
+    assert (first.id, first.sigmas, dict(first.extra)) == ("one", (0.2,), {"shelf": "x"})
+    assert (second.id, second.seed, second.sigmas) == ("b.png", 7, ())
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("{", "line 1 is no JSON"),
+        ('["a"]', "an object is needed"),
+        ('{"prompt": "x"}', "neither image nor latent"),
+        ('{"image": "a.png", "latent": "b"}', "both image and latent"),
+        ('{"image": "a.png", "degrade_sigma": 1.5}', "must be between 0 and 1"),
+        ('{"image": "a.png", "seed": -1}', "must be from 0 to 2^64 - 1"),
+        ('{"image": 3}', "a text is needed"),
+        ('{"image": "a.png", "size": "huge"}', "is none of 2K, 4K"),
+        ('{"image": "a.png", "output": "../a"}', "does not stay within the output folder"),
+        ('{"image": "a.png", "output": "C:/a"}', "does not stay within the output folder"),
+    ],
+)
+def test_a_wrong_row_fails_alone_in_one_line(tmp_path, runner_for, entry, words):
+    manifest = tmp_path / "rows.jsonl"
+    manifest.write_text(entry)
+    ((result,), made) = plainly(runner_for, manifest, photos(tmp_path / "out", 0))
+    assert result.status == "failed" and words in result.error and "\n" not in result.error and not made
+
+
+def test_two_rows_with_one_output_are_found_before_anything_is_drawn(tmp_path, capsys):
+    source = photos(tmp_path / "in", 2)
+    assert batch(source, "--out", tmp_path / "out", "--name", "same") == 3
+    assert "rows 0 and 1 would both write" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--name", "{what}"], "index, stem, id, sigma, seed can stand there"),
+        (["--name", "{index:q}"], "cannot be used"),
+        (["--degrade-sigmas", "2"], "must be between 0 and 1"),
+        (["--shard", "3/3"], "--shard is '3/3'"),
+        (["--bits", "16", "--format", "jpg"], "16 bits a channel are written as png"),
+        (["--quality", "90"], "quality is of jpg and webp"),
+        (["--steps", "9"], "steps is 9"),
+        (["--model", "gone.safetensors"], "there is no checkpoint"),
+        (["--gpus", "7"], "there is no GPU 7"),
+        (["--factor", "0"], "no factor such as 4"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_3(tmp_path, capsys, arguments, words):
+    source = photos(tmp_path / "in", 1)
+    assert batch(source, "--out", tmp_path / "out", *arguments) == 3
+    err = capsys.readouterr().err
+    assert words in err and len(err.splitlines()) == 1
+
+
+def test_outputs_of_others_and_of_other_settings_are_never_replaced(tmp_path, runner_for):
+    source, out = photos(tmp_path / "in", 2), tmp_path / "out"
+    _, made = plainly(runner_for, source, out)
+    (out / "00000001_001_0.png").write_bytes(b"mine")
+    results, _ = plainly(runner_for, source, out)
+    assert [result.status for result in results] == ["kept", "failed"]
+    assert "was made by something else" in results[1].error and (out / "00000001_001_0.png").read_bytes() == b"mine"
+    results, after = plainly(runner_for, source, out, seed=1)
+    assert [result.status for result in results] == ["failed", "failed"]
+    assert "was made with other settings" in results[0].error
+    results, after = plainly(runner_for, source, out, overwrite=True)
+    assert [result.status for result in results] == ["done", "done"] and after == made
+
+
+def test_the_picture_says_what_made_it(tmp_path, runner_for):
+    source = photos(tmp_path / "in", 1)
+    for kind in ("png", "jpg", "webp", "tif"):
+        (result,), _ = plainly(runner_for, source, tmp_path / kind, format=kind, sigmas=(0.3,), seed=5)
+        about = read_about(Path(result.output))
+        assert about["key"] == result.key and about["degrade_sigma"] == 0.3 and about["seed"] == 5
+        assert about["model_fingerprint"] == fingerprint(NANO_PATH)
+
+
+def test_sixteen_bits_are_all_there(tmp_path, runner_for):
+    source = photos(tmp_path / "in", 1)
+    (result,), _ = plainly(runner_for, source, tmp_path / "deep", bits=16)
+    (eight,), _ = plainly(runner_for, source, tmp_path / "eight")
+    deep, short = read_picture(Path(result.output)).image, read_picture(Path(eight.output)).image
+    assert (deep - short).abs().max() < 0.0021 and len((deep * 65535).round().unique()) > 256
+    assert read_about(Path(result.output))["key"] == result.key
+
+
+def test_shards_are_the_whole(tmp_path, runner_for):
+    source = photos(tmp_path / "in", 7)
+    _, expected = plainly(runner_for, source, tmp_path / "whole")
+    for number in (2, 0):
+        plainly(runner_for, source, tmp_path / "parts", Shard(number, 3))
+    assert batch(source, "--out", tmp_path / "parts", "--shard", "1/3", "--threads", 1) == 0
+    assert outputs(tmp_path / "parts") == expected
+    assert [line["index"] for line in report(tmp_path / "parts", "-1-of-3")] == [1, 4]
+
+
+@given(st.integers(1, 9), st.integers(0, 40))
+def test_every_row_is_in_one_shard(count, index):
+    assert sum(Shard(number, count).has(index) for number in range(count)) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "shard"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, (3, 8)),
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, (0, 1)),
+        ({"SLURM_PROCID": "2", "SLURM_NTASKS": "4"}, (2, 4)),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "3"}, (2, 3)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_COUNT": "3",
+                "SLURM_PROCID": "1", "SLURM_NTASKS": "2",
+            },
+            (3, 6),
+        ),
+    ],
+)  # fmt: skip
+def test_the_shard_that_a_batch_system_means(environment, shard):
+    assert find_shard(None, environment) == shard
+
+
+def test_auto_is_what_the_picture_suggests_and_it_is_written_down(tmp_path, runner_for):
+    source = tmp_path / "in"
+    source.mkdir()
+    noise = np.random.default_rng(0).normal(128, 30, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noise).save(source / "noisy.png")
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(source / "clean.png")
+    results, _ = plainly(runner_for, source, tmp_path / "out", sigmas=("auto",))
+    clean, noisy = (read_about(Path(result.output))["degrade_sigma"] for result in results)
+    assert clean == 0 and noisy > 0.1
+    assert [Path(result.output).name for result in results] == ["00000000_clean_auto.png", "00000001_noisy_auto.png"]
+
+
+def test_a_latent_gives_what_its_picture_gives(tmp_path, runner_for):
+    source = photos(tmp_path / "in", 1)
+    latent = to_rgb_latent(read_picture(source / "000.png").image[None])
+    (tmp_path / "one.latent").write_bytes(latent_bytes(SavedLatent(latent, "rgb")))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"latent": "one.latent", "output": "000"}))
+    plainly(runner_for, tmp_path / "rows.jsonl", tmp_path / "from latent")
+    plainly(runner_for, source, tmp_path / "from picture", name="{stem}")
+    read = [read_picture(tmp_path / name / "000.png").image for name in ("from latent", "from picture")]
+    assert torch.equal(*read)
+
+
+def test_no_room_on_the_disk_stops_the_run_and_leaves_no_half_file(tmp_path, runner_for, monkeypatch):
+    source, out = photos(tmp_path / "in", 3), tmp_path / "out"
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pid_core.images.files.os.fsync", full)
+    with pytest.raises(RunStoppedError, match="No space left"):
+        plainly(runner_for, source, out)
+    assert outputs(out) == {}
+    monkeypatch.undo()
+    results, made = plainly(runner_for, source, out)
+    assert [result.status for result in results] == ["done"] * 3 and len(made) == 3
+
+
+def test_a_disk_with_a_bad_moment_is_asked_again(tmp_path, runner_for, monkeypatch):
+    source, calls = photos(tmp_path / "in", 1), []
+    fsync = os.fsync
+
+    def sometimes(number):
+        calls.append(number)
+        if len(calls) < 3:
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(number)
+
+    monkeypatch.setattr("pid_core.images.files.os.fsync", sometimes)
+    (result,), made = plainly(runner_for, source, tmp_path / "out")
+    assert result.status == "done" and len(calls) == 3 and len(made) == 1
+
+
+def test_memory_does_not_grow_with_the_manifest(tmp_path):
+    """Eight bytes a row: 50,000 rows as objects would take twenty megabytes."""
+    manifest = tmp_path / "rows.jsonl"
+    with manifest.open("w") as file:
+        file.writelines(
+            json.dumps({"image": f"/photos/{n:07}.png", "prompt": f"thing {n}"}) + "\n" for n in range(50_000)
+        )
+    count = "from pid_core.batch.plan import *; import resource, sys;"
+    count += "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; before = peak();"
+    count += f"found = survey({str(manifest)!r}, Options('out', 'm', 'f'), Shard()); print(found.rows, peak() - before)"
+    done = subprocess.run([sys.executable, "-c", count], cwd=ROOT, capture_output=True, text=True, check=True)
+    rows, grown = map(int, done.stdout.split())
+    assert rows == 50_000 and grown < 8000  # KB
+
+
+def test_the_report_sums_up(tmp_path, runner_for, capsys):
+    source, out = photos(tmp_path / "in", 2), tmp_path / "out"
+    (source / "bad.png").write_bytes(b"x")
+    assert batch(source, "--out", out, "--threads", 1) == 1
+    capsys.readouterr()
+    assert batch("--status", out, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == {"done": 2, "failed": 1}
+    assert found["errors"] == {"bad.png is no picture that can be read": 1} and found["seconds"]["decode"] > 0
+    assert batch("--status", tmp_path / "in") == 3
+    assert "holds no report of a batch" in capsys.readouterr().err
+
+
+@given(st.text(max_size=20), st.floats(0, 1))
+def test_a_job_has_a_key_or_an_error_whatever_its_names(name, sigma):
+    row = Row(0, name, name, sigmas=(sigma,), output=name or None)
+    (job,) = jobs_of(row, options("out"))
+    assert bool(job.path) != bool(job.error)
+    assert job.error or Path(job.path).resolve().is_relative_to(Path("out").resolve())
+
+
+def test_a_dry_run_says_what_there_is_to_do(tmp_path, capsys):
+    source = photos(tmp_path / "in", 4)
+    arguments = source, "--out", tmp_path / "out", "--degrade-sigmas", 0, 0.2, "--shard", "1/2", "--dry-run", "--json"
+    assert batch(*arguments) == 0
+    assert json.loads(capsys.readouterr().out) == {"rows": 4, "outputs": 4, "of them wrong": 0, "shard": [1, 2]}
+    assert not (tmp_path / "out").exists()
+    assert survey(str(source), options("x"), Shard()).jobs == 4

@@ -1,0 +1,49 @@
+"""What befalls a batch: a driver that is killed, and kills its workers, at given results; a row that kills its worker.
+
+As a script: `python batch_faults.py KILLS LAST ARGUMENTS`, see `main`.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+
+
+def deadly():
+    """In place of a bridge, opened in the worker: the row with the id "deadly" kills it while it is drawn."""
+    from pid_core.batch.run_row import RowRunner
+
+    draw = RowRunner.draw
+
+    def kill(self, work):
+        if work.job.row.id == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        draw(self, work)
+
+    RowRunner.draw = kill
+
+
+def main():
+    """The command line, in which after so many results a worker is killed (KILLS, 3,7) or the driver (LAST, or 0)."""
+    from pid_core.__main__ import main as command_line
+    from pid_core.batch.report import Report
+
+    kills, last, arguments = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    at = [int(number) for number in kills.split(",") if number]
+    end, seen = Report.end, 0
+
+    def end_and_kill(self, result):
+        nonlocal seen
+        end(self, result)
+        seen += 1
+        if seen == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if seen in at:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    Report.end = end_and_kill
+    return command_line(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
