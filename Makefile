@@ -25,7 +25,7 @@ test-oldest:  ## tests/core with the oldest Python and PyTorch, in .venv-oldest 
 	@[ -x .venv-oldest/bin/pip ] || PYENV_VERSION=3.10 $(OLDEST_PYTHON) -m venv --clear .venv-oldest || \
 		{ echo "test-oldest: no $(OLDEST_PYTHON) that can make an environment: see README, Try it"; exit 1; }
 	@.venv-oldest/bin/python -m pip install -q --disable-pip-version-check torch==$(OLDEST_TORCH) -r requirements.txt \
-		aiohttp av huggingface_hub hypothesis numpy pillow pyarrow pytest pytest-xdist tqdm
+		aiohttp av huggingface_hub hypothesis numpy pillow pyarrow pytest pytest-xdist setuptools tqdm wheel
 	@.venv-oldest/bin/python -m pytest -n $(JOBS) --dist loadfile tests/core
 
 coverage: setup  ## prints which lines and branches of pid_core the tests of tests/core and tests/fuzz reach

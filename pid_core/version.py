@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 OLDEST = {"python": (3, 10), "torch": (2, 5)}
 
 
 def pack_version() -> str:
-    """As in pyproject.toml; "unknown" where that is not beside the package."""
+    """As in pyproject.toml, or as it was installed; "unknown" where the package was copied without either."""
     try:
         text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
     except OSError:
-        return "unknown"
+        try:
+            return version("comfyui-pidkit")
+        except PackageNotFoundError:
+            return "unknown"
     found = re.search(r'^version = "([^"]+)"', text, re.MULTILINE)
     return found[1] if found else "unknown"
 
