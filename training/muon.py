@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+
+
+def is_kernel(name: str, parameter: Tensor) -> bool:
+    """Whether it is that of a convolution that looks at its neighbours."""
+    return parameter.ndim == 4 and parameter.shape[-1] == 3
 
 
 class MuonAndAdamW:
@@ -13,12 +18,21 @@ class MuonAndAdamW:
 
     Muon learns two to three times as fast here as AdamW, per step. In float32: PyTorch's own runs in bfloat16, which
     takes a CPU without bfloat16 instructions longer than the network itself. `pace` scales both rates.
+    takes: which parameters are Muon's; they may be matrices too.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, Tensor]], muon: float, adamw: float, momentum: float = 0.95):
-        self.parameters = [p for _, p in parameters]
-        self.kernels = [p for p in self.parameters if p.ndim == 4 and p.shape[-1] == 3]
-        rest = [p for p in self.parameters if not (p.ndim == 4 and p.shape[-1] == 3)]
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, Tensor]],
+        muon: float,
+        adamw: float,
+        momentum: float = 0.95,
+        takes: Callable[[str, Tensor], bool] = is_kernel,
+    ):
+        named = list(parameters)
+        self.parameters = [p for _, p in named]
+        self.kernels = [p for name, p in named if takes(name, p)]
+        rest = [p for name, p in named if not takes(name, p)]
         self.rates, self.momentum = (muon, adamw), momentum
         self.velocity = [torch.zeros_like(p) for p in self.kernels]
         self.adamw = torch.optim.AdamW(rest, lr=adamw, betas=(0.9, 0.99), weight_decay=0.0)
@@ -36,6 +50,8 @@ class MuonAndAdamW:
     def _step_kernels(self, rate: float) -> None:
         wanted: dict[torch.Size, list] = {}
         for p, v in zip(self.kernels, self.velocity, strict=True):
+            if p.grad is None:
+                continue  # had no part in the loss
             v.lerp_(p.grad, 1 - self.momentum)
             wanted.setdefault(p.shape, []).append((p, p.grad.lerp(v, self.momentum)))
         for pairs in wanted.values():
