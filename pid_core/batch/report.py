@@ -22,6 +22,7 @@ from .results import DONE, GOOD, KEPT, SKIPPED, STAGES, Result
 
 FOLDER = "_pidkit"
 PARQUET_FROM = 100_000  # lines
+TIDY_AFTER = 100_000  # lines of what was begun
 
 # What is known of a key from earlier lines.
 NOTHING, GOOD_BEFORE, BAD_BEFORE = 0, 1, 2
@@ -39,6 +40,7 @@ class Report:
         self.path = self.folder / f"report{shard}.jsonl"
         self._file = _opened(self.path)
         self._begun = _opened(self.folder / f"begun{shard}.jsonl")
+        self._begun_lines = 0
         _lock(self._file, self.path)
         self._known = _Known(_lines(self.path))
         self._attempts: Counter[str] = Counter()
@@ -60,6 +62,9 @@ class Report:
         """To be called before a job is touched."""
         self._attempts[key] += 1
         _add(self._begun, {"key": key, "begun": 1})
+        self._begun_lines += 1
+        if self._begun_lines >= TIDY_AFTER:
+            self._tidy()
 
     def drop(self, key: str) -> None:
         """The job was begun and is as it was."""
@@ -85,6 +90,18 @@ class Report:
         if finished:
             Path(self._begun.name).unlink(missing_ok=True)
             _as_parquet(self.path)
+
+    def _tidy(self) -> None:
+        """Leave only those that have not ended."""
+        path = Path(self._begun.name)
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            for key, count in self._attempts.items():
+                if count > 0:
+                    _add(file, {"key": key, "begun": count})
+        self._begun.close()
+        os.replace(part, path)
+        self._begun, self._begun_lines = _opened(path), 0
 
     def __enter__(self) -> Report:
         return self
@@ -150,12 +167,11 @@ def summary(out: str | Path) -> dict[str, Any]:
 def last_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """The last line of each key."""
     for path in paths:
-        places: dict[bytes, int] = {}
-        for place, line in enumerate(_lines(path)):
-            places[_short(line["key"]).tobytes()] = place
-        wanted = set(places.values())
-        del places
-        yield from (line for place, line in enumerate(_lines(path)) if place in wanted)
+        keys = np.fromiter((_short(line["key"]) for line in _lines(path)), np.uint64)
+        _, from_the_end = np.unique(keys[::-1], return_index=True)
+        wanted = np.zeros(len(keys), np.bool_)
+        wanted[len(keys) - 1 - from_the_end] = True
+        yield from (line for line, last in zip(_lines(path), wanted, strict=False) if last)
 
 
 def failed_keys(out: str | Path) -> set[str]:

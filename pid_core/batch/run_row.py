@@ -21,6 +21,7 @@ from torch import Tensor
 from ..captions.text import read_caption
 from ..errors import one_line
 from ..images.files import Picture, check_output, read_about, read_picture, remove_unfinished, write_picture
+from ..images.framing import Framing
 from ..images.quality import estimate_quality, suggest_sigma
 from ..latents.files import SavedLatent, read_latent
 from ..upscale.upscaler import Prepared, Upscaler
@@ -36,10 +37,14 @@ PAUSES = (0.5, 3.0)  # seconds before the second and the third try of what a dis
 
 @dataclass
 class Work:
-    """A job on its way. source: what `load` read; image: what `draw` drew; result: once there is one."""
+    """A job on its way.
+
+    source, framing: what `load` read, and a picture's sizes. image: what `draw` drew. result: once there is one.
+    """
 
     job: Job
     source: Picture | SavedLatent | None = None
+    framing: Framing | None = None
     caption: Tensor | None = None
     sigma: float = 0.0
     image: Tensor | None = None
@@ -77,8 +82,9 @@ class RowRunner:
             work.source = self._again(lambda: self._read(work))
             work.caption = self._caption(work.job)
             work.sigma = self._sigma(work)
-            transparent = isinstance(work.source, Picture) and work.source.alpha is not None
-            check_output(Path(work.job.path), (1, 1), overwrite=True, alpha=transparent)
+            if isinstance(work.source, Picture):
+                work.framing = self._frame(work.source, work.job)
+                self._check_output(work, work.source)
 
     def draw(self, work: Work) -> None:
         """Encode and decode."""
@@ -161,16 +167,24 @@ class RowRunner:
             raise ValueError("degrade_sigma auto is of pictures; a latent needs a number, or says its own")
         return suggest_sigma(estimate_quality(source.image), invents=self.upscaler.net.config.invents)
 
-    def _prepare(self, work: Work) -> Prepared:
-        source, job = work.source, work.job
-        if isinstance(source, SavedLatent):
-            return self.upscaler.prepare_latent(source, work.sigma or None, job.seed)
-        assert source is not None
+    def _frame(self, picture: Picture, job: Job) -> Framing:
         self.upscaler.check_pictures()
         target, factor = parse_size(job.size)
-        height, width = source.image.shape[:2]
-        framing = self.upscaler.frame(height, width, target, factor)
-        return self.upscaler.prepare_picture(source, framing, work.sigma, job.seed, latent_noise=self.latent_noise)
+        height, width = picture.image.shape[:2]
+        return self.upscaler.frame(height, width, target, factor)
+
+    def _check_output(self, work: Work, picture: Picture) -> None:
+        assert work.framing is not None
+        source = None if "://" in work.job.row.source else Path(work.job.row.source)
+        transparent = picture.alpha is not None
+        check_output(Path(work.job.path), work.framing.output, source=source, overwrite=True, alpha=transparent)
+
+    def _prepare(self, work: Work) -> Prepared:
+        source, seed = work.source, work.job.seed
+        if isinstance(source, SavedLatent):
+            return self.upscaler.prepare_latent(source, work.sigma or None, seed)
+        assert source is not None and work.framing is not None
+        return self.upscaler.prepare_picture(source, work.framing, work.sigma, seed, latent_noise=self.latent_noise)
 
     def _write(self, work: Work, path: Path) -> None:
         image, options = work.image, self.options

@@ -19,10 +19,10 @@ from PIL import Image
 
 from pid_core import NANO_PATH
 from pid_core.__main__ import main
-from pid_core.batch.jobs import Options, jobs_of
+from pid_core.batch.jobs import Options, jobs_of, with_key
 from pid_core.batch.plan import jobs_in, survey
-from pid_core.batch.report import FOLDER
-from pid_core.batch.results import RunStoppedError
+from pid_core.batch.report import FOLDER, Report
+from pid_core.batch.results import RunStoppedError, result_of
 from pid_core.batch.rows import Row, read_rows
 from pid_core.batch.run_row import run_row
 from pid_core.batch.shards import Shard, find_shard
@@ -368,3 +368,64 @@ def test_a_dry_run_says_what_there_is_to_do(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == {"rows": 4, "outputs": 4, "of them wrong": 0, "shard": [1, 2]}
     assert not (tmp_path / "out").exists()
     assert survey(str(source), options("x"), Shard()).jobs == 4
+
+
+def test_a_source_is_never_replaced(tmp_path, runner_for):
+    source = photos(tmp_path / "in", 1)
+    before = (source / "000.png").read_bytes()
+    (result,), _ = plainly(runner_for, source, source, name="{stem}", overwrite=True)
+    assert result.status == "failed" and "is the picture itself" in result.error
+    assert (source / "000.png").read_bytes() == before
+
+
+def test_what_a_format_cannot_hold_is_found_before_it_is_drawn(tmp_path, runner_for):
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.new("RGB", (4096, 2)).save(source / "long.png")
+    (result,), _ = plainly(runner_for, source, photos(tmp_path / "out", 0), format="webp")
+    assert "WEBP holds at most 16383 pixels a side, not 16384" in result.error
+    assert "decode" not in result.seconds
+
+
+def test_a_long_run_remembers_only_what_has_not_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("pid_core.batch.report.TIDY_AFTER", 10)
+    chosen = options(tmp_path)
+    jobs = [with_key(job, chosen) for n in range(25) for job in jobs_of(Row(n, f"{n}.png", str(n)), chosen)]
+    with Report(tmp_path) as open_report:
+        for job in jobs:
+            open_report.begin(job.key)
+            if job.row.index != 3:
+                open_report.end(result_of(job, "done"))
+    assert len((tmp_path / FOLDER / "begun.jsonl").read_text().splitlines()) < 12
+    with Report(tmp_path) as again:
+        assert [again.attempts(job.key) for job in jobs] == [int(job.row.index == 3) for job in jobs]
+        assert [again.before(job.key) for job in jobs] == [int(job.row.index != 3) for job in jobs]
+
+
+def test_half_a_line_is_taken_off_and_two_runs_do_not_write_one_report(tmp_path):
+    chosen = options(tmp_path)
+    (job,) = (with_key(job, chosen) for job in jobs_of(Row(0, "a.png", "a"), chosen))
+    with Report(tmp_path) as first:
+        first.end(result_of(job, "done"))
+        with pytest.raises(ValueError, match="another run is writing"):
+            Report(tmp_path)
+    path = tmp_path / FOLDER / "report.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"id": "b", "ke')
+    with Report(tmp_path) as second:
+        assert second.before(job.key) == 1
+    assert path.read_bytes() == whole
+
+
+def test_a_long_report_is_there_as_parquet_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("pid_core.batch.report.PARQUET_FROM", 4)
+    chosen = options(tmp_path)
+    open_report = Report(tmp_path)
+    for n in range(6):
+        for job in jobs_of(Row(n, f"{n}.png", str(n), extra={"shelf": n}), chosen):
+            facts = {"status": "failed", "error": "x"} if n == 2 else {"status": "done"}
+            open_report.end(result_of(with_key(job, chosen), **facts))
+    open_report.close(finished=True)
+    rows = parquet.read_table(tmp_path / FOLDER / "report.parquet").to_pylist()
+    assert [row["id"] for row in rows] == list("012345") and rows[2]["error"] == "x"
+    assert json.loads(rows[5]["columns"]) == {"shelf": 5}
