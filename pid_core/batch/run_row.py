@@ -131,10 +131,12 @@ class RowRunner:
 
     def _kept(self, work: Work) -> bool:
         path = Path(work.job.path)
-        if self.options.overwrite or not path.exists():
+        if not path.exists():
             return False
         found = (read_about(path) or {}).get("key")
         if found != work.job.key:
+            if self.options.overwrite:
+                return False
             raise ValueError(
                 f"{path.name} is there already and was made "
                 f"{'with other settings' if found else 'by something else'}: take it away, or add --overwrite"

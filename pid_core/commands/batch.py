@@ -64,7 +64,7 @@ def _add_picture_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, default=8, help="of a colour, 8 or 16; 16 is for png")
     parser.add_argument("--caption", type=Path, help="a caption's file (PiD Save Caption), of rows without one")
     parser.add_argument(
-        "--overwrite", action="store_true", help="draw again what is there, and replace the files of others"
+        "--overwrite", action="store_true", help="replace what is there and was made with other settings, or by others"
     )
 
 

@@ -215,7 +215,7 @@ def test_outputs_of_others_and_of_other_settings_are_never_replaced(tmp_path, ru
     assert [result.status for result in results] == ["failed", "failed"]
     assert "was made with other settings" in results[0].error
     results, after = plainly(runner_for, source, out, overwrite=True)
-    assert [result.status for result in results] == ["done", "done"] and after == made
+    assert [result.status for result in results] == ["kept", "done"] and after == made
 
 
 def test_the_picture_says_what_made_it(tmp_path, runner_for):
