@@ -54,76 +54,49 @@ class Work:
     result: Result | None = None
 
 
-class RowRunner:
-    """The stages. captions: the caption of a text, made before (texts.py); None where no text encoder was named."""
+class Stages:
+    """What every job goes through: `load` and `write` are the same for all, `draw` is where the picture is made."""
 
-    def __init__(
-        self,
-        options: Options,
-        upscaler: Upscaler,
-        captions: Callable[[str], Tensor] | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ):
-        self.options, self.upscaler, self.captions, self._sleep = options, upscaler, captions, sleep
-        config = upscaler.net.config
-        self.steps = config.steps if options.steps is None else options.steps
-        # Noise of a picture is in the bundled model's latents as it is; what a VAE makes of it is another matter.
-        self.latent_noise = "add" if upscaler.needs_vae else "scale"
+    def __init__(self, options: Options, sleep: Callable[[float], None] = time.sleep):
+        self.options, self._sleep = options, sleep
 
     def load(self, work: Work) -> None:
         """Look for the output, then read what the job is about. Raises RunStoppedError, as all stages do."""
-        with self._stage(work, "read"):
+        with self.stage(work, "read"):
             if work.job.error is not None:
                 raise ValueError(work.job.error)
             if work.job.again:
                 remove_unfinished(Path(work.job.path), work.job.mark)
             if self._kept(work):
                 return
-            work.source = self._again(lambda: self._read(work))
-            work.caption = self._caption(work.job)
-            work.sigma = self._sigma(work)
-            if isinstance(work.source, Picture):
-                work.framing = self._frame(work.source, work.job)
-                self._check_output(work, work.source)
+            self.read(work)
+
+    def read(self, work: Work) -> None:
+        """Read what the job is about, and find what can be seen to be wrong with it."""
+        raise NotImplementedError
 
     def draw(self, work: Work) -> None:
-        """Encode and decode."""
-        if work.result is not None or work.source is None:
-            return
-        with self._stage(work, "encode"):
-            prepared = self._prepare(work)
-        work.source = None
-        if work.result is not None:
-            return
-        with self._stage(work, "decode"), _peak_memory(work, self.upscaler.device):
-            drawing = self.upscaler.plan(prepared.size, self.steps)
-            work.image = self.upscaler.draw(
-                prepared, drawing, caption=work.caption, steps=self.steps, seed=work.job.seed
-            )
-            repeated = self.upscaler.net.repeated
-            work.notes += [f"repeated in float32, because it gave NaN: {'; '.join(repeated)}"] if repeated else []
+        """Make the picture."""
+        raise NotImplementedError
 
     def write(self, work: Work) -> None:
         """Write the output; afterwards there is a result."""
         if work.result is not None or work.image is None:
             return
-        with self._stage(work, "write"):
+        with self.stage(work, "write"):
             path = Path(work.job.path)
-            self._again(lambda: self._write(work, path))
+            self.again(lambda: self._write(work, path))
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             work.image = None
             work.result = self._result(work, DONE, output=str(path), sha256=digest)
 
-    def about(self, job: Job, sigma: float) -> dict[str, Any]:
+    def about(self, work: Work) -> dict[str, Any]:
         """What stands in the picture of its making."""
+        job = work.job
         return {
             "software": f"ComfyUI-PiDKit {pack_version()}",
-            "model": Path(self.options.model).name,
-            "model_fingerprint": self.options.model_fingerprint,
             "id": job.row.id,
-            "size": job.size,
-            "degrade_sigma": sigma,
-            "steps": self.steps,
+            "degrade_sigma": work.sigma,
             "seed": job.seed,
             "text": job.text,
             "key": job.key,
@@ -144,9 +117,114 @@ class RowRunner:
         work.result = self._result(work, KEPT, output=str(path))
         return True
 
+    def _write(self, work: Work, path: Path) -> None:
+        image, options = work.image, self.options
+        assert image is not None
+        write_picture(
+            path,
+            image[..., :3],
+            image[..., 3] if image.shape[-1] == 4 else None,
+            about=self.about(work),
+            overwrite=True,
+            quality=options.quality,
+            bits=options.bits,
+            durable=True,
+            mark=work.job.mark,
+        )
+
+    def again(self, run: Callable[[], Value]) -> Value:
+        """run(), up to three times: disks and networks have their moments."""
+        for pause in PAUSES:
+            try:
+                return run()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                if stops_the_run(error):
+                    raise
+                self._sleep(pause)
+        return run()
+
+    @contextmanager
+    def stage(self, work: Work, name: str):
+        """Take the time of a part of the work; what is raised in it is the job's end, in one line."""
+        begun = time.perf_counter()
+        try:
+            yield
+        except RunStoppedError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and stops_the_run(error):
+                raise RunStoppedError(f"{work.job.path}: {error.strerror}") from None
+            self._fail(work, _reason(error))
+        finally:
+            work.seconds[name] = round(time.perf_counter() - begun, 4)
+
+    def _fail(self, work: Work, reason: str) -> None:
+        work.source = work.image = None
+        work.result = self._result(work, FAILED, error=reason)
+
+    def _result(self, work: Work, status: str, **more: Any) -> Result:
+        # the seconds of the stage that ends with it are still to come
+        return result_of(work.job, status, seconds=work.seconds, memory=work.memory, notes=tuple(work.notes), **more)
+
+
+class RowRunner(Stages):
+    """Jobs by a network here. captions: the caption of a text, made before (texts.py); None without text encoder."""
+
+    def __init__(
+        self,
+        options: Options,
+        upscaler: Upscaler,
+        captions: Callable[[str], Tensor] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        super().__init__(options, sleep)
+        self.upscaler, self.captions = upscaler, captions
+        config = upscaler.net.config
+        self.steps = config.steps if options.steps is None else options.steps
+        # Noise of a picture is in the bundled model's latents as it is; what a VAE makes of it is another matter.
+        self.latent_noise = "add" if upscaler.needs_vae else "scale"
+
+    def read(self, work: Work) -> None:
+        """The picture or latent, its caption and its sigma."""
+        work.source = self.again(lambda: self._read(work))
+        work.caption = self._caption(work.job)
+        work.sigma = self._sigma(work)
+        if isinstance(work.source, Picture):
+            work.framing = self._frame(work.source, work.job)
+            self._check_output(work, work.source)
+
+    def draw(self, work: Work) -> None:
+        """Encode and decode."""
+        if work.result is not None or work.source is None:
+            return
+        with self.stage(work, "encode"):
+            prepared = self._prepare(work)
+        work.source = None
+        if work.result is not None:
+            return
+        with self.stage(work, "decode"), _peak_memory(work, self.upscaler.device):
+            drawing = self.upscaler.plan(prepared.size, self.steps)
+            work.image = self.upscaler.draw(
+                prepared, drawing, caption=work.caption, steps=self.steps, seed=work.job.seed
+            )
+            repeated = self.upscaler.net.repeated
+            work.notes += [f"repeated in float32, because it gave NaN: {'; '.join(repeated)}"] if repeated else []
+
+    def about(self, work: Work) -> dict[str, Any]:
+        """What stands in the picture of its making."""
+        model = {
+            "model": Path(self.options.model).name,
+            "model_fingerprint": self.options.model_fingerprint,
+            "size": work.job.size,
+            "steps": self.steps,
+        }
+        return super().about(work) | model
+
     def _read(self, work: Work) -> Picture | SavedLatent:
         row = work.job.row
-        with _local(row.source) as path:
+        with local_copy(row.source) as path:
             if row.is_latent:
                 return read_latent(path)
             picture = read_picture(path)
@@ -155,7 +233,7 @@ class RowRunner:
 
     def _caption(self, job: Job) -> Tensor | None:
         if job.caption is not None:
-            with _local(job.caption) as path:
+            with local_copy(job.caption) as path:
                 return read_caption(path).states
         if job.text is not None and self.captions is not None:
             return self.captions(job.text)
@@ -188,56 +266,6 @@ class RowRunner:
         assert source is not None and work.framing is not None
         return self.upscaler.prepare_picture(source, work.framing, work.sigma, seed, latent_noise=self.latent_noise)
 
-    def _write(self, work: Work, path: Path) -> None:
-        image, options = work.image, self.options
-        assert image is not None
-        write_picture(
-            path,
-            image[..., :3],
-            image[..., 3] if image.shape[-1] == 4 else None,
-            about=self.about(work.job, work.sigma),
-            overwrite=True,
-            quality=options.quality,
-            bits=options.bits,
-            durable=True,
-            mark=work.job.mark,
-        )
-
-    def _again(self, run: Callable[[], Value]) -> Value:
-        """run(), up to three times: disks and networks have their moments."""
-        for pause in PAUSES:
-            try:
-                return run()
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                if stops_the_run(error):
-                    raise
-                self._sleep(pause)
-        return run()
-
-    @contextmanager
-    def _stage(self, work: Work, name: str):
-        begun = time.perf_counter()
-        try:
-            yield
-        except RunStoppedError:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and stops_the_run(error):
-                raise RunStoppedError(f"{work.job.path}: {error.strerror}") from None
-            self._fail(work, _reason(error))
-        finally:
-            work.seconds[name] = round(time.perf_counter() - begun, 4)
-
-    def _fail(self, work: Work, reason: str) -> None:
-        work.source = work.image = None
-        work.result = self._result(work, FAILED, error=reason)
-
-    def _result(self, work: Work, status: str, **more: Any) -> Result:
-        # the seconds of the stage that ends with it are still to come
-        return result_of(work.job, status, seconds=work.seconds, memory=work.memory, notes=tuple(work.notes), **more)
-
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValueError | OSError):
@@ -247,7 +275,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error)}"
 
 
-def run_row(runner: RowRunner, job: Job) -> Result:
+def run_row(runner: Stages, job: Job) -> Result:
     """All stages, one after another. Raises RunStoppedError where no other row could be done either."""
     work = Work(job)
     for stage in (runner.load, runner.draw, runner.write):
@@ -257,7 +285,7 @@ def run_row(runner: RowRunner, job: Job) -> Result:
 
 
 @contextmanager
-def _local(source: str):
+def local_copy(source: str):
     """The file on this machine: itself, or a copy of what lies at an address, for as long as it is needed."""
     if "://" not in source:
         yield Path(source)
