@@ -18,8 +18,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LONGEST_ERROR = 500
 
 
+class EngineError(Exception):
+    """What is not the fault of the row in hand."""
+
+
 @prints_bare
-class RunStoppedError(Exception):
+class RunStoppedError(EngineError):
     """What no other row will survive either: no room on the disk, a model that cannot be loaded."""
 
 

@@ -28,7 +28,7 @@ from ..upscale.upscaler import Prepared, Upscaler
 from ..version import pack_version
 from ..windows.run import is_out_of_memory
 from .jobs import Job, Options, parse_size
-from .results import DONE, FAILED, KEPT, Result, RunStoppedError, result_of, stops_the_run
+from .results import DONE, FAILED, KEPT, EngineError, Result, RunStoppedError, result_of, stops_the_run
 from .rows import AUTO, open_source
 
 Value = TypeVar("Value")
@@ -151,7 +151,7 @@ class Stages:
         begun = time.perf_counter()
         try:
             yield
-        except RunStoppedError:
+        except EngineError:
             raise
         except Exception as error:
             if isinstance(error, OSError) and stops_the_run(error):

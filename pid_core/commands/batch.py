@@ -9,12 +9,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..assets import NANO_PATH
+from ..batch.comfy import ComfyEngine, read_workflow
 from ..batch.encoding import with_captions
 from ..batch.jobs import NAME, Job, Options
 from ..batch.local import LocalEngine
@@ -69,6 +71,9 @@ def _add_picture_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=("local", "comfyui"), default="local", help="what draws; local by default")
+    parser.add_argument("--server", nargs="+", metavar="URL", help="of the engine comfyui: running servers")
+    parser.add_argument("--workflow", type=Path, help="of the engine comfyui: API form, with marks (docs/batch.md)")
     parser.add_argument("--gpus", help="all, or numbers such as 0,1: a worker on each; by default one worker")
     parser.add_argument("--workers", type=int, help="on a machine without GPU: how many; 1 by default")
     parser.add_argument("--threads", type=int, help="of each worker; by default the machine's shared among them")
@@ -103,21 +108,11 @@ def _run(args: argparse.Namespace) -> int:
     found = survey(args.source, options, shard, args.limit)
     if args.dry_run:
         return _say(args, _as_dict(found, shard))
-    devices = _devices(args)
-    threads = args.threads or max(1, torch.get_num_threads() // len(devices))
+    make_engine = _engine(args, options)
     retried = failed_keys(args.out) if args.retry else set()
     with Report(args.out, shard.suffix) as report, _bar(found.jobs, report.counts) as on_result:
         jobs = _fresh(jobs_in(args.source, options, shard, args.limit), report, retried)
-        engine = LocalEngine(
-            options,
-            devices,
-            report,
-            open_bridge=_bridge_for(args),
-            threads=threads,
-            attempts=args.attempts,
-            most_failed=args.max_failed,
-            on_result=on_result,
-        )
+        engine = make_engine(report=report, on_result=on_result)
         with _interruptible(engine.finish):
             finished = engine.run(with_captions(jobs, options, _bridge_for(args)))
         report.close(finished)
@@ -127,17 +122,34 @@ def _run(args: argparse.Namespace) -> int:
         return FAILED_SOME if any(report.counts[status] for status in report.counts if status not in GOOD) else 0
 
 
+def _engine(args: argparse.Namespace, options: Options) -> Callable[..., LocalEngine | ComfyEngine]:
+    """What makes the engine of a report and a listener."""
+    how = {"attempts": args.attempts, "most_failed": args.max_failed}
+    if args.engine == "comfyui":
+        return partial(ComfyEngine, options, args.server, read_workflow(args.workflow), **how)
+    devices = _devices(args)
+    threads = args.threads or max(1, torch.get_num_threads() // len(devices))
+    return partial(LocalEngine, options, devices, open_bridge=_bridge_for(args), threads=threads, **how)
+
+
 def _options(args: argparse.Namespace) -> Options:
     check_seed(args.seed)
     if args.steps is not None:
         distilled_sigmas(args.steps)
-    if not args.model.is_file():
-        raise ValueError(f"there is no checkpoint {printable(args.model)}")
+    if args.engine == "comfyui":
+        if not args.server or args.workflow is None:
+            raise ValueError("the engine comfyui needs --server URL and --workflow FILE")
+        read_workflow(args.workflow)
+        model = args.workflow
+    else:
+        model = args.model
+    if not model.is_file():
+        raise ValueError(f"there is no checkpoint {printable(model)}")
     sigmas = args.degrade_sigmas
     return Options(
         out=str(args.out),
-        model=str(args.model),
-        model_fingerprint=fingerprint(args.model),
+        model=str(model),
+        model_fingerprint=fingerprint(model),
         family=args.family,
         size=args.target or f"{args.factor:g}",
         steps=args.steps,
