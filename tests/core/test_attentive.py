@@ -13,10 +13,11 @@ from PIL import Image
 from benchmarks.attention import ATTENTIVE_PATH, attention, near, nothing, restored
 from benchmarks.measures import psnr
 from benchmarks.seams import border_ratios, largest_step
-from pid_core import load_network
+from pid_core import PiDNetwork, decode, load_network
 from pid_core.latents.rgb import to_image
 from pid_core.model.config import RELEASED
 from pid_core.windows.plan import OVERLAP, choose_plan, plan_windows
+from training.muon import MuonAndAdamW
 
 ROOT = Path(__file__).parents[2]
 SIDE = (224, 320)
@@ -95,3 +96,31 @@ def test_the_network_is_no_part_of_the_archive():
     left_out = (ROOT / ".comfyignore").read_text().splitlines()
     assert f"{ATTENTIVE_PATH.relative_to(ROOT).parts[0]}/" in left_out
     assert ATTENTIVE_PATH.stat().st_size < 1.5e6
+
+
+def test_training_starts_as_an_upscaler(net):
+    pytest.importorskip("scipy")  # of the textures that its pictures are made of
+    from training.attentive import ATTENTIVE, start
+
+    torch.manual_seed(0)
+    coarse = torch.rand(12, 3, 16, 16) * 2 - 1
+    pictures = F.interpolate(coarse, scale_factor=4, mode="bicubic").clamp(-1, 1)
+    small = F.interpolate(pictures, scale_factor=0.25, mode="bicubic", antialias=True)
+    fresh = PiDNetwork(ATTENTIVE)
+    start(fresh, pictures, F.pixel_unshuffle(small, 2))
+    fresh.default_caption = torch.zeros(1, 1, ATTENTIVE.caption_width)
+    out = decode(fresh, F.pixel_unshuffle(small[:4], 2), steps=1)
+    assert psnr(out, pictures[:4]) > psnr(F.interpolate(small[:4], scale_factor=4, mode="nearest"), pictures[:4])
+    assert net.config == ATTENTIVE
+
+
+def test_the_optimiser_takes_matrices_and_leaves_what_had_no_part_in_the_loss():
+    torch.manual_seed(0)
+    used, unused = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+    named = [*used.named_parameters("used"), *unused.named_parameters("unused")]
+    before = used.weight.clone(), unused.weight.clone()
+    optimiser = MuonAndAdamW(named, muon=0.1, adamw=0.0, takes=lambda name, p: p.ndim == 2)
+    optimiser.step(used(torch.randn(16, 8)).square().mean(), pace=1.0)
+    step = torch.linalg.svdvals((used.weight - before[0]).detach())
+    assert torch.equal(unused.weight, before[1])
+    assert step.median() > 0.05 and step.max() < 0.13  # about orthogonal, of size 0.1
