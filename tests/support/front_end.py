@@ -65,6 +65,13 @@ WHOLE = """text => {
 # A last resort: for so long, in seconds, nothing at all may happen.
 PATIENCE = 90
 
+# What turns or throbs as long as a run lasts would take more of the processor than the run: once is enough.
+CALM = """() => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync("*, ::before, ::after { animation-iteration-count: 1 !important; }");
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+}"""
+
 WATCH_RUNS = """() => {
   if (window.endedRuns) return;
   window.endedRuns = {};
@@ -91,6 +98,7 @@ class FrontEnd:
         self._prepare_user()
         self.context = browser.new_context(viewport=SIZE, permissions=["clipboard-read", "clipboard-write"])
         self.context.set_default_timeout(PATIENCE * 1000)
+        self.context.add_init_script(f"({CALM})()")
         self.page: Page = self.context.new_page()
         self.page.on("console", self._on_console)
         self.page.on("pageerror", self._on_page_error)
