@@ -347,10 +347,15 @@ class FrontEnd:
         self.js("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
     def screenshot(self, name: str, *nodes: int, margin: int = 0) -> Path:
-        """The page, or the part of it where these nodes are, as output/screenshots/<commit>/<name>.png."""
+        """The page, or the part of it where these nodes are, as output/screenshots/<commit>/<name>.png.
+
+        None is taken in CI, where nobody looks at it.
+        """
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.settle()
         file = SCREENSHOTS / f"{name}.png"
+        if os.environ.get("CI") == "true":
+            return file
         boxes = [self.node_box(node) for node in nodes]
         clip = None
         if boxes:
