@@ -1,9 +1,11 @@
 """The fixture `front_end`: ComfyUI's own page in Debian's Chromium."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+HERE = Path(__file__).parent
 MISSING = "no Chromium: install Debian's package `chromium`, or name a browser in CHROMIUM"
 
 
@@ -33,10 +35,25 @@ def session_front_end(browser, comfy):
     return FrontEnd(browser, comfy)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["classic", "vue"])
+@pytest.fixture(params=[False, True], ids=["classic", "vue"])
 def vue(request) -> bool:
-    """Both renderings of nodes; all tests of a file in the one, then in the other: between them the page loads anew."""
+    """Both renderings of nodes."""
     return request.param
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests in the classic rendering, then all in Nodes 2.0: between the two the page loads anew, for seconds."""
+    places = [place for place, item in enumerate(items) if item.path.parent == HERE]
+    ordered = sorted((items[place] for place in places), key=in_nodes_2)
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
+
+
+def in_nodes_2(item: pytest.Item) -> bool:
+    """Whether a test is of Nodes 2.0: by its parameter, or by its mark where it knows no other rendering."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return parameters.get("vue", item.get_closest_marker("nodes_2") is not None)
 
 
 @pytest.fixture

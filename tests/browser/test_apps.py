@@ -4,6 +4,7 @@ import pytest
 
 import comfy_env
 
+pytestmark = pytest.mark.nodes_2
 FOLDER = comfy_env.ROOT / "example_workflows"
 # What each offers: the line under the widget.
 APPS = {

@@ -255,6 +255,7 @@ def test_zoom(tuner, vue):
         assert fe.js(VIEW)["zoom"] == pytest.approx(zoom, rel=0.01)
 
 
+@pytest.mark.nodes_2
 def test_in_app_mode(front_end, root):
     tuner = Tuner(front_end, root, VueNodes_Enabled=True)
     tuner.load()

@@ -1,5 +1,8 @@
 """The tour of the README: the tuner's and the sweep's example workflows, run and photographed."""
 
+import pytest
+
+pytestmark = pytest.mark.nodes_2
 PICTURES = 3
 # Shows the same as four, in a quarter of the time.
 ONE_STEP = """() => app.graph.nodes.flatMap(n => n.widgets ?? []).filter(w => w.name === "steps")
