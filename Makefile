@@ -18,7 +18,7 @@ comfyui: setup  ## leaves ComfyUI running with the pack in it
 	@$(RUN) scripts/serve.py --port $(PORT)
 
 test: setup
-	@$(RUN) -m pytest -n $(JOBS) --dist loadfile
+	@$(RUN) -m pytest -n $(JOBS) --dist worksteal
 
 # Not in .ci/run, for the time and room of a second PyTorch.
 test-oldest:  ## tests/core with the oldest Python and PyTorch, in .venv-oldest (about 6 GB)
@@ -26,10 +26,10 @@ test-oldest:  ## tests/core with the oldest Python and PyTorch, in .venv-oldest 
 		{ echo "test-oldest: no $(OLDEST_PYTHON) that can make an environment: see README, Try it"; exit 1; }
 	@.venv-oldest/bin/python -m pip install -q --disable-pip-version-check torch==$(OLDEST_TORCH) -r requirements.txt \
 		aiohttp av huggingface_hub hypothesis numpy pillow pyarrow pytest pytest-xdist setuptools tqdm wheel
-	@.venv-oldest/bin/python -m pytest -n $(JOBS) --dist loadfile tests/core
+	@.venv-oldest/bin/python -m pytest -n $(JOBS) --dist worksteal tests/core
 
 coverage: setup  ## prints which lines and branches of pid_core the tests of tests/core and tests/fuzz reach
-	@$(RUN) -m pytest -n $(JOBS) --dist loadfile tests/core tests/fuzz --cov=pid_core --cov-branch --cov-report=term
+	@$(RUN) -m pytest -n $(JOBS) --dist worksteal tests/core tests/fuzz --cov=pid_core --cov-branch --cov-report=term
 
 lint: setup
 	@$(RUN) -m ruff check .
