@@ -235,6 +235,19 @@ class WrongCaptionError(PiDError):
 
 
 @prints_bare
+class WrongEncoderError(PiDError):
+    """A text encoder that is not the one PiD was trained with: of the kind `found`, or by how many `tokens` it gave."""
+
+    def __init__(self, found: str, tokens: int | None = None, needed: int = 0):
+        super().__init__(
+            f"the text encoder is {found}, which PiD was not trained with"
+            if tokens is None
+            else f"the text encoder gave {tokens} tokens, PiD takes {needed}"
+        )
+        self.found, self.tokens = found, tokens
+
+
+@prints_bare
 class NoCaptionError(PiDError):
     """A file that is no caption."""
 

@@ -108,6 +108,15 @@ def _broken_caption(error: errors.BrokenCaptionError) -> str:
     return f"{error.facts}; set device to cpu in Load CLIP"
 
 
+def _wrong_encoder(error: errors.WrongEncoderError) -> str:
+    if error.tokens is not None:
+        return f"{error.facts}: use Load CLIP with type pixeldit"
+    return (
+        f"clip is {error.found}, which PiD was not trained with: use Load CLIP with type pixeldit and the file "
+        "gemma_2_2b_it_elm_bf16.safetensors (or its fp8 form)"
+    )
+
+
 # By the kind of error, the special before the general: what to add, or how to say all of it.
 REMEDIES: dict[type[PiDError], str | Callable[..., str]] = {
     errors.NoImageLatentError: "connect an image latent",
@@ -132,5 +141,6 @@ REMEDIES: dict[type[PiDError], str | Callable[..., str]] = {
     errors.BrokenPixelsError: "the sampler that made them failed; load the model with PiD Loader, which repeats such "
     "steps in float32",
     errors.BrokenCaptionError: _broken_caption,
+    errors.WrongEncoderError: _wrong_encoder,
     errors.NoCaptionError: "write it with PiD Save Caption",
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 
 from ...pid_core.captions.cache import CaptionCache
+from ...pid_core.captions.clip import check_encoder, encode_with
 from ...pid_core.captions.fingerprint import fingerprint
-from ...pid_core.captions.text import CAPTION_LENGTH, Caption, caption_tokens, check_states
+from ...pid_core.captions.text import Caption
 from ...pid_core.hub.catalogue import get_file
 from ...pid_core.log import log
 from ..comfy.comfy_internals import caption_tokenizer, is_patched
@@ -100,26 +100,16 @@ def _file_name(graph, value) -> str | None:
 def encode_caption(clip, text: str, encoder: str = "", cache: CaptionCache | None = None) -> tuple[list, int]:
     """CONDITIONING of a caption as the reference encodes it, and how many of its tokens were cut off.
 
-    Core's own tokenizer call is not used: it drops the template for an empty text and doubles none for a text that
-    begins like it, takes `embedding:` and escaped brackets out of the text. The attention mask it would hand on is
-    dropped. encoder, cache: keeps the result, unless the encoder was patched (a LoRA) after it was loaded.
+    encoder, cache: keeps the result, unless the encoder was patched (a LoRA) after it was loaded.
     """
-    name, tokenizer = _tokenizer(clip)
-    ids, cut = caption_tokens(lambda part: tokenizer.encode(part, add_bos=True, add_eos=False), text)
+    if clip is None:
+        raise ValueError("the text encoder is missing, its loader gave none: connect Load CLIP (type pixeldit) to clip")
+    check_encoder(clip)
+    parts, cut = encode_with(clip, *caption_tokenizer(clip), text)
     encoder = "" if is_patched(clip) else encoder
-    conditioning = []
-    for states, extra in clip.encode_from_tokens_scheduled({name: [[(i, 1.0) for i in ids]]}):
-        states = states.float()
-        check_states(states)
-        if states.shape[1] != CAPTION_LENGTH:
-            raise ValueError(
-                f"the text encoder gave {states.shape[1]} tokens, PiD takes {CAPTION_LENGTH}: use Load CLIP with type "
-                f"{TYPE}"
-            )
-        extra = {key: value for key, value in extra.items() if key != "attention_mask"}
-        conditioning.append([states, extra | {"pidkit_caption": _about(text, encoder, cut)}])
-    if cache is not None and len(conditioning) == 1:
-        cache.put(Caption(conditioning[0][0], text, encoder, cut))
+    conditioning = [[states, extra | {"pidkit_caption": _about(text, encoder, cut)}] for states, extra in parts]
+    if cache is not None and len(parts) == 1:
+        cache.put(Caption(parts[0][0], text, encoder, cut))
     return conditioning, cut
 
 
@@ -145,16 +135,3 @@ def warn_of_cut(cut: int) -> str:
     warning = f"the caption is too long: its last {cut} tokens are left out"
     log.warning("%s", warning)
     return warning
-
-
-def _tokenizer(clip) -> tuple[str, Any]:
-    """The encoder's name in a CLIP of type pixeldit, and its SentencePiece processor."""
-    if clip is None:
-        raise ValueError("the text encoder is missing, its loader gave none: connect Load CLIP (type pixeldit) to clip")
-    model = type(clip.cond_stage_model)
-    if not any(base.__name__ == "PixelDiTGemma2TE" for base in model.__mro__):
-        raise ValueError(
-            f"clip is {model.__name__}, which PiD was not trained with: use Load CLIP with type {TYPE} and the file "
-            "gemma_2_2b_it_elm_bf16.safetensors (or its fp8 form)"
-        )
-    return caption_tokenizer(clip)

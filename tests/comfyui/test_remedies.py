@@ -61,6 +61,10 @@ def test_the_words_are_those_of_before(explain, errors, comfyui):
         "decodes to 96 x 64: connect what PiD made of that picture",
         errors.BrokenCaptionError(2).within("a.safetensors"): "a.safetensors: the caption holds 2 NaN or infinite "
         "values: the text encoder failed; set device to cpu in Load CLIP",
+        errors.WrongEncoderError("LuminaTEModel_"): "clip is LuminaTEModel_, which PiD was not trained with: use Load "
+        "CLIP with type pixeldit and the file gemma_2_2b_it_elm_bf16.safetensors (or its fp8 form)",
+        errors.WrongEncoderError("PixelDiTTE_", 77, 300): "the text encoder gave 77 tokens, PiD takes 300: use Load "
+        "CLIP with type pixeldit",
     }
     for error, line in lines.items():
         assert explain(error) == line

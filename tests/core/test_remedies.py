@@ -3,11 +3,13 @@
 import ast
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pid_core import NANO_PATH, PiDNetwork, errors
+from pid_core.captions.clip import check_encoder
 from pid_core.captions.text import check_states, read_caption
 from pid_core.checkpoints.reading import read_checkpoint
 from pid_core.commands.remedies import REMEDIES, explain
@@ -67,6 +69,7 @@ RAISED = {
     "pixels": lambda: to_image(torch.full((1, 3, 2, 2), float("nan"))),
     "caption": lambda: check_states(torch.full((1, 2, 3), float("nan"))),
     "caption of another width": lambda: PiDNetwork(SMALL, device="meta")(torch.zeros(1, 3, 8, 8), **OTHER_TEXT),
+    "text encoder": lambda: check_encoder(SimpleNamespace(cond_stage_model=torch.nn.Linear(1, 1))),
     "caption file": lambda: read_caption(NANO_PATH),
 }
 
