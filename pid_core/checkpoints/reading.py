@@ -90,16 +90,35 @@ def load_network(
     if dtype not in _DTYPES:
         raise ValueError(f"the network runs in float32, bfloat16, float16 or float64, not in {dtype}")
     checkpoint = read_checkpoint(source, family=family, schedule=schedule)
+    net = _network_of(checkpoint, dtype, operations, attention)
+    assign_weights(net, checkpoint.state_dict, device)
+    if checkpoint.default_caption is not None:
+        net.default_caption = checkpoint.default_caption.to(device, torch.float32)
+    return net.eval().requires_grad_(False)
+
+
+def outline_network(
+    path: str | Path, *, family: str | None = None, schedule: str | None = None, dtype: torch.dtype = torch.float32
+) -> PiDNetwork:
+    """As `load_network`, on the meta device: it cannot draw, and costs the file's header alone.
+
+    What `load_network` finds wrong is found here already, but for values that are not finite.
+    """
+    checkpoint = outline_checkpoint(path, family=family, schedule=schedule)
+    net = _network_of(checkpoint, dtype, nn, None)
+    if checkpoint.default_caption is not None:
+        net.default_caption = checkpoint.default_caption.to("meta", torch.float32)
+    return net.eval().requires_grad_(False)
+
+
+def _network_of(checkpoint: Checkpoint, dtype: torch.dtype, operations, attention: Attention | None) -> PiDNetwork:
+    """On the meta device, without weights."""
     if checkpoint.quantised:
         raise ValueError(
             f"its weights are quantised ({', '.join(formats_of(checkpoint.quantised))}): ComfyUI runs such files, "
             "outside it use the bf16 one"
         )
-    net = PiDNetwork(checkpoint.config, device="meta", dtype=dtype, operations=operations, attention=attention)
-    assign_weights(net, checkpoint.state_dict, device)
-    if checkpoint.default_caption is not None:
-        net.default_caption = checkpoint.default_caption.to(device, torch.float32)
-    return net.eval().requires_grad_(False)
+    return PiDNetwork(checkpoint.config, device="meta", dtype=dtype, operations=operations, attention=attention)
 
 
 def assign_weights(net: nn.Module, state_dict: MutableMapping[str, Tensor], device: torch.device | str) -> None:
@@ -146,11 +165,23 @@ def read_checkpoint(
 
 def examine_checkpoint(path: str | Path) -> PiDConfig:
     """The configuration of a checkpoint file, which is checked as `read_checkpoint` does, but for its values."""
+    return outline_checkpoint(path, dequantise=lambda weight, side: weight.float()).config
+
+
+def outline_checkpoint(
+    path: str | Path,
+    *,
+    family: str | None = None,
+    schedule: str | None = None,
+    dequantise: Dequantise | None = None,
+) -> Checkpoint:
+    """As `read_checkpoint`, with tensors on the meta device, at the cost of the file's header; values are not looked
+    at."""
     path = Path(path)
     state_dict, metadata = read_outline(path)
     with _named(path):
         _check_flat(state_dict)
-        return _checkpoint_of(state_dict, metadata, path, None, None, lambda weight, side: weight.float()).config
+        return _checkpoint_of(state_dict, metadata, path, family, schedule, dequantise)
 
 
 @contextlib.contextmanager

@@ -26,10 +26,14 @@ _QWEN_STD = (
 
 
 class VAEFile(NamedTuple):
-    """How a VAE is known by its file: `tensor`'s second size is `channels`. alike: another VAE that looks the same."""
+    """How a VAE is known by its file: `tensor` has `ndim` sizes, the second is `channels`.
+
+    alike: another VAE that looks the same.
+    """
 
     tensor: str
     channels: int
+    ndim: int = 4
     alike: str = ""
 
 
@@ -147,7 +151,7 @@ _ROWS = (
         serves=("krea2", "anima"),
         shown="Qwen-Image",
         about="Qwen-Image, Krea 2, Anima",
-        vae=VAEFile(_VIDEO_VAE, 16),
+        vae=VAEFile(_VIDEO_VAE, 16, ndim=5),
         generators=(LatentModel("qwenimage", "Qwen-Image", 44, 50),),
     ),
     # RAE latents arrive already normalised: their statistics are files of their own, not constants.

@@ -12,10 +12,10 @@ from ..assets import BUNDLED
 from ..checkpoints.reading import examine_checkpoint
 from ..errors import in_words
 from ..hub.catalogue import COMMAND, get_file, known_file, local_name
-from ..latents.families import families
 from ..printable import printable
 from ..tensor_files import SAFETENSORS, read_shapes
 from .comfy_home import Home, model_files
+from .encoders import TOKENIZER, gemma_2_width, vae_families
 from .example_pictures import example_pictures
 
 WORKFLOWS = Path(__file__).parents[2] / "example_workflows" / "api"
@@ -152,12 +152,9 @@ def _checkpoint(name: str, path: Path) -> tuple[str, bool] | None:
 
 def _text_encoder(name: str, path: Path) -> tuple[str, bool] | None:
     shapes = _shapes(path)
-    if shapes is None or "model.layers.0.post_feedforward_layernorm.weight" not in shapes:
+    if shapes is None or gemma_2_width(shapes) != GEMMA_WIDTH:
         return None
-    width = shapes.get("model.embed_tokens.weight", ())[-1:]
-    if width != (GEMMA_WIDTH,) or "model.layers.0.self_attn.q_norm.weight" in shapes:
-        return None  # Gemma 3, or another size
-    if "spiece_model" not in shapes:
+    if TOKENIZER not in shapes:
         return "Gemma-2-2b without its tokenizer: CLIPLoader needs the file from Comfy-Org/PixelDiT", False
     return "Gemma-2-2b, PiD's text encoder", True
 
@@ -170,9 +167,7 @@ def _vae(name: str, path: Path) -> tuple[str, bool] | None:
     if shapes is None:
         return None
     names = [
-        f"{row.name} (or {row.vae.alike})" if row.vae.alike else row.name
-        for row in families()
-        if row.vae and shapes.get(row.vae.tensor, ())[1:2] == (row.vae.channels,)
+        f"{row.name} (or {row.vae.alike})" if row.vae and row.vae.alike else row.name for row in vae_families(shapes)
     ]
     return (f"VAE, {in_words(names)}", True) if names else None
 

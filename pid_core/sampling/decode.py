@@ -70,7 +70,7 @@ def decode(
     gives NaN or infinite values and its repetition in float32 does so again; `net.repeated` lists repeated calls.
     """
     config = net.config
-    _check_student(config)
+    check_student(config)
     net.repeated.clear()
     device = next(net.parameters()).device
     lq_latent = to_device(check_latent(lq_latent, config.latent_channels), device)
@@ -161,7 +161,8 @@ def _renoised(t: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
     return (1 - t) * x0 + t * noise
 
 
-def _check_student(config: PiDConfig) -> None:
+def check_student(config: PiDConfig) -> None:
+    """Raise ValueError in one line for a network that `decode` is not for."""
     if not config.has_latent:
         raise ValueError(
             "this checkpoint is PixelDiT: it draws from text alone and decodes no latent; run it in ComfyUI"
