@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from ..errors import BrokenLatentError, CheckpointFamilyError, CheckpointScheduleError, PiDError
+from ..errors import (
+    BrokenLatentError,
+    CheckpointFamilyError,
+    CheckpointScheduleError,
+    PiDError,
+    UnclearFamilyError,
+    WrongCaptionError,
+)
 
 # A remedy where an option of a command, or its file, is what can be changed.
 REMEDIES: dict[type[PiDError], str] = {
     BrokenLatentError: "give another file",
     CheckpointFamilyError: "leave --family out",
     CheckpointScheduleError: "leave --schedule out",
+    UnclearFamilyError: "say which with --family",
+    WrongCaptionError: "give one that PiD's text encoder made",
 }
 
 

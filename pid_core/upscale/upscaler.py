@@ -8,11 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoints.reading import load_network
+from ..checkpoints.reading import load_network, outline_network
+from ..errors import WrongCaptionError, said_of
+from ..hub.catalogue import FILES
 from ..images.files import Picture
 from ..images.framing import Framing, Size, finish_image, plan_framing, prepare_image
 from ..latents.early_stop import CarriedNoise
-from ..latents.families import get_family
+from ..latents.families import LatentFamily, get_family
 from ..latents.files import SavedLatent
 from ..latents.lq_input import LatentSpec, LQInput, prepare_lq
 from ..latents.rgb import to_image, to_rgb_latent
@@ -21,7 +23,7 @@ from ..model.cost import trunk_work
 from ..model.devices import usual_dtype
 from ..model.network import PiDNetwork
 from ..progress import OnPart
-from ..sampling.decode import decode, decode_memory
+from ..sampling.decode import check_student, decode, decode_memory
 from ..sampling.schedule import distilled_sigmas
 from ..windows.memory import MemoryModel
 from ..windows.plan import OVERLAP, NoPlanError, TooLittleMemoryError, WindowPlan, plan_flops
@@ -51,11 +53,22 @@ class Drawing(NamedTuple):
 class Upscaler:
     """`family` is the latent family of the checkpoint. bridge: None serves the bundled model's family alone."""
 
-    def __init__(self, net: PiDNetwork, bridge: Bridge | None = None, *, name: str = "the checkpoint"):
+    def __init__(
+        self,
+        net: PiDNetwork,
+        bridge: Bridge | None = None,
+        *,
+        name: str = "the checkpoint",
+        device: torch.device | None = None,
+    ):
+        try:
+            check_student(net.config)
+        except ValueError as error:
+            raise said_of(name, error) from None
         if net.family is None:
             raise ValueError(f"{name} does not say which family's latents it takes: say so with --family")
         self.net, self.bridge, self.name, self.family = net, bridge, name, get_family(net.family)
-        self.device = next(net.parameters()).device
+        self.device = device or next(net.parameters()).device
 
     @classmethod
     def load(
@@ -65,10 +78,18 @@ class Upscaler:
 
         Raises FileNotFoundError, and ValueError in one line for what is no such file.
         """
-        net = load_network(model, device=device, dtype=usual_dtype(device), family=family)
-        if net.family == "rgb" and net.compute_dtype != torch.float32:  # small, and what it draws is 8-bit pictures
-            net = load_network(model, device=device)
+        dtype = _dtype_for(outline_network(model, family=family), device)
+        net = load_network(model, device=device, dtype=dtype, family=family)
         return cls(net, bridge, name=Path(model).name)
+
+    @classmethod
+    def outline(
+        cls, model: Path, device: torch.device, bridge: Bridge | None = None, *, family: str | None = None
+    ) -> Upscaler:
+        """As `load`, without the weights: it plans and prepares, and cannot draw. Raises what `load` raises."""
+        net = outline_network(model, family=family)
+        net.compute_dtype = _dtype_for(net, device)
+        return cls(net, bridge, name=Path(model).name, device=device)
 
     @property
     def needs_vae(self) -> bool:
@@ -78,9 +99,20 @@ class Upscaler:
     def check_pictures(self) -> None:
         """Raise ValueError in one line where pictures cannot be decoded for want of a VAE."""
         if self.needs_vae and self.bridge is None:
+            raise ValueError(f"{self.name} decodes latents of {self.family.name}, not pictures: {_way_in(self.family)}")
+
+    def check_caption(self, caption: Tensor | None, *, encoder: bool = False) -> None:
+        """Raise ValueError in one line where there is no text for the checkpoint, or one of another width.
+
+        encoder: whether a text encoder is to make it.
+        """
+        width = self.net.config.caption_width
+        if caption is not None and caption.shape[-1] != width:
+            raise WrongCaptionError(width, caption.shape)
+        if caption is None and not encoder and self.net.default_caption is None:
             raise ValueError(
-                f"{self.name} decodes latents of {self.family.name}, not pictures: run it in ComfyUI behind its VAE, "
-                "or leave --model out to use the bundled model"
+                f"{self.name} needs a text: give PiD's text encoder with --clip and the text with --text, or a text "
+                "that is encoded already with --caption"
             )
 
     def frame(self, height: int, width: int, target: str = "factor", factor: float = 4.0) -> Framing:
@@ -130,11 +162,13 @@ class Upscaler:
         Raises TooLittleMemoryError, and ValueError for steps that there are not.
         """
         distilled_sigmas(steps)
+        align = self.net.config.align  # the network sees the picture go on up to the next multiple
+        size = Size(*(-(-side // align) * align for side in size))
         memory = decode_memory(
             self.net.config,
             *size,
             self.device,
-            budget=free_memory(self.device),
+            budget=max(free_memory(self.device) - self._weights_to_come(), 0),
             dtype_bytes=self.net.compute_dtype.itemsize,
         )
         try:
@@ -171,6 +205,11 @@ class Upscaler:
             image = finish_image(image, prepared.framing, prepared.image)
         return image[0]
 
+    def _weights_to_come(self) -> int:
+        """Bytes that the weights will take, where they are not loaded."""
+        sizes = (one.numel() for one in self.net.parameters() if one.is_meta)
+        return sum(sizes) * self.net.compute_dtype.itemsize
+
     def _encode(self, canvas: Tensor) -> Tensor:
         if not self.needs_vae:
             return to_rgb_latent(canvas)
@@ -181,6 +220,18 @@ class Upscaler:
     def _spec(self) -> LatentSpec:
         config = self.net.config
         return LatentSpec(config.latent_channels, config.latent_cell, self.family.name)
+
+
+def _dtype_for(net: PiDNetwork, device: torch.device) -> torch.dtype:
+    """The bundled model's family is small, and what it draws is 8-bit pictures: half a dtype would be seen."""
+    return torch.float32 if net.family == "rgb" else usual_dtype(device)
+
+
+def _way_in(family: LatentFamily) -> str:
+    if family.vae is None:
+        return "nothing here makes such latents, give one with --latent"
+    known = next((f" ({file.name})" for file in FILES if file.folder == "vae" and file.family == family.name), "")
+    return f"give the VAE of {family.name}{known} with --vae, or a latent with --latent"
 
 
 def _too_little(size: Size, memory: MemoryModel, error: NoPlanError) -> str:

@@ -107,6 +107,13 @@ def test_the_core_imports_nothing_of_comfyui_or_the_nodes():
         assert not [target for target in imported(path) if target[0] in comfy], path
 
 
+def test_the_bridges_reach_the_core_as_it_is_installed():
+    """Beside it, by its own name: the pack's folder is no package there."""
+    for path in modules("pid_bridges"):
+        assert not [one for one in ast.walk(ast.parse(path.read_text("utf-8"))) if getattr(one, "level", 0)], path
+        assert not [target for target in imported(path) if target[0] == "nodes"], path
+
+
 def test_there_is_one_log():
     """Others would lack its prefix, and fail on what cannot be printed."""
     paths = [path for package in FLOORS for path in modules(package)]

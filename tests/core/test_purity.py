@@ -33,7 +33,7 @@ def imported(root, absent=()):
 
 @pytest.fixture(scope="module")
 def loaded(root):
-    return imported(root, {*COMFY, "PIL", "torchvision", "skimage", "yaml", "scipy"})
+    return imported(root, {*COMFY, "pid_bridges", "PIL", "torchvision", "skimage", "yaml", "scipy"})
 
 
 def test_every_module_imports_with_torch_einops_and_safetensors_alone(loaded):
