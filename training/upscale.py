@@ -27,14 +27,14 @@ from benchmarks.measures import psnr
 from benchmarks.photos import load_photos
 from benchmarks.restoration import centre_crop, eight_bits, enlarge, shrink
 from training.crops import Crops
-from training.losses import absolute, decibels, misjudged, missing, unkept
+from training.losses import absolute, decibels, unkept
 from training.muon import MuonAndAdamW
 from training.upscaler import BLOCKS, Upscaler
 
 SIDE = 128  # of a crop
 EMA = 0.997
 RATE = 1e-3  # AdamW's
-KEPT, LEVEL = 0.1, 0.1  # weights of the small picture's error, and of the strength of what is missing
+KEPT = 0.1  # weight of the small picture's error
 
 
 class Run:
@@ -99,9 +99,6 @@ class Run:
             features, clean = self.net.features(small), sigma == 0
             out = self.net.read(features, sigma)
             loss = (decibels(out, x) / 2 if left < 1 else absolute(out, x)) + KEPT * unkept(out, x)
-            if bool(clean.any()):
-                rest = missing(out[clean].detach(), x[clean])
-                loss = loss + LEVEL * misjudged(self.net.strength(features[clean]), rest)
             self.optimiser.step(loss, left * min(1, (self.iteration - since + 1) / 60))
             self.iteration += 1
             with torch.no_grad():
