@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Colour hold on artificial casts.")
     parser.add_argument("--limit", type=int, help="only the first N photos")
     parser.add_argument("--crop", type=int, default=384, help="largest side decoded, in output pixels")
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, help="default: what the checkpoint is best in")
     options = parser.parse_args()
     net = load_network(NANO_PATH)
     cases = [(cast, hold) for cast in CASTS for hold in COLOUR_HOLDS if hold != "none"]

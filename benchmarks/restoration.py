@@ -5,6 +5,7 @@
 
 Options: [--model FILE] [--limit N] [--crop N] [--out DIR]. Prints Markdown tables and the bars, line by line. With
 --out also one PNG per photo: small, bicubic, 1 step, 4 steps and original, and below the middle, three times larger.
+With --held and --write the figures go into benchmarks/RESULTS.md and README.md as well.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ from torch import Tensor
 
 from benchmarks.measures import band_power, flat_detail, lattice, mean_gradient, phase_spread, psnr
 from benchmarks.photos import load_held, load_photos
-from pid_core import decode, degrade, load_network
+from benchmarks.written import RESULTS, write_between
+from pid_core import NANO_PATH, decode, degrade, load_network
+from pid_core.images.quality import sigma_for_noise
+from pid_core.latents.lq_input import prepare_lq
 from pid_core.windows.plan import plan_windows
 
 SCALE = 4
 NOISE = 0.4
+LEVELS = (5, 10, 25)  # of noise that a picture brings along, in 1/255
 
 
 @dataclass
@@ -133,6 +138,19 @@ def endure(net, original: Tensor, small: Tensor) -> Hardships:
     )
 
 
+def clean_up(net, original: Tensor, small: Tensor) -> list[tuple[float, float]]:
+    """dB over the bicubic of the same noisy picture, for each of LEVELS: at sigma 0; at the right one, with `scale`."""
+    generator, gains = torch.Generator().manual_seed(2), []
+    for level in LEVELS:
+        noisy = eight_bits(small + level / 255 * torch.randn(small.shape, generator=generator))
+        plain, sigma = psnr(enlarge(noisy), original), sigma_for_noise(level / 255)
+        latent = to_latent(noisy)
+        scaled = prepare_lq(latent, "rgb", sigma, latent_noise="scale").latent
+        ways = (restore(net, latent, 1), restore(net, scaled, 1, sigma))
+        gains.append(tuple(psnr(picture, original) - plain for picture in ways))
+    return gains
+
+
 def mean_of(rows: list) -> list[float]:
     """By field: the mean of differences, the geometric mean of shares."""
     means = []
@@ -204,37 +222,94 @@ def strip(pictures: list[Tensor], most: int = 128) -> Image.Image:
     return whole
 
 
+@dataclass
+class Report:
+    """What was measured, by photo; `noise` as `clean_up` gives it."""
+
+    names: list[str]
+    looks: dict[str, list[Look]]
+    hard: list[Hardships]
+    noise: list[list[tuple[float, float]]]
+    seconds: float
+
+    def of_noise(self) -> list[tuple[int, float, float]]:
+        means = np.array(self.noise).mean(0)
+        return [(level, *map(float, row)) for level, row in zip(LEVELS, means, strict=True)]
+
+    def whole(self) -> str:
+        """All tables, and the bars."""
+        parts = [f"**{way}**\n\n{table(self.names, rows, HEADINGS)}" for way, rows in self.looks.items()]
+        headings = (
+            "JPEG 75, dB over bicubic",
+            "noise 5/255, dB over bicubic",
+            "noise 0.4, sigma 0.4 over 0",
+            "pieces, dB",
+        )
+        parts.append(table(self.names, self.hard, headings))
+        lines = ["| noise | sigma 0, dB over bicubic | 2n / (1 + 2n) and `scale`, dB over bicubic |", "|---|---|---|"]
+        lines += [f"| {level}/255 | {plain:+.2f} | {right:+.2f} |" for level, plain, right in self.of_noise()]
+        parts.append("\n".join(lines))
+        parts.append("The bars that were set for it:")
+        parts.append(verdict(self.looks["1 step"], self.looks["4 steps"], self.hard, self.seconds))
+        return "\n\n".join(parts)
+
+    def short(self) -> str:
+        """The few figures that README has."""
+        ways = [self.looks[way] for way in ("1 step", "4 steps")]
+        gains = [f"{mean_of(rows)[0]:+.2f} ({min(row.gain for row in rows):+.2f})" for rows in ways]
+        gradients = [f"{mean_of(rows)[1]:.2f}" for rows in self.looks.values()]
+        level, _, right = self.of_noise()[-1]
+        noise = f"noise of {level}/255, with its degrade_sigma and `scale`: PSNR over bicubic, dB"
+        return "\n".join(
+            [
+                "| | bicubic | 1 step | 4 steps |",
+                "|---|---|---|---|",
+                f"| PSNR over bicubic, dB, mean (worst photo) | 0 | {' | '.join(gains)} |",
+                f"| mean gradient, relative to the original | {' | '.join(gradients)} |",
+                f"| {noise} | 0 | {right:+.2f} | |",
+            ]
+        )
+
+
+def measure(net, photos: list[tuple[str, Tensor]], options: argparse.Namespace) -> Report:
+    report = Report([name for name, _ in photos], {"Bicubic": [], "1 step": [], "4 steps": []}, [], [], math.nan)
+    for name, photo in photos:
+        original = centre_crop(photo, options.crop)[None]
+        small = eight_bits(shrink(original))
+        latent = to_latent(small)
+        pictures = (enlarge(small), restore(net, latent, 1), restore(net, latent, 4))
+        for rows, image in zip(report.looks.values(), pictures, strict=True):
+            rows.append(look_at(image, original, small, net.config.patch_size))
+        report.hard.append(endure(net, original, small))
+        report.noise.append(clean_up(net, original, small))
+        if options.out:
+            strip([F.interpolate(small, scale_factor=SCALE), *pictures, original]).save(options.out / f"{name}.png")
+    if options.device == "cpu":
+        report.seconds = cpu_seconds(net)
+    return report
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Restoration benchmark on photos.")
-    parser.add_argument("--model", type=Path, default=Path("pid_core/assets/pid_nano.safetensors"))
+    parser.add_argument("--model", type=Path, default=NANO_PATH)
     parser.add_argument("--held", type=Path, help="folder with the held photos: measure on those")
     parser.add_argument("--limit", type=int, help="only the first N photos")
     parser.add_argument("--crop", type=int, default=384, help="largest side decoded, in output pixels")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="folder for PNG strips")
+    parser.add_argument("--write", action="store_true", help="with --held: figures into RESULTS.md and README.md")
     options = parser.parse_args()
+    if options.write and (not options.held or options.limit):
+        parser.error("--write is for all held photos: give --held, and no --limit")
     net = load_network(options.model, device=options.device)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
     photos = (load_held(options.held) if options.held else load_photos())[: options.limit]
-    names, hard, looks = [name for name, _ in photos], [], {"bicubic": [], "1 step": [], "4 steps": []}
-    for name, photo in photos:
-        original = centre_crop(photo, options.crop)[None]
-        small = eight_bits(shrink(original))
-        latent = to_latent(small)
-        restored = dict(zip(looks, (enlarge(small), restore(net, latent, 1), restore(net, latent, 4)), strict=True))
-        for way, image in restored.items():
-            looks[way].append(look_at(image, original, small, net.config.patch_size))
-        hard.append(endure(net, original, small))
-        if options.out:
-            pictures = [F.interpolate(small, scale_factor=SCALE), *restored.values(), original]
-            strip(pictures).save(options.out / f"{name}.png")
-    for way, rows in looks.items():
-        print(f"{way}:\n\n{table(names, rows, HEADINGS)}\n")
-    headings = ("JPEG 75, dB over bicubic", "noise 5/255, dB over bicubic", "noise 0.4, sigma 0.4 over 0", "pieces, dB")
-    print(table(names, hard, headings), end="\n\n")
-    seconds = cpu_seconds(net) if options.device == "cpu" else math.nan
-    print(verdict(looks["1 step"], looks["4 steps"], hard, seconds))
+    report = measure(net, photos, options)
+    print(report.whole())
+    if options.write:
+        write_between(RESULTS, "restoration", report.whole())
+        write_between(RESULTS.parents[1] / "README.md", "restoration", report.short())
 
 
 if __name__ == "__main__":
