@@ -9,7 +9,7 @@ OLDEST_TORCH ?= 2.5.0
 # Asked for after set-up, because set-up makes the environment.
 RUN = $(shell $(PYTHON) scripts/comfy_env.py)
 
-.PHONY: demo comfyui test test-oldest coverage lint locales workflows thumbnails pictures setup
+.PHONY: demo comfyui test test-oldest coverage lint locales workflows thumbnails model-pictures pictures setup
 
 demo: setup  ## the bundled photo to 4x through a real ComfyUI; writes output/demo_*.png
 	@$(RUN) scripts/demo.py
@@ -45,6 +45,12 @@ workflows: setup  ## writes example_workflows from scripts/workflow_graphs.py
 
 thumbnails: setup  ## draws example_workflows/*.jpg with the bundled model and by code
 	@$(RUN) scripts/workflow_pictures.py
+
+model-pictures: setup  ## all that show what the bundled model draws: README's, the examples' and the tour's
+	@$(RUN) scripts/readme_pictures.py
+	@$(RUN) scripts/workflow_pictures.py pid_upscale pid_upscale_demo pid_context_window_demo pid_tune_per_image \
+		pid_sigma_sweep
+	@$(RUN) -m pytest -q tests/browser/test_tour.py && $(RUN) scripts/pictures.py tour
 
 pictures: setup  ## screenshots for the docs, from the browser tests
 	@$(RUN) -m pytest -q tests/browser && $(RUN) scripts/pictures.py

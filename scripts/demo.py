@@ -1,27 +1,29 @@
 """The demo: the bundled photo to four times its size, through a real ComfyUI where there is one.
 
-Writes output/demo_4x.png and output/demo_before_after.png. Without ComfyUI the core alone draws the same
-picture: same graph settings, same noise.
+Writes output/demo_4x.png, and output/demo_before_after.png: another photo, made four times smaller, enlarged by the
+same workflow and shown beside its original. Without ComfyUI the core alone draws the same pictures: same settings,
+same noise.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+import beside_original
 import comfy_env
+from beside_original import as_tensor, to_picture
 from comfy_env import ROOT
 
 PHOTO = ROOT / "example_workflows" / "pidkit_photo.png"
 GRAPH = ROOT / "example_workflows" / "api" / "pid_upscale_demo.json"
 OUTPUT = ROOT / "output"
-EYE = (0.19, 0.26)  # left and top of the detail in the photo, as fractions of its size
 
 
 def node(graph: dict, class_type: str) -> dict:
@@ -33,20 +35,24 @@ def show(text: str, end: str = "\n") -> None:
     print(f"\rdemo: {text}", end=end, flush=True)
 
 
-def through_comfyui(graph: dict) -> Image.Image:
-    """Runs the graph in a ComfyUI of its own and returns the saved image."""
+def through_comfyui(graph: dict, small: Image.Image) -> list[Image.Image]:
+    """Runs the graph in a ComfyUI of its own, with the photo that it names and with `small`; returns what it saved."""
     from comfy_server import ComfyServer, temporary_folder
 
     comfyui, pack = comfy_env.find_comfyui()
     cpu = not torch.cuda.is_available()
+    other = copy.deepcopy(graph)
     with temporary_folder() as folder:
         show(f"starting ComfyUI on {'the CPU' if cpu else 'the GPU'}")
         with ComfyServer(comfyui, comfy_env.python(), Path(folder), pack=pack, cpu=cpu) as server:
-            return through_server(server, graph)
+            file = io.BytesIO()
+            small.save(file, "PNG")
+            node(other, "LoadImage")["image"] = server.upload_image(file.getvalue(), "demo_small.png")
+            return [through_server(server, each) for each in (graph, other)]
 
 
 def through_server(server, graph: dict) -> Image.Image:
-    """Runs the graph, which names the bundled photo, in a running ComfyServer; returns the saved image."""
+    """Runs the graph in a running ComfyServer; returns the saved image."""
     titles = {key: entry.get("_meta", {}).get("title", entry["class_type"]) for key, entry in graph.items()}
 
     def report(kind: str, data: dict) -> None:
@@ -61,9 +67,8 @@ def through_server(server, graph: dict) -> Image.Image:
     return Image.open(io.BytesIO(files[0])).convert("RGB")
 
 
-def through_the_core(graph: dict) -> Image.Image:
+def through_the_core(graph: dict, photo: Image.Image) -> Image.Image:
     """The same picture by `pid_core` alone: the graph's settings, ComfyUI's noise."""
-    sys.path.insert(0, str(ROOT))
     from pid_core import NANO_PATH, decode, degrade, load_network
     from pid_core.sampling.comfy_noise import comfy_noise, comfy_step_noise
 
@@ -71,8 +76,8 @@ def through_the_core(graph: dict) -> Image.Image:
     seed, steps, sigma = sampler["seed"], sampler["steps"], conditioning.get("degrade_sigma", 0.0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = load_network(NANO_PATH, device=device)
-    pixels = torch.from_numpy(np.array(Image.open(PHOTO).convert("RGB"))).permute(2, 0, 1)[None]
-    latent = torch.nn.functional.pixel_unshuffle(pixels.float() / 255 * 2 - 1, 2)
+    pixels = as_tensor(photo)
+    latent = torch.nn.functional.pixel_unshuffle(pixels * 2 - 1, 2)
     if sigma and conditioning.get("latent_noise", "add") == "add":
         latent = degrade(latent, sigma, "rgb", conditioning.get("noise_seed", 0))
     shape = (1, 3, 4 * pixels.shape[2], 4 * pixels.shape[3])
@@ -90,46 +95,31 @@ def through_the_core(graph: dict) -> Image.Image:
     return Image.fromarray(levels.cpu().numpy())
 
 
-def before_after(photo: Image.Image, result: Image.Image) -> Image.Image:
-    """Bicubic on the left, `result` on the right; below each a detail of it, magnified 4x."""
-    width, height = result.size
-    columns = {"bicubic 4x": photo.resize(result.size, Image.Resampling.BICUBIC), "PiD 4x": result}
-    left, top = round(EYE[0] * width), round(EYE[1] * height)
-    box = (left, top, left + width // 4, top + height // 4)
-    sheet = Image.new("RGB", (2 * width, 2 * height))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(max(12, height // 30))
-    for column, (title, picture) in enumerate(columns.items()):
-        sheet.paste(picture, (column * width, 0))
-        zoomed = picture.crop(box).resize(result.size, Image.Resampling.NEAREST)
-        sheet.paste(zoomed, (column * width, height))
-        where = (column * width + height // 60, height // 60)
-        draw.text(where, title, "white", font, stroke_width=2, stroke_fill="black")
-    return sheet
-
-
 def main() -> int:
     graph = json.loads(GRAPH.read_text())
+    small = to_picture(beside_original.small_one())
+    with Image.open(PHOTO) as file:
+        photo = file.convert("RGB")
     try:
         comfy_env.find_comfyui()
     except (FileNotFoundError, ValueError) as error:
         show(f"NO COMFYUI: {error}")
-        show("the core alone decodes instead, to the same picture")
-        result = through_the_core(graph)
+        show("the core alone decodes instead, to the same pictures")
+        result, restored = (through_the_core(graph, picture) for picture in (photo, small))
     else:
         from comfy_server import PromptError, ServerError
 
         try:
-            result = through_comfyui(graph)
+            result, restored = through_comfyui(graph, small)
         except (PromptError, ServerError) as error:
             show(str(error))
             return 1
     OUTPUT.mkdir(exist_ok=True)
     picture, sheet = OUTPUT / "demo_4x.png", OUTPUT / "demo_before_after.png"
     result.save(picture)
-    with Image.open(PHOTO) as photo:
-        before_after(photo.convert("RGB"), result).save(sheet)
-        show(f"{photo.width} x {photo.height} -> {result.width} x {result.height}: {picture}")
-    show(f"before and after: {sheet}")
+    show(f"{photo.width} x {photo.height} -> {result.width} x {result.height}: {picture}")
+    beside_original.draw(as_tensor(restored), node(graph, "KSampler")["steps"]).save(sheet)
+    show(f"a photo made four times smaller, restored, and its original: {sheet}")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Copies screenshots of the browser tests to where the docs show them. `make pictures` runs the tests first."""
+"""Copies screenshots of the browser tests to where the docs show them. `make pictures` runs the tests first.
+
+`pictures.py tour` takes only those whose name begins with "tour".
+"""
 
 from __future__ import annotations
 
@@ -27,18 +30,19 @@ def pictures() -> dict[str, str]:
     return {file: f"node_{node}" for file, node in sorted(nodes.items())} | CHOSEN
 
 
-def main() -> int:
-    missing = sorted({name for name in pictures().values() if not (TAKEN / f"{name}.png").exists()})
+def main(beginning: str = "") -> int:
+    chosen = {file: name for file, name in pictures().items() if name.startswith(beginning)}
+    missing = sorted({name for name in chosen.values() if not (TAKEN / f"{name}.png").exists()})
     if missing:
         print(f"not taken yet, run the browser tests: {', '.join(missing)}")
         return 1
-    for file, name in pictures().items():
+    for file, name in chosen.items():
         longest = TOUR if file in CHOSEN else NODE
         with Image.open(TAKEN / f"{name}.png") as picture:
             picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-            picture.convert("RGB").save(ROOT / file, quality=85, optimize=True)
+            picture.convert("RGB").save(ROOT / file, quality=85, subsampling=0, optimize=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

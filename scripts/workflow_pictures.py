@@ -179,7 +179,7 @@ def save(card: Image.Image, name: str) -> None:
     """As JPEG, no larger than LARGEST."""
     path = FOLDER / f"{name}.jpg"
     for quality in range(90, 50, -5):
-        card.save(path, quality=quality, optimize=True)
+        card.save(path, quality=quality, subsampling=0, optimize=True)
         if path.stat().st_size <= LARGEST:
             break
     print(path)

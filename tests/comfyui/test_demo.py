@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+from PIL import Image
 
 import demo
 
@@ -10,6 +11,7 @@ import demo
 def test_core_alone_draws_comfyuis_picture(comfy, empty_input):
     graph = json.loads(demo.GRAPH.read_text())
     by_comfyui = np.asarray(demo.through_server(comfy, graph)).astype(int)
-    by_core = np.asarray(demo.through_the_core(graph)).astype(int)
+    with Image.open(demo.PHOTO) as photo:
+        by_core = np.asarray(demo.through_the_core(graph, photo)).astype(int)
     assert by_comfyui.shape == by_core.shape
     assert np.abs(by_comfyui - by_core).max() <= 1
