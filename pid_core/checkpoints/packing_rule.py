@@ -13,7 +13,7 @@ from .packing import PACKED, fits
 
 # What a layer is called -> why it is not packed. The first that matches counts; every other Linear whose sides fit is
 # packed: attention and MLPs of the patch blocks, 793 of 1,400 million parameters and three quarters of the products.
-# Measured one kind at a time, decodes of 4 steps, fp8 with rounded inputs, PSNR: on the bundled model a pixel's own
+# Measured one kind at a time, decodes of 4 steps, fp8 with rounded inputs, PSNR: on the former pid_nano a pixel's own
 # modulation alone costs 41 dB, the latent's features 42 and 57, the noise level's embedding 63, all that is packed 70.
 # On random weights of six patch blocks: the pixel blocks' modulation 37 and their other layers 41 to 45 each, the
 # latent's features 39 and 41, the embeddings 43, the patch blocks' modulation 47, all that is packed 44.

@@ -4,9 +4,6 @@ import pytest
 
 pytestmark = pytest.mark.nodes_2
 PICTURES = 3
-# Shows the same as four, in a quarter of the time.
-ONE_STEP = """() => app.graph.nodes.flatMap(n => n.widgets ?? []).filter(w => w.name === "steps")
-  .forEach(w => { w.value = 1; })"""
 
 
 def test_three_pictures_tuned_and_compared(front_end, root):
@@ -27,7 +24,6 @@ def test_three_pictures_tuned_and_compared(front_end, root):
     page.locator(".pidkit-take").nth(2).click()
     front_end.screenshot("tour_2_tune", tuner)
 
-    front_end.js(ONE_STEP)
     run = front_end.run()
     save = front_end.id_of("SaveImage")
     assert [picture.size for picture in front_end.pictures(run, save)] == [(768, 576)] * PICTURES
@@ -44,7 +40,6 @@ def test_a_sweep_and_the_best_of_it(front_end, root):
     front_end.open(VueNodes_Enabled=True)
     front_end.drop(root / "example_workflows" / "pid_sigma_sweep.json")
     page, sweep, tuner = front_end.page, front_end.id_of("PiDKitSigmaSweep"), front_end.id_of("PiDKitSigmaTuner")
-    front_end.js(ONE_STEP)
     front_end.run()
     front_end.wait_for_images(".pidkit-tile img", 5)
     front_end.show(sweep)

@@ -93,7 +93,7 @@ def test_the_bundled_model_converted(comfyui, to):
     latent = torch.rand(1, 12, 16, 16, generator=torch.Generator().manual_seed(3)) * 2 - 1
     made = comfyui.conditioning(patcher, latent)
     out = comfyui.sample(patcher, *made).clamp(-1, 1)
-    assert 55 < psnr(out, by_core(load_network(NANO_PATH), lq_of(made[0]))) < 120
+    assert psnr(out, by_core(load_network(NANO_PATH), lq_of(made[0]))) > 100  # its packed layers are switched off
 
 
 @pytest.mark.parametrize("version", ["v1", "v1.5"])

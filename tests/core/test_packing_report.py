@@ -34,11 +34,13 @@ def test_of_the_bundled_model_and_a_picture(tmp_path, picture, capsys):
     printed = capsys.readouterr()
     assert printed.out.strip() == str(out) and out.exists()
     lines = printed.err.splitlines()
-    assert lines[0].endswith("fp8") and "0.7 of 3.9 million parameters in 8 bits" in lines[1]
-    assert any(line.strip().startswith("patch_blocks.*.mlp_x.w2 (2)") for line in lines)
-    assert sum(line.startswith("kept: ") for line in lines) == 5
+    assert lines[0].endswith("fp8") and "0.1 of 1.3 million parameters in 8 bits" in lines[1]
+    assert any(line.strip().startswith("patch_blocks.*.attn.qkv_x (1)") for line in lines)
+    kept = [line for line in lines if line.startswith("kept: ")]
+    assert len(kept) == 6 and sum("patch_blocks.*.mlp_x.w2" in line and "no multiples" in line for line in kept) == 1
     decodes = [line for line in lines if line.startswith("decode of ")]
-    assert len(decodes) == 2 and "decode of mine.png, 64 x 64 pixels, 4 steps: PSNR " in decodes[1]
+    # What is packed of it is attention, and that is switched off.
+    assert len(decodes) == 2 and "decode of mine.png, 64 x 64 pixels, 4 steps: PSNR inf dB" in decodes[1]
 
 
 def test_figures_are_those_of_the_packed_weights(packable):
