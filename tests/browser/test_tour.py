@@ -43,11 +43,11 @@ def test_a_sweep_and_the_best_of_it(front_end, root):
     front_end.run()
     front_end.wait_for_images(".pidkit-tile img", 5)
     front_end.show(sweep)
-    page.locator(".pidkit-tile").nth(2).click()
+    page.locator(".pidkit-tile").nth(1).click()
     front_end.screenshot("tour_4_sweep", sweep)
 
     second = front_end.run()
     (sent,) = front_end.history(second)["outputs"][str(tuner)]["pidkit_pictures"]
-    assert sent["sigma"] == 0.2
+    assert sent["sigma"] == 0.1
     (best,) = front_end.pictures(second, front_end.id_of("SaveImage", 1))
     assert best.size == (768, 576)
