@@ -33,7 +33,7 @@ from pid_core.upscale.bridge import no_bridge
 SECONDS = 1.0  # of a decode that is only waited for
 
 
-def waits() -> None:
+def waits(device: str) -> None:
     """In place of a bridge, in the worker: decodes that take SECONDS and no CPU."""
 
     def draw(self: RowRunner, work) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from multiprocessing.connection import Connection
 
 from ..errors import one_line
+from ..upscale.bridge import Bridge
 from .jobs import Job, Options
 from .results import RunStoppedError
 from .texts import CaptionStore
-from .worker import OpenBridge
 
 BLOCK = 1000  # jobs whose texts are encoded together
 
 
-def with_captions(jobs: Iterator[Job], options: Options, open_bridge: OpenBridge) -> Iterator[Job]:
+def with_captions(jobs: Iterator[Job], options: Options, open_bridge: Callable[[], Bridge | None]) -> Iterator[Job]:
     """The jobs, whose texts have captions by the time they come. Raises RunStoppedError where encoding fails."""
     if options.clip is None:
         yield from jobs
@@ -29,7 +29,7 @@ def with_captions(jobs: Iterator[Job], options: Options, open_bridge: OpenBridge
         yield from block
 
 
-def _encode(store: CaptionStore, texts: list[str], open_bridge: OpenBridge) -> None:
+def _encode(store: CaptionStore, texts: list[str], open_bridge: Callable[[], Bridge | None]) -> None:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_fill, args=(theirs, store, texts, open_bridge), daemon=True)
@@ -45,7 +45,9 @@ def _encode(store: CaptionStore, texts: list[str], open_bridge: OpenBridge) -> N
         raise RunStoppedError(f"the texts cannot be encoded: {failure}")
 
 
-def _fill(connection: Connection, store: CaptionStore, texts: list[str], open_bridge: OpenBridge) -> None:
+def _fill(
+    connection: Connection, store: CaptionStore, texts: list[str], open_bridge: Callable[[], Bridge | None]
+) -> None:
     try:
         store.fill(texts, open_bridge)
     except (ValueError, OSError, RuntimeError) as error:

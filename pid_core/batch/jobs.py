@@ -25,7 +25,7 @@ class Options:
     """What all rows share, where they say nothing else. Paths are texts, so that it can be sent and written.
 
     model_fingerprint: of the checkpoint's file. size: "2K", "4K", or a factor as text. steps: None as the checkpoint is
-    best at. text, caption: of rows without one. vae, clip, comfyui: for a checkpoint of a VAE's family.
+    best at. text, caption: of rows without one. vae, clip: for a checkpoint of a VAE's family.
     """
 
     out: str
@@ -45,7 +45,6 @@ class Options:
     vae: str | None = None
     clip: str | None = None
     clip_fingerprint: str = ""
-    comfyui: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:

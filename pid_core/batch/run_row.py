@@ -237,6 +237,8 @@ class RowRunner(Stages):
                 return read_caption(path).states
         if job.text is not None and self.captions is not None:
             return self.captions(job.text)
+        if job.text and self.upscaler.needs_vae:
+            raise ValueError("the row has a text and nothing encodes it: name PiD's text encoder with --clip")
         return None
 
     def _sigma(self, work: Work) -> float:

@@ -26,7 +26,7 @@ from .run_row import RowRunner, Work
 from .texts import CaptionStore
 
 READERS = WRITERS = 2
-OpenBridge = Callable[[], Bridge | None]
+OpenBridge = Callable[[str], Bridge | None]  # of a device
 AHEAD = 3  # jobs that a worker has in hand: one drawn, the next one read, and the last one written
 
 
@@ -63,7 +63,7 @@ def serve(connection: Connection, options: Options, device: str, threads: int, o
     torch.set_num_threads(threads)
     channel = _Channel(connection)
     try:
-        runner = open_runner(options, device, open_bridge())
+        runner = open_runner(options, device, open_bridge(device))
     except (ValueError, OSError) as error:
         channel.send(Stopped(one_line(error)))
         return

@@ -28,10 +28,13 @@ from ..batch.shards import Shard, find_shard
 from ..batch.worker import OpenBridge
 from ..captions.fingerprint import fingerprint
 from ..images.files import FORMATS
+from ..machine.encoders import check_text_encoder
 from ..model.devices import choose_device
 from ..printable import printable
 from ..sampling.schedule import distilled_sigmas
-from ..upscale.bridge import no_bridge
+from ..upscale.bridge import Bridge, no_bridge
+from ..upscale.upscaler import Upscaler
+from .bridges import BridgeFiles, add_bridge_arguments, bridge_for, check_bridge_arguments
 from .remedies import explain
 from .upscale import check_seed
 
@@ -47,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder for the results; the report is in its _pidkit")
     parser.add_argument("--model", type=Path, default=NANO_PATH, help="a checkpoint; by default the bundled one")
     parser.add_argument("--family", help="latent family of the checkpoint, where its file does not tell")
+    add_bridge_arguments(parser, text=False)
     _add_picture_arguments(parser)
     _add_run_arguments(parser)
 
@@ -64,7 +68,6 @@ def _add_picture_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", default="png", choices=[ending[1:] for ending in FORMATS], help="of the results")
     parser.add_argument("--quality", type=int, help="1 to 100, of jpg and webp")
     parser.add_argument("--bits", type=int, default=8, help="of a colour, 8 or 16; 16 is for png")
-    parser.add_argument("--caption", type=Path, help="a caption's file (PiD Save Caption), of rows without one")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what is there and was made with other settings, or by others"
     )
@@ -108,13 +111,14 @@ def _run(args: argparse.Namespace) -> int:
     found = survey(args.source, options, shard, args.limit)
     if args.dry_run:
         return _say(args, _as_dict(found, shard))
-    make_engine = _engine(args, options)
+    open_bridge = _bridge_for(args)
+    make_engine = _engine(args, options, open_bridge)
     retried = failed_keys(args.out) if args.retry else set()
     with Report(args.out, shard.suffix) as report, _bar(found.jobs, report.counts) as on_result:
         jobs = _fresh(jobs_in(args.source, options, shard, args.limit), report, retried)
         engine = make_engine(report=report, on_result=on_result)
         with _interruptible(engine.finish):
-            finished = engine.run(with_captions(jobs, options, _bridge_for(args)))
+            finished = engine.run(with_captions(jobs, options, partial(open_bridge, str(choose_device()))))
         report.close(finished)
         _say(args, {"rows": dict(report.counts), "finished": finished})
         if not finished:
@@ -122,14 +126,16 @@ def _run(args: argparse.Namespace) -> int:
         return FAILED_SOME if any(report.counts[status] for status in report.counts if status not in GOOD) else 0
 
 
-def _engine(args: argparse.Namespace, options: Options) -> Callable[..., LocalEngine | ComfyEngine]:
+def _engine(
+    args: argparse.Namespace, options: Options, open_bridge: OpenBridge
+) -> Callable[..., LocalEngine | ComfyEngine]:
     """What makes the engine of a report and a listener."""
     how = {"attempts": args.attempts, "most_failed": args.max_failed}
     if args.engine == "comfyui":
         return partial(ComfyEngine, options, args.server, read_workflow(args.workflow), **how)
     devices = _devices(args)
     threads = args.threads or max(1, torch.get_num_threads() // len(devices))
-    return partial(LocalEngine, options, devices, open_bridge=_bridge_for(args), threads=threads, **how)
+    return partial(LocalEngine, options, devices, open_bridge=open_bridge, threads=threads, **how)
 
 
 def _options(args: argparse.Namespace) -> Options:
@@ -159,7 +165,11 @@ def _options(args: argparse.Namespace) -> Options:
         format=args.format,
         quality=args.quality,
         bits=args.bits,
+        text=None if args.clip is None else "",
         caption=None if args.caption is None else str(args.caption),
+        vae=None if args.vae is None else str(args.vae),
+        clip=None if args.clip is None else str(args.clip),
+        clip_fingerprint="" if args.clip is None else fingerprint(args.clip),
         overwrite=args.overwrite,
     )
 
@@ -180,7 +190,19 @@ def _devices(args: argparse.Namespace) -> list[str]:
 
 
 def _bridge_for(args: argparse.Namespace) -> OpenBridge:
-    return no_bridge
+    """What opens the bridge in a worker. Raises ValueError in one line for files that do not fit the checkpoint."""
+    check_bridge_arguments(args)
+    if args.engine == "comfyui" or (args.vae is None and args.clip is None):
+        return no_bridge
+    outline = Upscaler.outline(args.model, torch.device("cpu"), family=args.family)
+    if args.clip is not None:
+        check_text_encoder(args.clip, outline.net.config.caption_width)
+    files = bridge_for(args, outline)
+    return no_bridge if files is None else partial(_open, files)
+
+
+def _open(files: BridgeFiles, device: str) -> Bridge:
+    return files.open(torch.device(device))
 
 
 def _fresh(jobs: Iterator[Job], report: Report, retried: set[str]) -> Iterator[Job]:

@@ -23,5 +23,5 @@ class Bridge(Protocol):
         """Let go of what is loaded; the next call loads it again."""
 
 
-def no_bridge() -> None:
+def no_bridge(device: str) -> None:
     """For the bundled family, and for latents with captions' files."""

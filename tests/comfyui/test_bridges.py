@@ -173,6 +173,16 @@ def test_a_picture_goes_through_comfyuis_vae_without_its_server(by_nodes, comfyu
     )
 
 
+def test_batch_draws_the_same(comfyui_folder, files, drawn, tmp_path):
+    command = [sys.executable, "-m", "pid_core", "batch", str(files / "photo.png"), "--out", str(tmp_path)]
+    command += [*_named(files, "qwenimage")[:4], "--caption", str(files / "caption.safetensors"), "--name", "{stem}"]
+    command += ["--steps", str(STEPS), "--seed", str(SEED), "--threads", "1", "--comfyui", str(comfyui_folder)]
+    done = subprocess.run(command, cwd=comfy_env.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found, wanted = (np.asarray(Image.open(path)) for path in (tmp_path / "photo.png", files / "qwenimage.png"))
+    assert np.array_equal(found, wanted)
+
+
 def test_it_finds_the_comfyui_around_the_pack(by_nodes, comfyui_folder, files, tmp_path):
     """By the path in custom_nodes, from another folder, with nothing said of ComfyUI."""
     caption = torch.randn(1, 300, 24)

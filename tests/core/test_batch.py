@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 
 from pid_core import NANO_PATH
 from pid_core.__main__ import main
+from pid_core.batch.encoding import with_captions
 from pid_core.batch.jobs import Options, jobs_of, with_key
 from pid_core.batch.plan import jobs_in, survey
 from pid_core.batch.report import FOLDER, Report
@@ -26,6 +28,7 @@ from pid_core.batch.results import RunStoppedError, result_of
 from pid_core.batch.rows import Row, read_rows
 from pid_core.batch.run_row import run_row
 from pid_core.batch.shards import Shard, find_shard
+from pid_core.batch.texts import CaptionStore
 from pid_core.batch.worker import open_runner
 from pid_core.captions.fingerprint import fingerprint
 from pid_core.images.files import read_about, read_picture
@@ -429,3 +432,21 @@ def test_a_long_report_is_there_as_parquet_too(tmp_path, monkeypatch):
     rows = parquet.read_table(tmp_path / FOLDER / "report.parquet").to_pylist()
     assert [row["id"] for row in rows] == list("012345") and rows[2]["error"] == "x"
     assert json.loads(rows[5]["columns"]) == {"shelf": 5}
+
+
+def test_each_text_is_encoded_once_and_the_encoder_goes(tmp_path):
+    chosen, log = options(tmp_path / "out", clip="gemma.safetensors", clip_fingerprint="f"), tmp_path / "log"
+    rows = [Row(n, f"{n}.png", str(n), text=text) for n, text in enumerate(["cat", "dog", "cat", None, "cat"])]
+    jobs = [job for row in rows for job in jobs_of(row, chosen)]
+    for _ in range(2):  # a run that goes on encodes nothing again
+        found = list(with_captions(iter(jobs), chosen, partial(batch_faults.CountingBridge, log)))
+        assert found == jobs
+    assert log.read_text().splitlines() == ["loaded", "cat", "dog", "freed"]
+    assert float(CaptionStore(chosen.out, "f")("cat").mean()) == 3
+
+
+def test_a_text_that_nothing_encodes_is_the_rows_error(tmp_path, runner_for, monkeypatch):
+    source = photos(tmp_path / "in", 1)
+    monkeypatch.setattr("pid_core.upscale.upscaler.Upscaler.needs_vae", True)
+    (result,), _ = plainly(runner_for, source, photos(tmp_path / "out", 0), text="a cat")
+    assert "name PiD's text encoder with --clip" in result.error
