@@ -61,7 +61,7 @@ class ServerRunner(Stages):
         if work.job.row.is_latent:
             raise ValueError("a server takes pictures; a latent needs --engine local")
         if work.job.sigma == AUTO:
-            raise ValueError("degrade_sigma auto is for --engine local; here a node of the workflow can suggest it")
+            raise ValueError("degrade_sigma auto is for --engine local; here the workflow can suggest it")
         work.sigma = float(work.job.sigma)
 
     def draw(self, work: Work) -> None:
