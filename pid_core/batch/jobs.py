@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ NAME = "{index:08d}_{stem}_{sigma}"
 FIELDS = ("index", "stem", "id", "sigma", "seed")
 TARGETS = ("2K", "4K")
 LONGEST_NAME = 200  # bytes of a part of a path
+# Control characters, what Windows takes for a drive or a stream, and halves of characters that stand for no byte.
+NOT_IN_NAMES = re.compile(r"[:\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def _path(row: Row, sigma: float | str, options: Options) -> str:
         name = options.name.format(
             index=row.index,
             stem=_stem(row.source),
-            id=row.id.replace("/", "_").replace("\\", "_"),
+            id=_tame(row.id.replace("/", "_").replace("\\", "_")),
             sigma=sigma_text(sigma),
             seed=_seed(row, options),
         )
@@ -176,7 +179,12 @@ def _path(row: Row, sigma: float | str, options: Options) -> str:
 def _stem(source: str) -> str:
     name = source.replace("\\", "/").rpartition("/")[2]
     stem, dot, _ = name.rpartition(".")
-    return stem if dot and stem else name
+    return _tame(stem if dot and stem else name)
+
+
+def _tame(name: str) -> str:
+    """A name from outside, with _ where a letter cannot stand in the name of an output."""
+    return NOT_IN_NAMES.sub("_", name)
 
 
 def _without_ending(name: str) -> str:
@@ -188,7 +196,7 @@ def _parts(name: str) -> list[str]:
     """The parts of a name within the output folder; what would lead out of it, or no file system takes, is refused."""
     parts = name.replace("\\", "/").split("/")
     for part in parts:
-        if part in ("", ".", "..") or ":" in part or not part.isprintable():
+        if part in ("", ".", "..") or NOT_IN_NAMES.search(part):
             raise ValueError(f"the output's name {quoted(name)} does not stay within the output folder")
         if len(part.encode(errors="replace")) > LONGEST_NAME:
             raise ValueError(f"the output's name {printable(part, 40)} is longer than {LONGEST_NAME} bytes")

@@ -31,6 +31,7 @@ class _Worker:
     device: str
     ready: bool = False
     starts: int = 1
+    told: bool = False  # to finish
     jobs: dict[str, Job] = field(default_factory=dict)  # in hand
 
     @property
@@ -82,9 +83,7 @@ class LocalEngine:
 
     def finish(self) -> None:
         """Draw nothing more that is not begun."""
-        self.finishing = True
-        for worker in self._workers:
-            _send(worker, FINISH)
+        self.finishing = True  # workers are told between two messages: this may be called in the middle of one
 
     def _start(self, device: str) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -97,9 +96,12 @@ class LocalEngine:
 
     def _hand_out(self, jobs: Iterator[Job]) -> None:
         for worker in self._workers:
+            if self.finishing and not worker.told:
+                worker.told = True
+                _send(worker, FINISH)
             while worker.ready and not self.finishing and (job := self._next(worker, jobs)) is not None:
-                worker.jobs[job.number] = job
                 self.report.begin(job.key)
+                worker.jobs[job.number] = job
                 _send(worker, job)
 
     def _next(self, worker: _Worker, jobs: Iterator[Job]) -> Job | None:
@@ -155,30 +157,36 @@ class LocalEngine:
     def _died(self, worker: _Worker) -> None:
         """Start another in its place; what it had in hand comes once more, alone, or has crashed."""
         worker.process.join()
+        worker.connection.close()
         how = _how(worker.process.exitcode)
         if not worker.ready and worker.starts >= STARTS:
             raise RunStoppedError(f"the worker on {worker.device} died {STARTS} times before its first picture: {how}")
-        log.warning("the worker on %s died (%s); it is started again", worker.device, how)
         for job in worker.jobs.values():
             self._once_more(job, how)
+        if self.finishing:
+            self._workers.remove(worker)
+            return
+        log.warning("the worker on %s died (%s); it is started again", worker.device, how)
         new = self._start(worker.device)
         new.starts = 1 if worker.ready else worker.starts + 1
         self._workers[self._workers.index(worker)] = new
-        if self.finishing:
-            _send(new, FINISH)
 
     def _end(self) -> None:
         for worker in self._workers:
             if not worker.jobs and worker.ready:
                 _send(worker, FINISH)
             else:
-                worker.process.terminate()
+                worker.process.kill()
         for worker in self._workers:
             worker.process.join(timeout=30)
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
             worker.connection.close()
+            for job in worker.jobs.values():  # its end is not their fault, and is no attempt
+                remove_unfinished(Path(job.path), job.mark)
+                with contextlib.suppress(OSError):
+                    self.report.drop(job.key)
 
 
 def _send(worker: _Worker, message: Job | None) -> None:

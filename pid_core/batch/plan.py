@@ -24,7 +24,7 @@ class Survey:
 
 def jobs_in(source: str, options: Options, shard: Shard, limit: int | None = None) -> Iterator[Job]:
     """The shard's jobs in the manifest's order. limit: of the manifest's first rows only."""
-    for row in read_rows(source):
+    for row in read_rows(source, options.out):
         if limit is not None and row.index >= limit:
             return
         if shard.has(row.index):
@@ -34,7 +34,7 @@ def jobs_in(source: str, options: Options, shard: Shard, limit: int | None = Non
 def survey(source: str, options: Options, shard: Shard, limit: int | None = None) -> Survey:
     """Read all rows once; of millions, eight bytes each are kept. Two jobs with one output are a ValueError."""
     names, rows, jobs, broken = array("q"), 0, 0, 0
-    for row in read_rows(source):
+    for row in read_rows(source, options.out):
         if limit is not None and row.index >= limit:
             break
         rows += 1

@@ -9,9 +9,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from ..images.files import read_about
 from ..images.per_picture import parse_sigmas
 from ..printable import printable, quoted
 
@@ -19,6 +21,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 COLUMNS = ("image", "latent", "prompt", "caption", "degrade_sigma", "sigmas", "seed", "id", "output", "size")
 AUTO = "auto"  # a sigma: what the picture's own noise and blur suggest
 PARQUET_ROWS = 1000  # read at once
+DEEPEST = 50  # lists and objects within each other; what is read is sent to workers and written again
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,21 @@ class Row:
     error: str | None = None
 
 
-def read_rows(source: str) -> Iterator[Row]:
+def read_rows(source: str, out: str | None = None) -> Iterator[Row]:
     """The rows of a manifest (.jsonl, .csv or .parquet, also at an address), a folder or a pattern with * or ?.
 
-    A row that cannot be read is one with an `error`. Raises ValueError in one line where there is nothing to read.
+    A row that cannot be read is one with an `error`. out: what an earlier run wrote there is no picture of a folder or
+    a pattern. Raises ValueError in one line where there is nothing to read.
     """
     base = _base(source)
-    return (row_of(index, entry, base) for index, entry in enumerate(_entries(source)))
+    return (row_of(index, entry, base) for index, entry in enumerate(_entries(source, out)))
 
 
 def row_of(index: int, entry: Mapping[str, Any] | str, base: str) -> Row:
     """A manifest's entry as a row. entry: its columns; a text is an error. base: where its relative paths begin."""
     if isinstance(entry, str):
         return Row(index, "", str(index), error=entry)
-    given = {name: value for name, value in entry.items() if value is not None and value != ""}
+    given = {name: value for name, value in entry.items() if value not in (None, "") and not _is_nan(value)}
     try:
         return _row(index, given, base)
     except ValueError as error:
@@ -87,6 +91,10 @@ def _row(index: int, given: Mapping[str, Any], base: str) -> Row:
     )
 
 
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value  # what tables write where there is nothing
+
+
 def _text(given: Mapping[str, Any], name: str) -> str | None:
     value = given.get(name)
     if value is not None and not isinstance(value, str):
@@ -98,7 +106,9 @@ def _seed(given: Mapping[str, Any]) -> int | None:
     value = given.get("seed")
     try:
         seed = None if value is None else int(value)
-    except (TypeError, ValueError):
+        if isinstance(value, bool) or not (isinstance(value, str) or seed == value):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"column seed is {quoted(value)}, a whole number is needed") from None
     if seed is not None and not 0 <= seed < 2**64:
         raise ValueError(f"column seed is {seed}, but must be from 0 to 2^64 - 1")
@@ -112,10 +122,16 @@ def _sigmas(given: Mapping[str, Any]) -> tuple[float | str, ...]:
 
 
 def check_sigmas(value: Any, name: str) -> tuple[float | str, ...]:
-    """AUTO, or numbers 0 to 1: one, a list of them, or a text that holds them. Raises ValueError in one line."""
-    if value == AUTO or value == [AUTO]:
-        return (AUTO,)
-    return tuple(parse_sigmas(value, name))
+    """AUTO, or numbers 0 to 1: one, a list of them, or a text that holds them; each once. Raises ValueError."""
+    found: list[float | str] = []
+    for one in value if isinstance(value, list | tuple) else [value]:
+        if one == AUTO:
+            found.append(AUTO)
+        elif isinstance(one, str | int | float | Decimal) and not isinstance(one, bool):
+            found += parse_sigmas(one if isinstance(one, str) else [one], name)
+        else:
+            raise ValueError(f"{name} is {quoted(value)}; numbers from 0 to 1, or auto, are needed")
+    return tuple(dict.fromkeys(found))
 
 
 def _place(path: str, base: str) -> str:
@@ -135,24 +151,34 @@ def _is_manifest(source: str) -> bool:
     return Path(source).suffix.lower() in _READERS and not Path(source).is_dir()
 
 
-def _entries(source: str) -> Iterator[Mapping[str, Any] | str]:
+def _entries(source: str, out: str | None) -> Iterator[Mapping[str, Any] | str]:
     if _is_manifest(source):
         if "://" not in source and not Path(source).is_file():
             raise ValueError(f"there is no manifest {printable(source)}")
         return _READERS[Path(source).suffix.lower()](source)
     if Path(source).is_dir():
-        found = sorted(entry.path for entry in os.scandir(source) if entry.is_file())
+        found = sorted(entry.path for entry in os.scandir(source) if entry.is_file() and entry.name[0] != ".")
+    elif Path(source).is_file():  # also where its name could be a pattern
+        return iter([{"image": source}])
     elif glob.has_magic(source):
         found = sorted(path for path in glob.iglob(source, recursive=True) if os.path.isfile(path))
-    elif Path(source).is_file():
-        found = [source]
     else:
         kinds = ", ".join(_READERS)
         raise ValueError(f"there is no manifest ({kinds}), folder, picture or pattern {printable(source)}")
     pictures = [path for path in found if Path(path).suffix.lower() in PICTURES]
     if not pictures:
         raise ValueError(f"there is no picture ({', '.join(PICTURES)}) in {printable(source)}")
-    return ({"image": path} for path in pictures)
+    return ({"image": path} for path in pictures if not _is_result(path, out))
+
+
+def _is_result(path: str, out: str | None) -> bool:
+    """Whether a batch wrote it there: else the second run over a folder would enlarge what the first one made."""
+    if out is None or not Path(path).resolve().is_relative_to(Path(out).resolve()):
+        return False
+    try:
+        return "key" in (read_about(Path(path)) or {})
+    except OSError:
+        return False
 
 
 def open_source(path: str, mode: str = "rb"):
@@ -176,17 +202,37 @@ def _json_lines(source: str) -> Iterator[Mapping[str, Any] | str]:
                 continue
             try:
                 entry = json.loads(line)
+                if not isinstance(entry, dict):
+                    entry = f"line {number} is {quoted(entry)}, an object is needed"
+                elif line.count(b"[") + line.count(b"{") > DEEPEST and _depth(entry) > DEEPEST:
+                    entry = f"line {number} has more than {DEEPEST} lists and objects within each other"
             except (ValueError, RecursionError) as error:
                 entry = f"line {number} is no JSON: {printable(error)}"
-            yield entry if isinstance(entry, dict | str) else f"line {number} is {quoted(entry)}, an object is needed"
+            yield entry
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
 
 
 def _csv(source: str) -> Iterator[Mapping[str, Any] | str]:
     with open_source(source) as file:
         reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=""))
-        if not {"image", "latent"} & set(reader.fieldnames or ()):
+        try:
+            names = set(reader.fieldnames or ())
+        except csv.Error as error:
+            raise ValueError(f"{printable(source)} cannot be read: {printable(error)}") from None
+        if not {"image", "latent"} & names:
             raise ValueError(f"{printable(source)} has no column image or latent")
-        for entry in reader:
+        while True:
+            try:
+                entry = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield f"line {reader.line_num} cannot be read: {printable(error)}"
+                continue
             surplus = entry.pop(None, None)
             yield f"line {reader.line_num} has {len(surplus)} columns too many" if surplus else entry
 

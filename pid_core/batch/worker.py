@@ -59,7 +59,8 @@ def open_runner(options: Options, device: str, bridge: Bridge | None = None) -> 
 
 def serve(connection: Connection, options: Options, device: str, threads: int, open_bridge: OpenBridge) -> None:
     """The worker's process, from its start to its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the supervisor decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group, or job step; the supervisor decides
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
     channel = _Channel(connection)
     try:
@@ -114,6 +115,7 @@ class _Pipeline:
                 self.runner.draw(work)
                 writing = [future for future in writing if not _ended(future)]
                 writing.append(writers.submit(self._write, work))
+                writing[-1].add_done_callback(self._written)
             for future in writing:
                 future.result()
 
@@ -128,6 +130,10 @@ class _Pipeline:
         self.runner.write(work)
         assert work.result is not None
         self.channel.send(work.result)
+
+    def _written(self, future: Future) -> None:
+        if future.exception() is not None:
+            self.read.put(None)  # there may be nothing more to come, which would bring it to light
 
 
 def _ended(future: Future) -> bool:

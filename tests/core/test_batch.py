@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from pid_core.batch.jobs import Options, jobs_of, with_key
 from pid_core.batch.plan import jobs_in, survey
 from pid_core.batch.report import FOLDER, Report
 from pid_core.batch.results import RunStoppedError, result_of
-from pid_core.batch.rows import Row, read_rows
+from pid_core.batch.rows import Row, check_sigmas, read_rows
 from pid_core.batch.run_row import run_row
 from pid_core.batch.shards import Shard, find_shard
 from pid_core.batch.texts import CaptionStore
@@ -161,6 +162,12 @@ def test_the_same_rows_from_jsonl_csv_and_parquet(tmp_path):
     [
         ("{", "line 1 is no JSON"),
         ('["a"]', "an object is needed"),
+        ('"a"', "an object is needed"),
+        ('{"image": "a.png", "seed": 1e999}', "a whole number is needed"),
+        ('{"image": "a.png", "seed": 7.5}', "a whole number is needed"),
+        ('{"image": "a.png", "sigmas": [null]}', "numbers from 0 to 1, or auto, are needed"),
+        ('{"image": "a.png", "sigmas": {"a": 1}}', "numbers from 0 to 1, or auto, are needed"),
+        ('{"image": "a.png", "x": ' + 300 * "[" + 300 * "]" + "}", "more than 50 lists and objects within each other"),
         ('{"prompt": "x"}', "neither image nor latent"),
         ('{"image": "a.png", "latent": "b"}', "both image and latent"),
         ('{"image": "a.png", "degrade_sigma": 1.5}', "must be between 0 and 1"),
@@ -176,6 +183,40 @@ def test_a_wrong_row_fails_alone_in_one_line(tmp_path, runner_for, entry, words)
     manifest.write_text(entry)
     ((result,), made) = plainly(runner_for, manifest, photos(tmp_path / "out", 0))
     assert result.status == "failed" and words in result.error and "\n" not in result.error and not made
+
+
+def test_odd_tables_are_read_row_by_row(tmp_path):
+    (tmp_path / "rows.csv").write_text("image,prompt\na.png," + "x" * 200_000 + "\nb.png,y\n")
+    first, second = read_rows(str(tmp_path / "rows.csv"))
+    assert "field larger than field limit" in first.error and second.id == "b.png"
+    table = {"image": ["a.png"], "degrade_sigma": [Decimal("0.2")], "seed": [7.0], "x": [float("nan")]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "rows.parquet")
+    (row,) = read_rows(str(tmp_path / "rows.parquet"))
+    assert (row.sigmas, row.seed, row.extra, row.error) == ((0.2,), 7, {}, None)
+
+
+def test_auto_stands_among_numbers_and_each_sigma_makes_one_picture():
+    assert check_sigmas(["0", "0.2", "auto", "0.2"], "--degrade-sigmas") == (0.0, 0.2, "auto")
+
+
+def test_what_was_written_is_no_source_of_the_next_run(tmp_path, runner_for):
+    source = photos(tmp_path / "in", 2)
+    (source / "._000.png").write_bytes(b"what macOS leaves on other disks")
+    for where in (source, source / "*.png"):
+        statuses = [[result.status for result in plainly(runner_for, where, source)[0]] for _ in range(2)]
+        assert statuses[1] == ["kept"] * 2, where
+    assert len(list(read_rows(str(source), str(tmp_path / "elsewhere")))) == 4  # to enlarge them once more
+
+
+@pytest.mark.parametrize(
+    "name", ["10.00\u202fAM", "\u65e5\u672c\u3000\u8a9e", "12:30", "a\nb", "caf\udce9", "photo[1]"]
+)
+def test_a_picture_of_any_name_is_done(tmp_path, runner_for, name):
+    source = photos(tmp_path / "in", 1) / f"{name}.png"
+    (tmp_path / "in" / "000.png").rename(source)
+    for where in (source, source.parent):
+        ((result,), _) = plainly(runner_for, where, tmp_path / f"out of {where == source}")
+        assert result.status == "done" and Path(result.output).exists()
 
 
 def test_two_rows_with_one_output_are_found_before_anything_is_drawn(tmp_path, capsys):
@@ -311,6 +352,29 @@ def test_no_room_on_the_disk_stops_the_run_and_leaves_no_half_file(tmp_path, run
     monkeypatch.undo()
     results, made = plainly(runner_for, source, out)
     assert [result.status for result in results] == ["done"] * 3 and len(made) == 3
+
+
+def test_the_last_row_finds_no_room_and_a_run_that_was_stopped_is_no_attempt(tmp_path, monkeypatch, capsys):
+    source, out = photos(tmp_path / "in", 1), tmp_path / "out"
+    monkeypatch.setattr("pid_core.commands.batch.no_bridge", batch_faults.full)
+    for _ in range(2):
+        assert batch(source, "--out", out, "--threads", 1, "--attempts", 1) == 3
+        assert "No space left on device" in capsys.readouterr().err and outputs(out) == {}
+    monkeypatch.undo()
+    assert batch(source, "--out", out, "--threads", 1, "--attempts", 1) == 0
+    assert [line["status"] for line in report(out)] == ["done"] and len(outputs(out)) == 1
+
+
+def test_a_batch_systems_notice_to_all_processes_lets_the_pictures_in_hand_end(tmp_path):
+    source, out = photos(tmp_path / "in", 12), tmp_path / "out"
+    assert driver("", -2, source, "--out", out, "--threads", 1) == 130
+    lines = report(out)
+    assert 2 <= len(lines) < 12 and {line["status"] for line in lines} == {"done"}
+    begun = [json.loads(line) for line in Path(out, FOLDER, "begun.jsonl").read_text().splitlines()]
+    left = Counter()
+    for line in begun:
+        left[line["key"]] += line["begun"]
+    assert {key for key, count in left.items() if count} == {line["key"] for line in lines}
 
 
 def test_a_disk_with_a_bad_moment_is_asked_again(tmp_path, runner_for, monkeypatch):

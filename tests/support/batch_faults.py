@@ -3,6 +3,7 @@
 As a script: `python batch_faults.py KILLS LAST ARGUMENTS`, see `main`.
 """
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -25,6 +26,15 @@ def deadly(device):
     RowRunner.draw = kill
 
 
+def full(device):
+    """In place of a bridge, opened in the worker: there is no room on the disk."""
+
+    def fsync(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    os.fsync = fsync
+
+
 class CountingBridge:
     """A text encoder that writes down what it is asked for."""
 
@@ -44,7 +54,10 @@ class CountingBridge:
 
 
 def main():
-    """The command line, in which after so many results a worker is killed (KILLS, 3,7) or the driver (LAST, or 0)."""
+    """The command line, in which after so many results a worker is killed (KILLS, 3,7) or the driver (LAST, or 0).
+
+    LAST below 0: after as many, all processes get SIGTERM, the workers first.
+    """
     from pid_core.__main__ import main as command_line
     from pid_core.batch.report import Report
 
@@ -56,6 +69,9 @@ def main():
         nonlocal seen
         end(self, result)
         seen += 1
+        if seen == -last:
+            for process in [child.pid for child in multiprocessing.active_children()] + [os.getpid()]:
+                os.kill(process, signal.SIGTERM)
         if seen == last:
             os.kill(os.getpid(), signal.SIGKILL)
         if seen in at:
