@@ -128,7 +128,7 @@ def check_sigmas(value: Any, name: str) -> tuple[float | str, ...]:
         if one == AUTO:
             found.append(AUTO)
         elif isinstance(one, str | int | float | Decimal) and not isinstance(one, bool):
-            found += parse_sigmas(one if isinstance(one, str) else [one], name)
+            found += parse_sigmas(str(one), name)
         else:
             raise ValueError(f"{name} is {quoted(value)}; numbers from 0 to 1, or auto, are needed")
     return tuple(dict.fromkeys(found))
