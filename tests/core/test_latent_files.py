@@ -28,6 +28,12 @@ def test_family_and_sigma_come_back(tmp_path_factory, family, sigma):
     assert torch.equal(back.samples, samples)
 
 
+def test_the_pictures_size_comes_back(tmp_path):
+    path = tmp_path / "a.latent"
+    path.write_bytes(latent_bytes(SavedLatent(latent(), "flux", size=(23, 40))))  # of 3 x 5 cells of 8 pixels
+    assert read_latent(path).size == (23, 40)
+
+
 def test_comfyuis_own_layout_is_kept(tmp_path):
     path = tmp_path / "a.latent"
     path.write_bytes(latent_bytes(SavedLatent(latent(dtype=torch.bfloat16)[:, :, None], None, 0.0), {"workflow": "{}"}))

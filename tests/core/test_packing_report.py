@@ -38,6 +38,8 @@ def test_of_the_bundled_model_and_a_picture(tmp_path, picture, capsys):
     assert any(line.strip().startswith("patch_blocks.*.attn.qkv_x (1)") for line in lines)
     kept = [line for line in lines if line.startswith("kept: ")]
     assert len(kept) == 6 and sum("patch_blocks.*.mlp_x.w2" in line and "no multiples" in line for line in kept) == 1
+    kinds = [kind for line in kept for kind in line.removeprefix("kept: ").partition(" (")[0].split(", ")]
+    assert len(kinds) == len(set(kinds))  # each under one reason, its own
     decodes = [line for line in lines if line.startswith("decode of ")]
     # What is packed of it is attention, and that is switched off.
     assert len(decodes) == 2 and "decode of mine.png, 64 x 64 pixels, 4 steps: PSNR inf dB" in decodes[1]

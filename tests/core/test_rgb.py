@@ -48,6 +48,8 @@ def test_an_odd_side_gets_its_last_row_twice():
 
 
 def test_one_line_errors():
+    with pytest.raises(ValueError, match="odd is 'mirror'; choose one of pad, crop, error"):
+        to_rgb_latent(torch.zeros(1, 4, 5, 3), "mirror")
     with pytest.raises(ValueError, match="5 x 4, and a side is odd"):
         to_rgb_latent(torch.zeros(1, 4, 5, 3), "error")
     with pytest.raises(ValueError, match="nothing is left of it when cropped"):
