@@ -38,10 +38,11 @@ class Report:
         self.folder = Path(out, FOLDER)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / f"report{shard}.jsonl"
-        self._file = _opened(self.path)
+        self._file = self.path.open("ab+")
+        _lock(self._file, self.path)  # before anything is taken off
+        _trim(self._file)
         self._begun = _opened(self.folder / f"begun{shard}.jsonl")
         self._begun_lines = 0
-        _lock(self._file, self.path)
         self._known = _Known(_lines(self.path))
         self._attempts: Counter[str] = Counter()
         for line in _lines(self.folder / f"begun{shard}.jsonl"):
@@ -183,6 +184,11 @@ def failed_keys(out: str | Path) -> set[str]:
 def _opened(path: Path) -> IO[bytes]:
     """Open for adding; what a death left of half a line is taken off."""
     file = path.open("ab+")
+    _trim(file)
+    return file
+
+
+def _trim(file: IO[bytes]) -> None:
     end = file.seek(0, os.SEEK_END)
     if end:
         file.seek(max(0, end - 2**20))
@@ -191,7 +197,6 @@ def _opened(path: Path) -> IO[bytes]:
         if whole < len(tail):
             file.truncate(end - len(tail) + whole)
     file.seek(0, os.SEEK_END)
-    return file
 
 
 def _lock(file: IO[bytes], path: Path) -> None:

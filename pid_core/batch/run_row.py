@@ -104,7 +104,7 @@ class Stages:
 
     def _kept(self, work: Work) -> bool:
         path = Path(work.job.path)
-        if not path.exists():
+        if not path.exists() or (path.is_file() and not path.stat().st_size):  # empty: what a power cut leaves
             return False
         found = (read_about(path) or {}).get("key")
         if found != work.job.key:

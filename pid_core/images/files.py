@@ -327,7 +327,9 @@ def _write(path: Path, channels: Tensor, about: Mapping[str, object] | None, qua
     if quality is not None:
         options = {"quality": quality, "subsampling": 0} if kind == "JPEG" else {"quality": quality}
     picture = Image.fromarray((channels * 255).round().byte().cpu().numpy())
-    picture.save(path, kind, **options, **_metadata(kind, about))
+    content = io.BytesIO()  # Pillow's own way into a file takes a disk that is full in the middle for one that is not
+    picture.save(content, kind, **options, **_metadata(kind, about))
+    path.write_bytes(content.getbuffer())
 
 
 def _move(part: Path, path: Path, overwrite: bool) -> Path:

@@ -377,6 +377,27 @@ def test_a_batch_systems_notice_to_all_processes_lets_the_pictures_in_hand_end(t
     assert {key for key, count in left.items() if count} == {line["key"] for line in lines}
 
 
+@pytest.mark.parametrize("kind", ["jpg", "webp", "tif", "png"])
+def test_no_room_stops_the_run_in_every_format(tmp_path, runner_for, monkeypatch, kind):
+    """Pillow's way into a TIFF said of a full disk "encoder error -2", which failed each row for itself."""
+
+    def write_bytes(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = photos(tmp_path / "in", 1)
+    monkeypatch.setattr("pid_core.images.files.Path.write_bytes", write_bytes)
+    with pytest.raises(RunStoppedError, match="No space left"):
+        plainly(runner_for, source, tmp_path / "out", format=kind)
+    assert outputs(tmp_path / "out") == {}
+
+
+def test_an_empty_file_is_no_output(tmp_path, runner_for):
+    source, out = photos(tmp_path / "in", 1), photos(tmp_path / "out", 0)
+    (out / "00000000_000_0.png").touch()
+    ((result,), _) = plainly(runner_for, source, out)
+    assert result.status == "done"
+
+
 def test_a_disk_with_a_bad_moment_is_asked_again(tmp_path, runner_for, monkeypatch):
     source, calls = photos(tmp_path / "in", 1), []
     fsync = os.fsync
