@@ -24,6 +24,7 @@ from ..images.files import Picture, check_output, read_about, read_picture, remo
 from ..images.framing import Framing
 from ..images.quality import estimate_quality, suggest_sigma
 from ..latents.files import SavedLatent, read_latent
+from ..printable import printable
 from ..upscale.upscaler import Prepared, Upscaler
 from ..version import pack_version
 from ..windows.run import is_out_of_memory
@@ -243,6 +244,8 @@ class RowRunner(Stages):
 
     def _sigma(self, work: Work) -> float:
         sigma, source = work.job.sigma, work.source
+        if isinstance(source, SavedLatent) and sigma == 0:
+            return source.sigma  # the one that it carries
         if sigma != AUTO:
             return float(sigma)
         if not isinstance(source, Picture):
@@ -290,7 +293,10 @@ def run_row(runner: Stages, job: Job) -> Result:
 def local_copy(source: str):
     """The file on this machine: itself, or a copy of what lies at an address, for as long as it is needed."""
     if "://" not in source:
-        yield Path(source)
+        path = Path(source)
+        if path.exists() and not path.is_file():  # reading a device or a pipe may never end
+            raise ValueError(f"{printable(path)} is no file")
+        yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, Path(source.split("?")[0]).name or "file")

@@ -39,7 +39,11 @@ from .remedies import explain
 from .upscale import check_seed
 
 ABOUT = "`batch MANIFEST|FOLDER|PATTERN --out DIR`: enlarge many pictures; what is done is kept when it is run again."
-FAILED_SOME, COULD_NOT_RUN, INTERRUPTED = 1, 3, 128 + signal.SIGINT
+FAILED_SOME, USAGE, COULD_NOT_RUN, INTERRUPTED = 1, 2, 3, 128 + signal.SIGINT
+
+
+class UsageError(ValueError):
+    """Arguments that cannot be, whatever the files and the machine are."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,14 +95,14 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: all done or kept. 1: some failed. 3: it could not run, or not go on. 130: interrupted."""
+    """0: all done or kept. 1: some failed. 2: wrong arguments. 3: it could not run or go on. 130: interrupted."""
     try:
         if args.status is not None:
             return _say(args, summary(args.status))
         return _run(args)
     except (ValueError, OSError) as error:
         print(f"pid_core: {printable(explain(error), 2000)}", file=sys.stderr)
-        return COULD_NOT_RUN
+        return USAGE if isinstance(error, UsageError) else COULD_NOT_RUN
     except RunStoppedError as error:
         print(f"pid_core: the run stops: {printable(error, 2000)}", file=sys.stderr)
         return COULD_NOT_RUN
@@ -106,8 +110,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.source is None or args.out is None:
-        raise ValueError("batch needs a manifest, a folder or a pattern, and --out")
-    shard, options = find_shard(args.shard), _options(args)
+        raise UsageError("batch needs a manifest, a folder or a pattern, and --out")
+    _check_files(args)
+    try:
+        _check_numbers(args)
+        shard, options = find_shard(args.shard), _options(args)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     found = survey(args.source, options, shard, args.limit)
     if args.dry_run:
         return _say(args, _as_dict(found, shard))
@@ -117,8 +126,12 @@ def _run(args: argparse.Namespace) -> int:
     with Report(args.out, shard.suffix) as report, _bar(found.jobs, report.counts) as on_result:
         jobs = _fresh(jobs_in(args.source, options, shard, args.limit), report, retried)
         engine = make_engine(report=report, on_result=on_result)
-        with _interruptible(engine.finish):
-            finished = engine.run(with_captions(jobs, options, partial(open_bridge, str(choose_device()))))
+        try:
+            with _interruptible(engine.finish):
+                finished = engine.run(with_captions(jobs, options, partial(open_bridge, str(choose_device()))))
+        except RunStoppedError:
+            _say(args, {"rows": dict(report.counts), "finished": False})
+            raise
         report.close(finished)
         _say(args, {"rows": dict(report.counts), "finished": finished})
         if not finished:
@@ -138,20 +151,27 @@ def _engine(
     return partial(LocalEngine, options, devices, open_bridge=open_bridge, threads=threads, **how)
 
 
-def _options(args: argparse.Namespace) -> Options:
+def _check_files(args: argparse.Namespace) -> None:
+    if args.engine == "comfyui":
+        if not args.server or args.workflow is None:
+            raise UsageError("the engine comfyui needs --server URL and --workflow FILE")
+        read_workflow(args.workflow)
+    elif not args.model.is_file():
+        raise ValueError(f"there is no checkpoint {printable(args.model)}")
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
     check_seed(args.seed)
     if args.steps is not None:
         distilled_sigmas(args.steps)
-    if args.engine == "comfyui":
-        if not args.server or args.workflow is None:
-            raise ValueError("the engine comfyui needs --server URL and --workflow FILE")
-        read_workflow(args.workflow)
-        model = args.workflow
-    else:
-        model = args.model
-    if not model.is_file():
-        raise ValueError(f"there is no checkpoint {printable(model)}")
-    sigmas = args.degrade_sigmas
+    for name in ("workers", "threads", "limit", "attempts"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}, but must be at least 1")
+
+
+def _options(args: argparse.Namespace) -> Options:
+    model = args.workflow if args.engine == "comfyui" else args.model
     return Options(
         out=str(args.out),
         model=str(model),
@@ -160,7 +180,7 @@ def _options(args: argparse.Namespace) -> Options:
         size=args.target or f"{args.factor:g}",
         steps=args.steps,
         seed=args.seed,
-        sigmas=check_sigmas(sigmas, "--degrade-sigmas"),
+        sigmas=check_sigmas(args.degrade_sigmas, "--degrade-sigmas"),
         name=args.name,
         format=args.format,
         quality=args.quality,
@@ -219,7 +239,9 @@ def _bar(total: int, counts: Counter[str]) -> Iterator[Callable[[Result], None]]
     """Rate and time left, and a line for what fails."""
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="picture", file=sys.stderr, mininterval=0.5) as bar:
+    # into a batch system's log a line a minute, not two a second
+    often = 0.5 if sys.stderr.isatty() else 60.0
+    with tqdm(total=total, unit="picture", file=sys.stderr, mininterval=often, maxinterval=2 * often) as bar:
 
         def show(result: Result) -> None:
             if result.status not in GOOD:

@@ -226,9 +226,22 @@ def test_two_rows_with_one_output_are_found_before_anything_is_drawn(tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
+def test_a_missing_model_or_gpu_is_one_line_and_exit_code_3(tmp_path, capsys):
+    source = photos(tmp_path / "in", 1)
+    for arguments, words in (
+        (["--model", "gone.safetensors"], "there is no checkpoint"),
+        (["--gpus", "7"], "there is no GPU 7"),
+    ):
+        assert batch(source, "--out", tmp_path / "out", *arguments) == 3
+        err = capsys.readouterr().err
+        assert words in err and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--threads", "-1"], "--threads is -1, but must be at least 1"),
+        (["--engine", "comfyui"], "needs --server URL and --workflow FILE"),
         (["--name", "{what}"], "index, stem, id, sigma, seed can stand there"),
         (["--name", "{index:q}"], "cannot be used"),
         (["--degrade-sigmas", "2"], "must be between 0 and 1"),
@@ -236,14 +249,12 @@ def test_two_rows_with_one_output_are_found_before_anything_is_drawn(tmp_path, c
         (["--bits", "16", "--format", "jpg"], "16 bits a channel are written as png"),
         (["--quality", "90"], "quality is of jpg and webp"),
         (["--steps", "9"], "steps is 9"),
-        (["--model", "gone.safetensors"], "there is no checkpoint"),
-        (["--gpus", "7"], "there is no GPU 7"),
         (["--factor", "0"], "no factor such as 4"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_exit_code_3(tmp_path, capsys, arguments, words):
+def test_wrong_arguments_are_one_line_and_exit_code_2(tmp_path, capsys, arguments, words):
     source = photos(tmp_path / "in", 1)
-    assert batch(source, "--out", tmp_path / "out", *arguments) == 3
+    assert batch(source, "--out", tmp_path / "out", *arguments) == 2
     err = capsys.readouterr().err
     assert words in err and len(err.splitlines()) == 1
 
@@ -535,3 +546,27 @@ def test_a_text_that_nothing_encodes_is_the_rows_error(tmp_path, runner_for, mon
     monkeypatch.setattr("pid_core.upscale.upscaler.Upscaler.needs_vae", True)
     (result,), _ = plainly(runner_for, source, photos(tmp_path / "out", 0), text="a cat")
     assert "name PiD's text encoder with --clip" in result.error
+
+
+def test_a_noisy_latent_says_its_own_sigma(tmp_path, runner_for):
+    latent = torch.randn(1, 12, 4, 4, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    (tmp_path / "noisy.latent").write_bytes(latent_bytes(SavedLatent(latent, "rgb", 0.3)))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"latent": "noisy.latent"}))
+    (result,), _ = plainly(runner_for, tmp_path / "rows.jsonl", tmp_path / "out")
+    assert result.status == "done" and read_about(Path(result.output))["degrade_sigma"] == pytest.approx(0.3)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path, runner_for):
+    os.mkfifo(tmp_path / "pipe.latent")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"latent": "pipe.latent"}))
+    (result,), _ = plainly(runner_for, tmp_path / "rows.jsonl", photos(tmp_path / "out", 0))
+    assert result.status == "failed" and "pipe.latent is no file" in result.error
+
+
+def test_a_run_that_stops_says_how_far_it_came(tmp_path, capsys):
+    source = photos(tmp_path / "in", 1)
+    (source / "bad.png").write_bytes(b"x")
+    assert batch(source, "--out", tmp_path / "out", "--max-failed", 0, "--threads", 1, "--json") == 3
+    out = json.loads(capsys.readouterr().out)
+    assert out["finished"] is False and out["rows"]["failed"] == 1
