@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import comfy_env
+from support.page import OPEN_PAGE
 
 # For PyTorch, which is not imported yet, here and in what tests start: more threads cost tiny networks more than they
 # give, and `make test` runs two processes.
@@ -17,6 +18,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test depends on how busy the machine is.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Beside the tests of other folders no page is drawn."""
+    front_end = item.config.stash.get(OPEN_PAGE, None)
+    if front_end is not None and item.path.parent.name != "browser" and front_end.page.url != "about:blank":
+        front_end.leave()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from support.page import OPEN_PAGE
+
 HERE = Path(__file__).parent
 MISSING = "no Chromium: install Debian's package `chromium`, or name a browser in CHROMIUM"
 
@@ -29,10 +31,12 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def session_front_end(browser, comfy):
+def session_front_end(browser, comfy, request):
     from support.front_end import FrontEnd
 
-    return FrontEnd(browser, comfy)
+    front_end = FrontEnd(browser, comfy)
+    request.config.stash[OPEN_PAGE] = front_end
+    return front_end
 
 
 @pytest.fixture(params=[False, True], ids=["classic", "vue"])
