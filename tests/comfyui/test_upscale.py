@@ -109,6 +109,16 @@ def test_the_bundled_model_needs_nothing(comfy, hub):
         assert words in last["text"], last["text"]
 
 
+def test_the_bundled_model_says_when_strength_only_makes_it_paler(comfy, hub):
+    texts, clean_picture = {}, np.full((32, 40, 3), 120, np.uint8)
+    for strength in ("repair", "auto"):
+        seen = Seen()
+        comfy.queue(graph_for(comfy, clean_picture, strength=strength), on_event=seen)
+        texts[strength] = seen.texts[-1]["text"]
+    assert "more than 0 only makes this picture paler" in texts["repair"]
+    assert "paler" not in texts["auto"]
+
+
 def test_the_licences_stop_it_once_and_name_all_three(comfy, hub):
     graph = graph_for(comfy, model_set=SET)
     (line,) = set(refused(comfy, graph, "upscale").values())
