@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.error import HTTPError, URLError
 
+from ..errors import prints_bare
 from ..printable import printable
 from .results import EngineError
 
@@ -19,6 +20,7 @@ PATIENCE = 60.0  # seconds for an answer; running a workflow is asked for again 
 GONE = (ConnectionError, TimeoutError, URLError, http.client.HTTPException)
 
 
+@prints_bare
 class ServerGoneError(EngineError):
     """The server does not answer any more."""
 

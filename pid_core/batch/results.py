@@ -18,6 +18,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LONGEST_ERROR = 500
 
 
+@prints_bare
 class EngineError(Exception):
     """What is not the fault of the row in hand."""
 

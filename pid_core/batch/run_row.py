@@ -295,7 +295,7 @@ def local_copy(source: str):
     if "://" not in source:
         path = Path(source)
         if path.exists() and not path.is_file():  # reading a device or a pipe may never end
-            raise ValueError(f"{printable(path)} is no file")
+            raise ValueError(f"{printable(path.name)} is no file")
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -27,6 +27,7 @@ from ..batch.rows import check_sigmas
 from ..batch.shards import Shard, find_shard
 from ..batch.worker import OpenBridge
 from ..captions.fingerprint import fingerprint
+from ..errors import prints_bare
 from ..images.files import FORMATS
 from ..machine.encoders import check_text_encoder
 from ..model.devices import choose_device
@@ -42,6 +43,7 @@ ABOUT = "`batch MANIFEST|FOLDER|PATTERN --out DIR`: enlarge many pictures; what 
 FAILED_SOME, USAGE, COULD_NOT_RUN, INTERRUPTED = 1, 2, 3, 128 + signal.SIGINT
 
 
+@prints_bare
 class UsageError(ValueError):
     """Arguments that cannot be, whatever the files and the machine are."""
 

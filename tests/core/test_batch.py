@@ -346,8 +346,9 @@ def test_a_latent_gives_what_its_picture_gives(tmp_path, runner_for):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"latent": "one.latent", "output": "000"}))
     plainly(runner_for, tmp_path / "rows.jsonl", tmp_path / "from latent")
     plainly(runner_for, source, tmp_path / "from picture", name="{stem}")
-    read = [read_picture(tmp_path / name / "000.png").image for name in ("from latent", "from picture")]
-    assert torch.equal(*read)
+    latents, pictures = (read_picture(tmp_path / name / "000.png").image for name in ("from latent", "from picture"))
+    assert (latents - pictures).abs().max() < 1.5 / 255  # the file's lies elsewhere in memory: a rounding may differ
+    assert (latents - pictures).abs().mean() < 1e-4
 
 
 def test_no_room_on_the_disk_stops_the_run_and_leaves_no_half_file(tmp_path, runner_for, monkeypatch):
