@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 import json
-import queue
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,6 @@ from .results import CRASHED, FAILED, Result, RunStoppedError, result_of
 from .rows import AUTO
 from .run_row import Stages, Work, local_copy, run_row
 
-WHOLE = ("{image}", "{prompt}", "{degrade_sigma}", "{seed}")
 NAME = "{name}"
 TRIES = (1.0, 5.0, 20.0)  # seconds until a server that does not answer is asked again
 
@@ -127,22 +126,23 @@ class ComfyEngine:
         self.most_failed, self.on_result, self._sleep = most_failed, on_result, sleep
         self._runners = [ServerRunner(options, Server(url), workflow) for url in servers]
         self._lock = threading.Lock()
-        self._again: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._stopped: RunStoppedError | None = None
+        self._later: deque[Job] = deque()  # handed back by a server that is gone
+        self._raised: Exception | None = None  # in a thread
         self._alive = len(servers)
         self._running, self._read_all = 0, False
         self.finishing = False
 
     def run(self, jobs: Iterator[Job]) -> bool:
         """Whether all jobs have ended; not where `finish` was called. Raises RunStoppedError in one line."""
-        threads = [threading.Thread(target=self._serve, args=(runner, jobs)) for runner in self._runners]
+        # a second Ctrl-C does not wait for what the servers are at
+        threads = [threading.Thread(target=self._serve, args=(one, jobs), daemon=True) for one in self._runners]
         for thread in threads:
             thread.start()
         for thread in threads:
             while thread.is_alive():
                 thread.join(0.2)  # so that Ctrl-C is heard
-        if self._stopped is not None:
-            raise self._stopped
+        if self._raised is not None:
+            raise self._raised
         return not self.finishing
 
     def finish(self) -> None:
@@ -157,22 +157,25 @@ class ComfyEngine:
                     self._sleep(0.2)
                 elif not self._run(runner, job):
                     return
-        except RunStoppedError as error:
-            self._stopped, self.finishing = error, True
+        except Exception as error:  # else the other threads would wait for this one's job
+            self._raised, self.finishing = error, True
 
     def _nothing_left(self) -> bool:
         with self._lock:
-            return self.finishing or (self._read_all and self._again.empty() and not self._running)
+            return self.finishing or (self._read_all and not self._later and not self._running)
 
     def _next(self, jobs: Iterator[Job]) -> Job | None:
         with self._lock:
             job = next(jobs, None)
             self._read_all = job is None
-            job = job or (None if self._again.empty() else self._again.get())
-            if job is not None:
-                self._running += 1
-                self.report.begin(job.key)
-            return job
+            if job is None and self._later:
+                job = self._later.popleft()
+            if job is None:
+                return None
+            begun_before = self.report.attempts(job.key) > 0
+            self.report.begin(job.key)
+            self._running += 1
+            return replace(job, again=begun_before)
 
     def _run(self, runner: ServerRunner, job: Job) -> bool:
         """Whether the server is still there."""
@@ -192,7 +195,7 @@ class ComfyEngine:
             self._running -= 1
             attempts = self.report.attempts(job.key)
             if attempts < self.attempts:
-                self._again.put(replace(job, again=True))
+                self._later.append(job)
             else:
                 self._end(result_of(job, CRASHED, error=f"{attempts} servers stopped answering: {error}"))
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..printable import printable
-from .results import DONE, GOOD, KEPT, SKIPPED, STAGES, Result
+from .results import GOOD, KEPT, SKIPPED, STAGES, Result
 
 FOLDER = "_pidkit"
 PARQUET_FROM = 100_000  # lines
@@ -178,7 +178,7 @@ def last_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
 def failed_keys(out: str | Path) -> set[str]:
     """Keys of the jobs that failed, crashed or were skipped, of all shards."""
     paths = sorted(Path(out, FOLDER).glob("report*.jsonl"))
-    return {line["key"] for line in last_lines(paths) if line["status"] not in (DONE, KEPT)}
+    return {line["key"] for line in last_lines(paths) if line["status"] not in GOOD}
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -248,7 +248,8 @@ def _as_parquet(path: Path) -> None:
         return
     names = ("id", "index", "sigma", "status", "key", "output", "error", "attempts", "memory", "sha256")
     part = path.with_suffix(".part")
-    writer, rows = None, list[dict[str, Any]]()
+    writer = None
+    rows: list[dict[str, Any]] = []
 
     def flush() -> None:
         nonlocal writer

@@ -184,8 +184,6 @@ class RowRunner(Stages):
         self.upscaler, self.captions = upscaler, captions
         config = upscaler.net.config
         self.steps = config.steps if options.steps is None else options.steps
-        # Noise of a picture is in the bundled model's latents as it is; what a VAE makes of it is another matter.
-        self.latent_noise = "add" if upscaler.needs_vae else "scale"
 
     def read(self, work: Work) -> None:
         """The picture or latent, its caption and its sigma."""
@@ -269,7 +267,10 @@ class RowRunner(Stages):
         if isinstance(source, SavedLatent):
             return self.upscaler.prepare_latent(source, work.sigma or None, seed)
         assert source is not None and work.framing is not None
-        return self.upscaler.prepare_picture(source, work.framing, work.sigma, seed, latent_noise=self.latent_noise)
+        # What is measured in a picture is in the bundled model's latents as it is; a VAE makes something else of it.
+        measured = work.job.sigma == AUTO and not self.upscaler.needs_vae
+        latent_noise = "scale" if measured else "add"
+        return self.upscaler.prepare_picture(source, work.framing, work.sigma, seed, latent_noise=latent_noise)
 
 
 def _reason(error: Exception) -> str:

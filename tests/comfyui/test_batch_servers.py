@@ -1,5 +1,6 @@
 """`batch --engine comfyui`: rows over two real servers, one of which is killed."""
 
+import errno
 import json
 import os
 import signal
@@ -91,6 +92,18 @@ def test_no_server_at_all_stops_the_run(root, tmp_path, pictures, monkeypatch, c
     arguments = pictures, "--out", tmp_path / "out", "--engine", "comfyui", "--server", "127.0.0.1:9"
     assert main(["batch", *map(str, arguments), "--workflow", str(workflow(root, tmp_path))]) == 3
     assert "no server answers any more" in capsys.readouterr().err
+
+
+def test_what_fails_beside_the_rows_ends_the_run(root, tmp_path, pictures, monkeypatch, capsys):
+    """In a thread it was lost, and the other servers' threads waited for its row for ever."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Report, "begin", full)
+    arguments = pictures, "--out", tmp_path / "out", "--engine", "comfyui", "--server", "127.0.0.1:9", "127.0.0.1:9"
+    assert main(["batch", *map(str, arguments), "--workflow", str(workflow(root, tmp_path))]) == 3
+    assert "No space left" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -571,3 +571,13 @@ def test_a_run_that_stops_says_how_far_it_came(tmp_path, capsys):
     assert batch(source, "--out", tmp_path / "out", "--max-failed", 0, "--threads", 1, "--json") == 3
     out = json.loads(capsys.readouterr().out)
     assert out["finished"] is False and out["rows"]["failed"] == 1
+
+
+def test_a_number_makes_the_picture_that_upscale_makes(tmp_path, runner_for):
+    """With the noise of `scale` it came out pale: the bundled model took what was missing for haze."""
+    source = photos(tmp_path / "in", 1)
+    plainly(runner_for, source, tmp_path / "batch", name="{stem}", sigmas=(0.3,), seed=4)
+    alone = tmp_path / "000.png"
+    assert main([str(source / "000.png"), "-o", str(alone), "--sigma", "0.3", "--seed", "4"]) == 0
+    found, wanted = (read_picture(path).image for path in (tmp_path / "batch" / "000.png", alone))
+    assert torch.equal(found, wanted)
