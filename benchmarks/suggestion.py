@@ -2,8 +2,9 @@
 
     python -m benchmarks.suggestion --held FOLDER
 
-Small pictures made from the held photos are worn in known ways, and decoded at every sigma of a grid and at the one
-that PiD Sigma Tuner suggests. What it loses is told in dB against the best of the grid, and on clean ones against 0.
+Small pictures made from the held photos are worn in known ways. The whole of each is what PiD Sigma Tuner suggests a
+sigma for; its middle is decoded at every sigma of a grid and at that one. What the suggestion loses is told in dB
+against the best of the grid, and on clean ones against 0.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measures import psnr
-from benchmarks.photos import load_held
+from benchmarks.photos import load_held, load_photos
 from benchmarks.restoration import as_jpeg, centre_crop, eight_bits, restore, shrink, to_latent
 from pid_core import NANO_PATH, load_network
 from pid_core.images.blur import gaussian
@@ -55,17 +56,19 @@ def at(net, small: Tensor, original: Tensor, sigma: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--held", type=Path, required=True, help="folder of benchmarks/photos.py's held photos")
+    parser.add_argument(
+        "--held", type=Path, help="folder of benchmarks/photos.py's held photos; else those for choices"
+    )
     args = parser.parse_args()
     net = load_network(NANO_PATH)
     lost: dict[str, list[float]] = {name: [] for name in WORN}
     chosen: dict[str, list[float]] = {name: [] for name in WORN}
-    for _, photo in load_held(args.held):
+    for _, photo in load_held(args.held) if args.held else load_photos():
         original = centre_crop(photo, SIDE)[None]
-        small = eight_bits(shrink(original))
+        whole, small = (eight_bits(shrink(picture)) for picture in (photo[None], original))
         for name, wear in WORN.items():
             worn = wear(small)
-            sigma = suggest_sigma(estimate_quality(worn[0].movedim(0, -1)), invents=net.config.invents)
+            sigma = suggest_sigma(estimate_quality(wear(whole)[0].movedim(0, -1)), invents=net.config.invents)
             found = {one: at(net, worn, original, one) for one in sorted({*GRID, sigma})}
             best = found[0.0] if name == "clean" else max(found.values())
             lost[name].append(best - found[sigma])

@@ -1,6 +1,8 @@
-"""More noise and more blur give a higher estimate, and so a higher suggestion."""
+"""More noise, blur and JPEG give a higher estimate, and so a higher suggestion; texture does not."""
 
+import io
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,13 +63,40 @@ def test_noise_is_measured_in_levels(photos):
         assert found[3].noise == pytest.approx(0.05, rel=0.15)
 
 
+def as_jpeg(photo, quality):
+    file = io.BytesIO()
+    Image.fromarray((photo * 255).round().byte().numpy()).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).float() / 255
+
+
+def test_jpeg_is_seen_by_its_blocks_and_is_no_noise(photos):
+    for photo in photos:
+        assert estimate_quality(photo).blocks < 0.1
+        found = [estimate_quality(as_jpeg(photo, quality)) for quality in (80, 60, 40, 20)]
+        assert rises([q.blocks for q in found], by=0.1) and max(q.noise for q in found) < 0.01
+        assert [suggest(q, invents=False) for q in found[1:]] == [0.05] * 3
+    # the middle of a large picture is cut out along the grid
+    large = as_jpeg(photos[0].repeat(8, 6, 1)[:1085, :1131], 40)
+    assert estimate_quality(large).blocks > 0.5
+
+
+def test_texture_is_not_noise():
+    """It was: 0.05 was suggested, which smooths fur or stone by up to half a decibel."""
+    for name in ("astronaut", "chelsea", "coffee"):
+        with Image.open(Path(__file__).parent / "photos" / f"{name}.png") as file:
+            whole = torch.from_numpy(np.array(file.convert("RGB"))).float() / 255
+        for photo in (whole, whole[:64, :64]):
+            assert suggest(estimate_quality(photo), invents=False) == 0
+        assert suggest(estimate_quality(noisy(whole, 8 / 255)), invents=False) == pytest.approx(0.06, abs=0.011)
+
+
 def test_blur_asks_nothing_of_a_model_that_cannot_invent(photos):
     soft, grainy = estimate_quality(blurred(photos[0], 2)), estimate_quality(noisy(photos[0], 0.1))
     assert suggest_sigma(soft) >= 0.4 and suggest_sigma(soft, invents=False) <= 0.05
     assert suggest_sigma(grainy, invents=False) > 0.1
 
 
-@pytest.mark.parametrize(("levels", "sigma"), [(5, 0.05), (10, 0.05), (25, 0.15), (50, 0.3)])
+@pytest.mark.parametrize(("levels", "sigma"), [(3, 0.0), (5, 0.04), (10, 0.07), (25, 0.16), (50, 0.28)])
 def test_noise_asks_for_the_level_at_which_a_latents_noise_is_as_strong(levels, sigma):
     assert suggest_sigma(Quality(levels / 255, SHARP)) == pytest.approx(sigma)
 
@@ -80,7 +109,7 @@ def test_noise_does_not_hide_blur(photos):
     for photo in photos:
         soft = blurred(photo, 2)
         found = [suggest_sigma(estimate_quality(noisy(soft, sigma))) for sigma in (0, 0.01, 0.02, 0.05)]
-        assert rises(found) and min(found) >= 0.4
+        assert rises(found, by=-0.03) and min(found) >= 0.4
 
 
 @given(st.floats(0.01, 0.15), st.floats(1.3, 2.0), st.integers(0, 99))
@@ -115,9 +144,9 @@ def test_a_wrong_shape():
         estimate_quality(torch.zeros(1, 32, 32, 3))
 
 
-@given(st.floats(0, 1), st.floats(0.1, 40), st.booleans())
-def test_a_suggestion_is_in_range_and_round(noise, blur, invents):
-    sigma = suggest_sigma(Quality(noise, blur), invents)
-    assert 0 <= sigma <= 0.8 and sigma == round(sigma, 2) and round(sigma * 20, 6) % 1 == 0
-    more_noise, more_blur = Quality(noise + 0.1, blur), Quality(noise, blur + 0.5)
-    assert suggest_sigma(more_noise, invents) >= sigma <= suggest_sigma(more_blur, invents)
+@given(st.floats(0, 1), st.floats(0.1, 40), st.floats(0, 9), st.booleans())
+def test_a_suggestion_is_in_range_and_round(noise, blur, blocks, invents):
+    sigma = suggest_sigma(Quality(noise, blur, blocks), invents)
+    assert 0 <= sigma <= 0.8 and sigma == round(sigma, 2) and not 0 < sigma < 0.03
+    for more in (Quality(noise + 0.1, blur, blocks), Quality(noise, blur + 0.5, blocks), Quality(noise, blur, 10)):
+        assert suggest_sigma(more, invents) >= sigma
