@@ -5,7 +5,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { word } from "./words.js";
 
-const OURS = /"(pidkit_[\w-]+\.png)"/g;
+const OURS = /"(pidkit_[\w-]+\.png|pidkit_photos)"/g; // the last is a folder of all
 const ready = new Set();
 
 // Undo and redo load the graph anew too, over the one that is there: what that one shows needs no asking.

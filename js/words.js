@@ -42,7 +42,7 @@ const ENGLISH = {
   notLoaded: "PiD Sigma Tuner shows no picture {0} yet: press Load pictures there.",
   seed: "seed {0}",
   pixelVae: "This VAE is for latents, and PiD gives pixels: connect Pixel-Space VAE to vae.",
-  pictureFailed: "Could not put {0} into ComfyUI's input folder ({1}). Choose another picture in Load Image.",
+  pictureFailed: "Could not put {0} into ComfyUI's input folder ({1}). Choose pictures of your own instead.",
 };
 
 const CHINESE = {
@@ -85,7 +85,7 @@ const CHINESE = {
   notLoaded: "“PiD 强度调节器”还没有图像 {0}：请在那里点击“载入图像”。",
   seed: "种子 {0}",
   pixelVae: "这个 VAE 用于潜空间，而 PiD 给出的是像素：请把“像素空间 VAE”接到 vae。",
-  pictureFailed: "无法把 {0} 放入 ComfyUI 的 input 文件夹（{1}）。请在“加载图像”节点中选择其他图像。",
+  pictureFailed: "无法把 {0} 放入 ComfyUI 的 input 文件夹（{1}）。请改用自己的图像。",
 };
 
 export function word(name, ...values) {

@@ -14,6 +14,7 @@ from .latent_from_noisy import PiDKitLatentFromNoisy
 from .load_caption import PiDKitLoadCaption
 from .load_latent import PiDKitLoadLatent
 from .loader import PiDKitLoader
+from .next_picture import PiDKitNextPicture
 from .pixel_vae import PiDKitPixelVAE
 from .prepare_image import PiDKitPrepareImage
 from .regional_caption import PiDKitRegionalCaption
@@ -51,6 +52,7 @@ _NODES: list[type[io.ComfyNode]] = [
     PiDKitSaveCaption,
     PiDKitLoadCaption,
     PiDKitDownload,
+    PiDKitNextPicture,
     PiDKitSaveLatent,
     PiDKitLoadLatent,
 ]

@@ -16,6 +16,7 @@ GEMMA = "gemma_2_2b_it_elm_bf16.safetensors"
 FLUX_PID = "pid_1.5_flux1_1024_to_4096_4step_bf16.safetensors"
 # Example pictures of this folder; the server puts them into the input folder when they are asked for.
 PHOTO, BLURRED, NOISY = "pidkit_photo.png", "pidkit_photo_blurred.png", "pidkit_photo_noisy.png"
+EXAMPLE_FOLDER = "pidkit_photos"  # with all three
 FLUX_VAE = "ae.safetensors"
 Z_IMAGE, QWEN_3 = "z_image_turbo_bf16.safetensors", "qwen_3_4b.safetensors"
 
@@ -652,12 +653,73 @@ def pid_sigma_sweep() -> Graph:
     return graph
 
 
+def folder_graph(name: str, text: str, **upscale) -> Graph:
+    """PiD Next Picture, PiD Upscale, SaveImage with the picture's own name."""
+    graph = Graph(name, text)
+    load, draw = "1. The next picture", "2. Enlarge, and save under its name"
+    picture = graph.add(
+        "PiDKitNextPicture", 0, load,
+        folder=EXAMPLE_FOLDER, output_folder=f"PiDKit/{name}", width_=380, height_=420,
+    )  # fmt: skip
+    upscaled = graph.add("PiDKitUpscale", 1, draw, image=picture[0], width_=380, height_=440, **upscale)
+    graph.add(
+        "SaveImage", 2, draw,
+        title="The larger picture",
+        images=upscaled[0], filename_prefix=picture[1], width_=420, height_=400,
+    )  # fmt: skip
+    compared(graph, 2, draw, picture[0], upscaled[0])
+    return graph
+
+
+FOLDER_STEPS = (
+    "1. Press Run: three example pictures are there already, and every run takes the next one.\n"
+    "2. For all of them, set the number beside Run to 3, or more; or choose **Run (Instant)** in the menu of Run: it "
+    "stops when nothing is left.\n"
+    "3. Type your own folder into PiD Next Picture: its name in ComfyUI's input folder, or its whole path. And another "
+    "output_folder.\n\n"
+    "The results lie in ComfyUI's output folder, under the names of the pictures. **What is there is done**: close "
+    "ComfyUI, open it again, and it goes on with what is missing. Delete a result to get it made again. A picture that "
+    "cannot be read is skipped, and named on the node.\n\n"
+)
+
+
+def pid_folder_to_4k() -> Graph:
+    return folder_graph(
+        "pid_folder_to_4k",
+        "## A folder to 4K\n\n"
+        "With the model that comes with this pack. Nothing to download.\n\n"
+        f"{FOLDER_STEPS}**To change**, on PiD Upscale:\n\n"
+        "- target: 4K takes minutes a picture without a graphics card. 2K takes a quarter of that.\n"
+        "- model_set: NVIDIA's models draw detail that the small one cannot. They are fetched on the first run (8 GB), "
+        "once you have read their licence, for non-commercial use only (NSCLv1), and switched accept_licence on.",
+        target="4K",
+    )
+
+
+def pid_folder_auto_strength() -> Graph:
+    return folder_graph(
+        "pid_folder_auto_strength",
+        "## A folder, each picture with its own strength\n\n"
+        "With the model that comes with this pack. Nothing to download.\n\n"
+        f"{FOLDER_STEPS}**strength** of PiD Upscale is on auto: it is measured for every picture, as PiD Sigma Tuner "
+        "suggests it, and the node shows what it took. The bundled model is small: it draws noise away, but cannot "
+        "invent what a blur took, so for it only noise counts. With NVIDIA's models blur counts too.\n\n"
+        "**To change:** target, on PiD Upscale: 2K or 4K instead of four times each side. To set strengths by eye, for "
+        "a few pictures of one size, take the workflow pid_tune_per_image.",
+        target="factor",
+        factor=4.0,
+        strength="auto",
+    )
+
+
 GRAPHS = {
     make.__name__: make
     for make in (
         pid_upscale,
         pid_upscale_demo,
         pid_context_window_demo,
+        pid_folder_to_4k,
+        pid_folder_auto_strength,
         pid_with_flux_upscale_picture,
         pid_with_flux_to_4k,
         pid_with_flux2_klein_to_4k,

@@ -17,11 +17,13 @@ from lighthouse import lighthouse
 
 sys.path.insert(0, str(ROOT))
 from pid_core import NANO_PATH, decode, load_network
+from pid_core.hub.model_sets import BUNDLED_SET
 from pid_core.latents.lq_input import prepare_lq
 from pid_core.latents.rgb import to_image, to_rgb_latent
 
 FOLDER = ROOT / "example_workflows"
 SIDE, LARGEST = 512, 60_000  # pixels, bytes of a file
+CENTRES = ((0.3, 0.4), (0.5, 0.4), (0.45, 0.35))  # of what is shown of the three example pictures
 INK, SHADE = (255, 255, 255), (0, 0, 0)
 
 
@@ -34,6 +36,7 @@ def network():
 def photo(name: str, node: int = 0) -> Image.Image:
     """The picture that a workflow reads, the first or a later one."""
     names = [entry["inputs"]["image"] for entry in api(name).values() if entry["class_type"] == "LoadImage"]
+    names = names or sorted(path.name for path in FOLDER.glob("pidkit_*.png"))  # of PiD Next Picture
     with Image.open(FOLDER / names[node]) as file:
         return file.convert("RGB")
 
@@ -50,7 +53,8 @@ def steps(name: str) -> int | None:
 
 def latent_noise(name: str) -> str:
     """What a workflow does with the noise of its latents."""
-    return next((n["inputs"]["latent_noise"] for n in api(name).values() if "latent_noise" in n["inputs"]), "add")
+    given = (node["inputs"].get("latent_noise") for node in api(name).values())
+    return next((value for value in given if value), BUNDLED_SET.latent_noise)
 
 
 @cache
@@ -106,16 +110,18 @@ def windows(name: str) -> Image.Image:
     return card
 
 
-def each(name: str, sigmas: tuple[float, ...], centres: tuple[tuple[float, float], ...]) -> Image.Image:
-    """Three pictures, above as they were, below each with a strength of its own."""
+def each(
+    name: str, sigmas: tuple[float, ...], label: str = "{sigma:g}", size: int = 30, title: str = "before"
+) -> Image.Image:
+    """The three example pictures, above as they were, below each with a strength of its own, and a label."""
     card = Image.new("RGB", (SIDE, SIDE), (20, 20, 22))
-    size, gap = ((SIDE - 8) // 3, SIDE // 2 - 2), 4
-    for i, (sigma, centre) in enumerate(zip(sigmas, centres, strict=True)):
-        x = i * (size[0] + gap)
-        card.paste(window(photo(name, i), centre, 0.75, size), (x, 0))
-        card.paste(window(restored(name, i, sigma), centre, 0.75, size), (x, size[1] + gap))
-        write(card, f"{sigma:g}", (x + 12, SIDE - 12), 30, anchor="ld")
-    write(card, "before", (12, 10))
+    box, gap = ((SIDE - 8) // 3, SIDE // 2 - 2), 4
+    for i, (sigma, centre) in enumerate(zip(sigmas, CENTRES, strict=True)):
+        x = i * (box[0] + gap)
+        card.paste(window(photo(name, i), centre, 0.75, box), (x, 0))
+        card.paste(window(restored(name, i, sigma), centre, 0.75, box), (x, box[1] + gap))
+        write(card, label.format(sigma=sigma, number=i + 1), (x + 12, SIDE - 12), size, anchor="ld")
+    write(card, title, (12, 10))
     return card
 
 
@@ -160,7 +166,11 @@ PICTURES: dict[str, Callable[[str], Image.Image]] = {
     "pid_upscale": partial(before_and_after, centre=(0.33, 0.4), part=0.75),
     "pid_upscale_demo": partial(before_and_after, centre=(0.66, 0.38), part=0.6),
     "pid_context_window_demo": windows,
-    "pid_tune_per_image": partial(each, sigmas=(0.0, 0.0, 0.1), centres=((0.3, 0.4), (0.5, 0.4), (0.45, 0.35))),
+    "pid_folder_to_4k": partial(each, sigmas=(0.0,) * 3, label="{number} of 3", size=24, title="a folder"),
+    "pid_folder_auto_strength": partial(
+        each, sigmas=(0.0, 0.0, 0.1), label="auto: {sigma:g}", size=24, title="a folder"
+    ),
+    "pid_tune_per_image": partial(each, sigmas=(0.0, 0.0, 0.1)),
     "pid_sigma_sweep": partial(sweep, sigmas=(0.0, 0.1, 0.2, 0.3)),
     "pid_with_flux_upscale_picture": generator("Photo to 2K", 0.0, small="photo", large="2048 x 2048"),
     "pid_with_flux_to_4k": generator("FLUX.1", 0.1),

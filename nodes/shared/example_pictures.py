@@ -31,7 +31,7 @@ def bring_those_of_prompt(data: object) -> object:
     values = [value for named in inputs if isinstance(named, dict) for value in named.values()]
     _, failed = _bring(value for value in values if isinstance(value, str))
     for name, reason in failed.items():
-        line = f"could not put {name} into ComfyUI's input folder ({reason}). Choose another picture in Load Image."
+        line = f"could not put {name} into ComfyUI's input folder ({reason}). Choose pictures of your own instead."
         log.warning("%s", line)
     return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -37,6 +38,10 @@ STAND_INS = {
     "pid_with_cfg_undistilled_flux": (None, 0, 0),
     "pid_with_pixeldit_text_to_image": (None, 0, 0),
 }
+STRENGTHS = {
+    "pid_folder_auto_strength": ["strength 0 (auto)", "strength 0.1 (auto)"],
+    "pid_folder_to_4k": ["strength 0 (faithful)"],
+}
 SMALL = {"width": 64, "height": 64}  # a generator's picture; PiD's is 256 x 256
 
 
@@ -48,6 +53,7 @@ def ui(name: str) -> dict:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
+OF_A_FOLDER = [name for name in ALL if "PiDKitNextPicture" in json.dumps(api(name))]
 NEEDS_MODELS = [name for name in ALL if "fetch: " in json.dumps(api(name))]
 
 
@@ -233,7 +239,7 @@ def with_stand_ins(graph: dict, name: str, comfy) -> dict:
     return graph
 
 
-@pytest.mark.parametrize("name", sorted({*ALL} - {*NEEDS_MODELS}))
+@pytest.mark.parametrize("name", sorted({*ALL} - {*NEEDS_MODELS} - {*OF_A_FOLDER}))
 def test_runs_with_what_comes_with_the_pack(comfy, empty_input, name):
     graph = api(name)
     pictures = [node for node in graph.values() if node["class_type"] == "LoadImage"]
@@ -247,6 +253,23 @@ def test_runs_with_what_comes_with_the_pack(comfy, empty_input, name):
     assert len(images) == len(pictures)
     for image in images:
         assert image.shape == (576, 768, 3) and image.std() > 1
+
+
+@pytest.mark.parametrize("name", OF_A_FOLDER)
+def test_runs_over_the_example_folder(comfy, empty_input, name):
+    """A run for each of its pictures, which come with the workflow, and one that says there are no more."""
+    graph, texts, saved = api(name), [], []
+    keys = {node["class_type"]: key for key, node in graph.items()}
+    graph[keys["PiDKitUpscale"]]["inputs"] |= {"target": "factor", "factor": 1.0}  # 4K takes minutes
+    for _ in range(4):
+        done = comfy.queue(graph, on_event=lambda kind, data: texts.append(data["text"]) if kind == "text" else None)
+        files = done.outputs.get(keys["SaveImage"], {}).get("images", [])
+        saved += [(file["subfolder"], file["filename"]) for file in files]
+    names = ("photo", "photo_blurred", "photo_noisy")
+    assert saved == [(f"PiDKit/{name}", f"pidkit_{one}_00001_.png") for one in names]
+    assert texts[-1] == "nothing left: 3 of 3 done"
+    strengths = [re.search(r"strength [^;\n]+", text)[0] for text in texts if "strength" in text]
+    assert list(dict.fromkeys(strengths)) == STRENGTHS[name]
 
 
 @pytest.mark.parametrize("name", STAND_INS)  # pid_with_flux_upscale_picture: in test_upscale_picture.py

@@ -1,0 +1,144 @@
+"""A folder worked through over many runs: its pictures, what each result is called, and which results are there.
+
+No list is kept: a picture is done when its result exists. So nothing can be out of date after a crash, and who deletes
+a result gets it made again.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from ..files import LONGEST_NAME
+from ..printable import printable, quoted
+from .rows import PICTURES, read_rows
+
+RESULTS = (*PICTURES, ".avif", ".exr", ".jxl")
+NUMBER = re.compile(r"_[0-9]+_?$")  # what saving adds behind a name
+UNFIT = re.compile(r"[%\\]|\.\.")  # of placeholders and of ways out of a folder: savers change or refuse them
+TAIL = 64  # bytes at the end of a file that are looked at
+
+
+class Entry(NamedTuple):
+    """A picture, and the name of its result without number and ending; folders below the one in hand stand before it,
+    with slashes."""
+
+    path: Path
+    name: str
+
+
+def entries_in(folder: Path, pattern: str = "*", results: Path | None = None) -> list[Entry]:
+    """The pictures of a folder that fit a pattern, sorted by name; ** in it stands for any folders below.
+
+    Hidden files are left out, and what lies in `results`. Raises ValueError in one line where there is none.
+    """
+    pattern = pattern.strip() or "*"
+    parts = PurePath(pattern).parts
+    if "\0" in pattern or ".." in parts or os.path.isabs(pattern) or "://" in pattern:
+        raise ValueError(f"pattern is {quoted(pattern)}, which leads out of the folder: take one such as *.jpg or **/*")
+    folder = Path(folder)
+    try:
+        rows = list(read_rows(f"{glob.escape(str(folder))}/{pattern}"))
+        paths = [Path(row.source) for row in rows if row.error is None and row.source.startswith(str(folder))]
+    except (ValueError, re.error):
+        paths = []
+    paths = [path for path in paths if path.suffix.lower() in PICTURES and not _is_hidden(path, folder)]
+    if not paths:
+        fits = "" if pattern in ("*", "**/*") else f" whose name fits {printable(pattern)}"
+        raise ValueError(f"there is no picture ({', '.join(PICTURES)}) in {printable(folder)}{fits}")
+    if results is not None:
+        inside = Path(results).resolve()
+        paths = [path for path in paths if not path.parent.resolve().is_relative_to(inside)]
+    return [Entry(path, name) for path, name in zip(paths, _names(paths, folder), strict=True)]
+
+
+def finished(results: Path, names: Iterable[str]) -> set[str]:
+    """Those of the names that have a whole result in the folder: NAME.png, or with a number, NAME_00001_.png."""
+    names = list(names)
+    there = {below: _results_in(Path(results) / below) for below in {_split(name)[0] for name in names}}
+    return {name for name in names if _same(_split(name)[1]) in there[_split(name)[0]]}
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _names(paths: list[Path], folder: Path) -> list[str]:
+    """One for each. Pictures that differ in their ending only keep it in the name."""
+    places = [path.relative_to(folder) for path in paths]
+    names = [_fit(place.with_suffix("")) for place in places]
+    count = Counter(map(_same, names))
+    names = [_fit(place) if count[_same(name)] > 1 else name for name, place in zip(names, places, strict=True)]
+    count = Counter(map(_same, names))
+    return [
+        f"{name}_{_mark(place)}" if count[_same(name)] > 1 else name for name, place in zip(names, places, strict=True)
+    ]
+
+
+def _fit(place: PurePath) -> str:
+    """As it is, where it can be the name of a result; else without what cannot, and a mark that keeps it unique."""
+    return "/".join(map(_fit_part, place.parts))
+
+
+def _fit_part(part: str) -> str:
+    fit = UNFIT.sub("_", "".join(letter if letter.isprintable() else "_" for letter in part))
+    while len(fit.encode()) > LONGEST_NAME - 10:  # room for the mark
+        fit = fit[:-1]
+    return fit if fit == part else f"{fit}_{_mark(part)}"
+
+
+def _mark(text: object) -> str:
+    return hashlib.sha256(os.fsencode(str(text))).hexdigest()[:8]
+
+
+def _same(name: str) -> str:
+    """What two names share that some file system takes for one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _split(name: str) -> tuple[str, str]:
+    below, _, last = name.rpartition("/")
+    return below, last
+
+
+def _results_in(folder: Path) -> set[str]:
+    """The names, without number and ending, of what is whole in a folder."""
+    found: set[str] = set()
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return found
+    for entry in entries:
+        stem, ending = os.path.splitext(entry.name)
+        if ending.lower() in RESULTS and entry.is_file():
+            stat = entry.stat()
+            if _is_whole(entry.path, stat.st_size, stat.st_mtime_ns):
+                found.add(_same(NUMBER.sub("", stem)))
+    return found
+
+
+@lru_cache(maxsize=100_000)
+def _is_whole(path: str, size: int, changed: int) -> bool:
+    """Whether a picture was written to its end: one that a crash or a full disk cut off is none."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+            file.seek(max(0, size - TAIL))
+            end = file.read()
+    except OSError:
+        return False
+    if start.startswith(b"\x89PNG"):
+        return b"IEND" in end
+    if start.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" in end
+    if start.startswith(b"RIFF"):
+        return size >= int.from_bytes(start[4:8], "little") + 8
+    return size > 0
