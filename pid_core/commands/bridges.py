@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from ..captions.text import check_text, read_caption
 from ..hub.model_sets import TEXT_ENCODERS
 from ..machine.comfy_home import find_comfyui
-from ..machine.encoders import check_text_encoder, check_vae
 from ..printable import printable
 from ..upscale.bridge import Bridge
-from ..upscale.upscaler import Upscaler
+
+if TYPE_CHECKING:  # batch --dry-run does without PyTorch, which takes half a gigabyte
+    import torch
+    from torch import Tensor
+
+    from ..upscale.upscaler import Upscaler
+
+BRIDGES = ("comfyui", "diffusers")
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # in a folder that diffusers wrote
 
 
 def add_bridge_arguments(parser: argparse.ArgumentParser, *, text: bool = True) -> None:
-    """--vae, --clip, --caption, --comfyui; text: and --text."""
-    parser.add_argument("--vae", type=Path, metavar="FILE", help="the VAE that the checkpoint was made for")
+    """--vae, --clip, --caption, --comfyui, --bridge; text: and --text."""
+    parser.add_argument("--vae", type=vae_file, metavar="FILE", help="the VAE that the checkpoint was made for")
     parser.add_argument("--clip", type=Path, metavar="FILE", help=f"PiD's text encoder, {TEXT_ENCODERS[0]}")
     if text:
         parser.add_argument("--text", help="with --clip: what the picture shows; may be empty")
     parser.add_argument("--caption", type=Path, metavar="FILE", help="an encoded text, instead of --clip")
     parser.add_argument("--comfyui", type=Path, metavar="PATH", help="ComfyUI's folder, where it is not found")
+    parser.add_argument(
+        "--bridge",
+        choices=BRIDGES,
+        help="whose code encodes with --vae and --clip: ComfyUI's where it is found, else diffusers",
+    )
+
+
+def vae_file(name: str) -> Path:
+    """A VAE's file; of a folder that diffusers wrote, the one in it."""
+    path = Path(name)
+    return path / WEIGHTS if (path / WEIGHTS).is_file() else path
 
 
 def check_bridge_arguments(args: argparse.Namespace, *, text: str | None = None) -> None:
@@ -34,7 +50,10 @@ def check_bridge_arguments(args: argparse.Namespace, *, text: str | None = None)
         raise ValueError("--clip and --caption are both given: --caption is a text already, leave one of them out")
     if text is not None and args.clip is None:
         raise ValueError("--text is given, but not what encodes it: name PiD's text encoder with --clip")
-    check_text(text or "")
+    if text is not None:
+        from ..captions.text import check_text
+
+        check_text(text)
 
 
 def read_text(args: argparse.Namespace, upscaler: Upscaler) -> Tensor | None:
@@ -42,6 +61,9 @@ def read_text(args: argparse.Namespace, upscaler: Upscaler) -> Tensor | None:
 
     A text encoder's file is looked at, not loaded.
     """
+    from ..captions.text import read_caption
+    from ..machine.encoders import check_text_encoder
+
     if args.clip is not None:
         check_text_encoder(args.clip, upscaler.net.config.caption_width)
     caption = None if args.caption is None else read_caption(args.caption).states
@@ -54,41 +76,58 @@ def bridge_for(args: argparse.Namespace, upscaler: Upscaler) -> BridgeFiles | No
 
     Raises ValueError in one line for a VAE of another family than the checkpoint's, and where no ComfyUI is found.
     """
+    from ..machine.encoders import check_vae
+
     if args.vae is not None and not upscaler.needs_vae:
         raise ValueError(f"{upscaler.name} takes pictures as they are: leave --vae out")
     if args.vae is not None:
         check_vae(args.vae, upscaler.family.name)
     if args.vae is None and args.clip is None:
         return None
-    return BridgeFiles(upscaler.family.name, args.vae, args.clip, _code(args.comfyui))
+    return BridgeFiles(upscaler.family.name, args.vae, args.clip, _comfyui_for(args))
 
 
 @dataclass(frozen=True)
 class BridgeFiles:
-    """What a bridge is made of; it can be sent to another process. comfyui: the folder with ComfyUI's code."""
+    """What a bridge is made of; it can be sent to another process.
+
+    comfyui: the folder with ComfyUI's code, None for the bridge of diffusers.
+    """
 
     family: str
     vae: Path | None
     clip: Path | None
-    comfyui: Path
+    comfyui: Path | None
 
     def open(self, device: torch.device) -> Bridge:
         """The bridge, for a network on this device. Nothing is loaded before it is asked for."""
-        from pid_bridges.comfyui import ComfyBridge  # here, because the core does without it
+        # here, because the core does without them
+        if self.comfyui is None:
+            from pid_bridges.diffusers import DiffusersBridge
+
+            return DiffusersBridge(device, vae=self.vae, clip=self.clip)
+        from pid_bridges.comfyui import ComfyBridge
 
         return ComfyBridge(self.comfyui, device, vae=self.vae, clip=self.clip)
 
 
-def _code(named: Path | None) -> Path:
-    """The folder with ComfyUI's code: its models may lie in another."""
-    folder = find_comfyui(named)
+def _comfyui_for(args: argparse.Namespace) -> Path | None:
+    """The folder with ComfyUI's code; None where diffusers is to encode. Raises ValueError where neither is there."""
+    folder = None if args.bridge == "diffusers" else find_comfyui(args.comfyui)
+    if folder is None and args.bridge == "comfyui":
+        raise ValueError("no ComfyUI was found: name its folder with --comfyui PATH")
     if folder is None:
-        raise ValueError(
-            "VAE and text encoder are read by ComfyUI's own code, and no ComfyUI was found: name its folder with "
-            "--comfyui PATH"
-        )
+        lacking = [name for name in ("diffusers", "transformers") if find_spec(name) is None]
+        if lacking:
+            found = "" if args.bridge else "and no ComfyUI was found: name its folder with --comfyui PATH, or "
+            raise ValueError(
+                "VAE and text encoder are read by ComfyUI's own code or by diffusers, "
+                f"{found or 'which is not here: '}pip install '.[diffusers]'"
+            )
+        return None
     if not (folder / "comfy" / "sd.py").is_file():
         raise ValueError(
-            f"{printable(folder)} holds ComfyUI's models but not its code: name the folder with main.py with --comfyui"
+            f"{printable(folder)} holds ComfyUI's models but not its code: name the folder with main.py with "
+            "--comfyui, or encode with --bridge diffusers"
         )
     return folder

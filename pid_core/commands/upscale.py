@@ -24,8 +24,7 @@ from ..version import pack_version
 from .bar import progress_bar
 from .bridges import add_bridge_arguments, bridge_for, check_bridge_arguments, read_text
 from .remedies import explain
-
-SEEDS = 2**64
+from .seeds import check_seed
 
 ABOUT = "`upscale IMAGE -o OUT.png`: enlarge a picture, by default four times with the bundled model, without ComfyUI."
 MORE = (
@@ -117,12 +116,6 @@ def run(args: argparse.Namespace) -> int:
     about = _about(args, prepared, steps)
     print(write_picture(args.output, whole[..., :3], alpha, about=about, overwrite=args.overwrite))
     return 0
-
-
-def check_seed(seed: int) -> None:
-    """Raise ValueError for a seed that there is not."""
-    if not 0 <= seed < SEEDS:
-        raise ValueError(f"seed is {seed}, but must be from 0 to 2^64 - 1")
 
 
 def _check_source_arguments(args: argparse.Namespace) -> None:

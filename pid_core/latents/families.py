@@ -7,12 +7,12 @@ Source: spec of the NVIDIA release (nv-tlabs/PiD) for the constants, and its `ad
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..printable import quoted
+
+if TYPE_CHECKING:  # batch --dry-run does without PyTorch, which takes half a gigabyte
+    from torch import Tensor
 
 # Per-channel statistics of the Wan 2.1 / Qwen-Image VAE.
 _QWEN_MEAN = (
@@ -86,6 +86,8 @@ class LatentFamily:
 
 def _per_channel(value: float | tuple[float, ...], like: Tensor) -> Tensor | float:
     if isinstance(value, tuple):
+        import torch
+
         return torch.tensor(value, dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.ndim - 2))
     return value
 

@@ -42,7 +42,7 @@ def check_vae(path: Path, family: str) -> None:
         raise ValueError(f"latents of {row.name} are made by no VAE that is known here: leave --vae out")
     wanted = next((f", {file.name}" for file in FILES if file.folder == "vae" and file.family == row.name), "")
     wanted = f"give the VAE of {row.name}{wanted}"
-    shapes = _shapes(path, "VAE")
+    shapes = _as_made(_shapes(path, "VAE"))
     tensors = dict.fromkeys(one.vae.tensor for one in families() if one.vae)
     vae = next(filter(None, (_vae_in(shapes, tensor) for tensor in tensors)), None)
     if vae is None:
@@ -73,6 +73,12 @@ def check_text_encoder(path: Path, width: int) -> None:
         raise ValueError(f"{name} is Gemma-2 without its tokenizer: {wanted}, as Comfy-Org/PixelDiT has it")
     if found != width:
         raise ValueError(f"{name} makes captions {found} wide, and the checkpoint takes {width}: leave --clip out")
+
+
+def _as_made(shapes: Shapes) -> Shapes:
+    """With the names of whoever made the VAE: diffusers has one name for the first layer, flat or of frames."""
+    frames = len(shapes.get("decoder.conv_in.weight", ())) == 5
+    return {name.replace(".conv_in.", ".conv1.") if frames else name: shape for name, shape in shapes.items()}
 
 
 def _vae_in(shapes: Shapes, tensor: str) -> VAEFile | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # batch --dry-run does without PyTorch, which takes half a gigabyte
+    from torch import Tensor
 
 
 class Bridge(Protocol):

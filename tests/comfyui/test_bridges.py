@@ -16,8 +16,11 @@ from safetensors.torch import load_file, save_file
 
 import comfy_env
 from pid_bridges.comfyui import ComfyBridge
+from pid_bridges.diffusers import DiffusersBridge
 from pid_core import decode, load_network
+from pid_core.__main__ import main
 from pid_core.captions.text import Caption, write_caption
+from pid_core.commands.bridges import vae_file
 from pid_core.images.framing import finish_image, plan_framing
 from pid_core.latents.lq_input import prepare_lq
 from pid_core.latents.rgb import to_image
@@ -216,6 +219,66 @@ def test_weights_of_another_shape_are_one_line(comfyui, comfyui_folder, files, t
     with pytest.raises(ValueError, match="odd.safetensors cannot be loaded by ComfyUI; it is damaged") as refused:
         bridge.encode_picture(torch.rand(1, 32, 32, 3))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_diffusers_makes_the_same_latent(by_nodes, files, family):
+    wanted, prepared = by_nodes(family)
+    bridge = DiffusersBridge(CPU, vae=files / f"{family}_vae.safetensors")
+    found = bridge.encode_picture(prepared)
+    assert torch.allclose(found, wanted.reshape(found.shape), atol=2e-5) and not found.is_inference()
+    bridge.free()
+    assert torch.equal(bridge.encode_picture(torch.cat([prepared, prepared.flip(1)]))[:1], found)
+
+
+@pytest.mark.parametrize("text", [TEXT, *TEXTS])
+def test_transformers_makes_the_same_caption(comfyui_folder, files, small_gemma, text, caplog):
+    wanted = ComfyBridge(comfyui_folder, CPU, clip=files / "gemma.safetensors").encode_text(text)
+    caplog.clear()
+    found = DiffusersBridge(CPU, clip=files / "gemma.safetensors").encode_text(text)
+    assert torch.allclose(found, wanted, atol=1e-4) and wanted.std() > 0.1
+    assert ("the text is too long: its last" in caplog.text) == (len(text) > 1000)
+
+
+def test_diffusers_takes_a_folder_of_its_own_and_flux_2(by_nodes, files, tmp_path):
+    """As diffusers writes a VAE, and Flux.2's, whose cells are two by two and normalised."""
+    from diffusers import AutoencoderKLFlux2
+
+    torch.manual_seed(3)
+    vae = AutoencoderKLFlux2(block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2,
+                             up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1).eval()  # fmt: skip
+    vae.bn.running_mean.normal_()
+    vae.save_pretrained(tmp_path / "vae")
+    image = torch.rand(1, 32, 48, 3)
+    with torch.inference_mode():
+        raw = vae.encode(image.movedim(-1, 1) * 2 - 1).latent_dist.mode()
+        wanted = vae.bn(raw.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3))
+    found = DiffusersBridge(CPU, vae=vae_file(str(tmp_path / "vae"))).encode_picture(image)
+    assert found.shape == (1, 128, 8, 12) and torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_diffusers_refuses_what_is_damaged_in_one_line(comfyui, files, tmp_path):
+    weights = load_file(files / "qwenimage_vae.safetensors")
+    odd = {"odd.safetensors": weights | {"encoder.conv1.bias": torch.zeros(9)}}
+    lost = "encoder.middle.0.residual.2.weight"
+    odd["half.safetensors"] = {name: value for name, value in weights.items() if name != lost}
+    odd["other.safetensors"] = {"decoder.conv_in.weight": torch.zeros(1, 16, 3, 3)}
+    for (name, tensors), words in zip(
+        odd.items(), ("damaged or another kind", "lacks weights that belong", "damaged or another kind"), strict=True
+    ):
+        save_file(tensors, tmp_path / name)
+        with pytest.raises(ValueError, match=words) as refused:
+            DiffusersBridge(CPU, vae=tmp_path / name).encode_picture(torch.rand(1, 32, 32, 3))
+        assert name in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_diffusers_draws_where_there_is_no_comfyui(files, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr("pid_core.commands.bridges.find_comfyui", lambda named: None)
+    arguments = [str(files / "photo.png"), *_named(files, "qwenimage")[:4], "-o", str(tmp_path / "photo.png")]
+    arguments += ["--caption", str(files / "caption.safetensors"), "--steps", str(STEPS), "--seed", str(SEED)]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    found, wanted = (np.asarray(Image.open(path)) for path in (tmp_path / "photo.png", files / "qwenimage.png"))
+    assert np.abs(found.astype(int) - wanted).max() <= 1
 
 
 def test_what_was_not_named_is_said(comfyui_folder):
