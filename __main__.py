@@ -9,6 +9,8 @@ import sys
 def main() -> int:
     try:
         from pid_core.__main__ import main as command_line
+
+        return command_line()
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] == "pid_core":
             raise
@@ -21,7 +23,6 @@ def main() -> int:
     except KeyboardInterrupt:  # torch takes seconds to import
         print("pid_core: stopped", file=sys.stderr)
         return 130
-    return command_line()
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ import argparse
 import io
 import signal
 import sys
+from importlib import import_module
 
 from .commands import COMMANDS
 from .commands.remedies import explain
 from .hub.catalogue import COMMAND
 from .printable import printable
-from .windows.run import is_out_of_memory
 
 _ABOUT = "PiD from the command line, without ComfyUI. IMAGE -o OUT.png alone is short for the command upscale."
 LONGEST_ERROR = 2000  # characters
@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return _failed(explain(error))
     except RuntimeError as error:
+        from .windows.run import is_out_of_memory
+
         if not is_out_of_memory(error):
             raise
         return _failed(f"out of memory: close other programs, or make the picture smaller ({error})")
@@ -49,13 +51,14 @@ def _print_anything() -> None:
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=COMMAND, description=_ABOUT)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
+    if argv and argv[0] not in (*COMMANDS, "-h", "--help"):
+        argv = ["upscale", *argv]
+    for name in argv[:1] if argv and argv[0] in COMMANDS else COMMANDS:
+        module = import_module(f".commands.{name}", __package__)
         what = module.ABOUT.splitlines()[0]
         command = commands.add_parser(name, help=what, description=module.ABOUT)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    if argv and argv[0] not in (*COMMANDS, "-h", "--help"):
-        argv = ["upscale", *argv]
     return parser.parse_args(argv)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 LARGEST = 8_000_000  # bytes of one text
+MOST_TENSORS = 10_000  # in a file: PiD has about 1,000, quantised three times as many
 
 
 def read_object(text: str | bytes, what: str) -> dict:

@@ -26,12 +26,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from .entries import LARGEST as LARGEST_HEADER
-from .entries import read_object
+from .entries import MOST_TENSORS, read_object
 from .errors import prints_bare
 from .printable import printable
 
 SAFETENSORS = (".safetensors", ".sft")
-MOST_TENSORS = 10_000  # PiD has about 1,000, quantised three times as many
 LARGEST_PICKLE = 4_000_000  # bytes of what lists the tensors, which are stored apart
 SMALL = 65_536  # bytes of a tensor whose values `read_outline` reads
 _DTYPES = {

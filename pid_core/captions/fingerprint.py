@@ -7,11 +7,14 @@ import json
 import os
 from pathlib import Path
 from stat import S_ISREG
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from ..entries import LARGEST as LARGEST_HEADER
+from ..entries import MOST_TENSORS
 from ..printable import printable
-from ..tensor_files import LARGEST_HEADER, MOST_TENSORS
+
+if TYPE_CHECKING:  # batch --dry-run does without PyTorch, which takes half a gigabyte
+    from torch import Tensor
 
 SAMPLE = 4096
 BLOCKS = 256

@@ -1,8 +1,6 @@
-"""The subcommands of the command line: one module each, and one entry in COMMANDS.
+"""The subcommands of the command line: one module each, of the names in COMMANDS.
 
-A module has ABOUT (its help), add_arguments(parser) and run(args) -> exit code.
+A module has ABOUT (its help), add_arguments(parser) and run(args) -> exit code. It is imported when it is asked for.
 """
 
-from . import batch, convert, doctor, fetch, upscale
-
-COMMANDS = {"upscale": upscale, "batch": batch, "fetch": fetch, "convert": convert, "doctor": doctor}
+COMMANDS = ("upscale", "batch", "fetch", "convert", "doctor")

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..errors import prints_bare
 from ..printable import printable
 from .deep_png import deep_png
 
-if TYPE_CHECKING:  # Pillow is needed for pictures only, not to import the core
+if TYPE_CHECKING:  # Pillow is needed for pictures only, and PyTorch not to find them
     from PIL import Image, ImageCms, ImageFile
+    from torch import Tensor
 
 # How each ending is written. PNG: as small as level 9 to a few percent, in a tenth of its time. JPEG: as good as it
 # gets before files grow without a visible gain, and colours at full resolution, which is what was just restored.
@@ -115,6 +114,8 @@ def _read(file: ImageFile.ImageFile, path: Path, name: str) -> Picture:
 
 
 def _picture(values: np.ndarray, orientation: int, notes: list[str]) -> Picture:
+    import torch
+
     values = _UPRIGHT.get(orientation, lambda a: a)(values)
     if values.ndim == 2:
         values = np.repeat(values[..., None], 3, axis=2)
@@ -260,6 +261,8 @@ def write_picture(
     durable: on the disk, and not only on its way there, before it has its name. mark: begins the name of the
     unfinished file, by which `remove_unfinished` finds what a process that was killed left. Raises OSError.
     """
+    import torch
+
     path = Path(path)
     channels = image if alpha is None else torch.cat([image, alpha[..., None].to(image)], dim=-1)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,17 +8,20 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..printable import quoted
+
+if TYPE_CHECKING:  # batch --dry-run does without PyTorch, which takes half a gigabyte
+    from torch import Tensor
 
 ID_LENGTH = 16
 
 
 def picture_id(image: Tensor) -> str:
     """16 hexadecimal digits that tell pictures [H, W, C] in [0, 1] apart by what they show, to 8 bits per channel."""
+    import torch
+
     levels = (torch.nan_to_num(image.detach().float().cpu()).clamp(0, 1) * 255).round().byte().contiguous()
     digest = hashlib.blake2b(repr(tuple(levels.shape)).encode(), digest_size=ID_LENGTH // 2)
     digest.update(levels.numpy().tobytes())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # batch --dry-run does without PyTorch, which takes half a gigabyte
+    from torch import Tensor
 
-Level = TypeVar("Level", Tensor, float)
+Level = TypeVar("Level", "Tensor", float)
 
 SCHEDULES = ("distilled", "undistilled")
 
@@ -22,13 +22,21 @@ def distilled_sigmas(steps: int = 4) -> Tensor:
     Two and three steps pick from the four-step list; one step starts at pure noise, t = 1.
     Raises ValueError for any other count: the student knows no other noise levels.
     """
+    import torch
+
+    check_steps(steps)
     last = len(DISTILLED_SIGMAS) - 1
-    if isinstance(steps, float) or steps not in range(1, last + 1):
-        raise ValueError(f"steps is {steps}, but 4-step checkpoints know 1 to {last}: choose one of these")
     if steps == 1:
         return torch.tensor([1.0, 0.0], dtype=torch.float32)
     picked = [DISTILLED_SIGMAS[round(i * last / steps)] for i in range(steps + 1)]
     return torch.tensor(picked, dtype=torch.float32)
+
+
+def check_steps(steps: int) -> None:
+    """Raise ValueError for a count that `distilled_sigmas` does not know."""
+    last = len(DISTILLED_SIGMAS) - 1
+    if isinstance(steps, float) or steps not in range(1, last + 1):
+        raise ValueError(f"steps is {steps}, but 4-step checkpoints know 1 to {last}: choose one of these")
 
 
 # First of the teacher's times before the shift; the rest are spaced evenly from here to 0.
@@ -62,6 +70,8 @@ def undistilled_sigmas(steps: int, shift: float) -> Tensor:
 
     shift: `flow_shift` of the image. Raises ValueError for fewer than one step.
     """
+    import torch
+
     if steps < 1:
         raise ValueError(f"an undistilled checkpoint needs at least 1 step, got {steps} (25 is usual)")
     even = torch.linspace(TEACHER_START, 0, steps + 1, dtype=torch.float64)
