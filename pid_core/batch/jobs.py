@@ -63,7 +63,8 @@ class Job:
     """One output. sigma: degrade_sigma, or rows.AUTO. seed, text, caption, size: the row's or the run's.
 
     path: of the file to be written. key: the same for the same output; another where anything differs that it depends
-    on. error: why it cannot be done, in a line. again: it was begun before, and nobody knows how far it came.
+    on. error: why it cannot be done, in a line. again: it was begun before, and nobody knows how far it came. reported:
+    an earlier run's report calls it good.
     """
 
     row: Row
@@ -76,6 +77,7 @@ class Job:
     key: str
     error: str | None = None
     again: bool = False
+    reported: bool = False
 
     @property
     def mark(self) -> str:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ..printable import printable
-from .results import GOOD, KEPT, SKIPPED, STAGES, Result
+from .results import GOOD, KEPT, SKIPPED, STAGES, Result, RunStoppedError, stops_the_run
 
 FOLDER = "_pidkit"
 PARQUET_FROM = 100_000  # lines
@@ -38,7 +39,7 @@ class Report:
         self.folder = Path(out, FOLDER)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / f"report{shard}.jsonl"
-        self._file = self.path.open("ab+")
+        self._file = self.path.open("ab+", buffering=0)
         _lock(self._file, self.path)  # before anything is taken off
         _trim(self._file)
         self._begun = _opened(self.folder / f"begun{shard}.jsonl")
@@ -96,7 +97,7 @@ class Report:
         """Leave only those that have not ended."""
         path = Path(self._begun.name)
         part = path.with_suffix(".part")
-        with part.open("wb") as file:
+        with part.open("wb", buffering=0) as file:
             for key, count in self._attempts.items():
                 if count > 0:
                     _add(file, {"key": key, "begun": count})
@@ -166,13 +167,15 @@ def summary(out: str | Path) -> dict[str, Any]:
 
 
 def last_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """The last line of each key."""
-    for path in paths:
-        keys = np.fromiter((_short(line["key"]) for line in _lines(path)), np.uint64)
-        _, from_the_end = np.unique(keys[::-1], return_index=True)
-        wanted = np.zeros(len(keys), np.bool_)
-        wanted[len(keys) - 1 - from_the_end] = True
-        yield from (line for line, last in zip(_lines(path), wanted, strict=False) if last)
+    """The last line of each key, in whichever of the files; the file that was written last is asked last."""
+    paths = sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+    keys = [np.fromiter((_short(line["key"]) for line in _lines(path)), np.uint64) for path in paths]
+    joined = np.concatenate([np.empty(0, np.uint64), *keys])
+    _, from_the_end = np.unique(joined[::-1], return_index=True)
+    wanted = np.zeros(len(joined), np.bool_)
+    wanted[len(joined) - 1 - from_the_end] = True
+    for path, here in zip(paths, np.split(wanted, np.cumsum([len(part) for part in keys])[:-1]), strict=False):
+        yield from (line for line, last in zip(_lines(path), here, strict=False) if last)
 
 
 def failed_keys(out: str | Path) -> set[str]:
@@ -181,14 +184,14 @@ def failed_keys(out: str | Path) -> set[str]:
     return {line["key"] for line in last_lines(paths) if line["status"] not in GOOD}
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> io.FileIO:
     """Open for adding; what a death left of half a line is taken off."""
-    file = path.open("ab+")
+    file = path.open("ab+", buffering=0)
     _trim(file)
     return file
 
 
-def _trim(file: IO[bytes]) -> None:
+def _trim(file: io.FileIO) -> None:
     end = file.seek(0, os.SEEK_END)
     if end:
         file.seek(max(0, end - 2**20))
@@ -199,7 +202,7 @@ def _trim(file: IO[bytes]) -> None:
     file.seek(0, os.SEEK_END)
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
+def _lock(file: io.FileIO, path: Path) -> None:
     try:
         import fcntl
     except ImportError:  # Windows, where nobody runs two of them on one folder from two machines
@@ -212,9 +215,15 @@ def _lock(file: IO[bytes], path: Path) -> None:
         return
 
 
-def _add(file: IO[bytes], line: dict[str, Any]) -> None:
-    file.write(json.dumps(line, ensure_ascii=False, default=str).encode(errors="backslashreplace") + b"\n")
-    file.flush()
+def _add(file: io.FileIO, line: dict[str, Any]) -> None:
+    rest = json.dumps(line, ensure_ascii=False, default=str).encode(errors="backslashreplace") + b"\n"
+    try:
+        while rest:  # a disk that gets full takes a part
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        if not stops_the_run(error):
+            raise
+        raise RunStoppedError(f"{printable(file.name)}: {error.strerror}") from None
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -230,7 +239,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _keep_last(path: Path) -> None:
     part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with part.open("wb", buffering=0) as file:
         for line in last_lines([path]):
             _add(file, line)
     os.replace(part, path)

@@ -87,9 +87,8 @@ class Stages:
         with self.stage(work, "write"):
             path = Path(work.job.path)
             self.again(lambda: self._write(work, path))
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
             work.image = None
-            work.result = self._result(work, DONE, output=str(path), sha256=digest)
+            work.result = self._result(work, DONE, output=str(path), sha256=_digest(path))
 
     def about(self, work: Work) -> dict[str, Any]:
         """What stands in the picture of its making."""
@@ -115,7 +114,8 @@ class Stages:
                 f"{path.name} is there already and was made "
                 f"{'with other settings' if found else 'by something else'}: take it away, or add --overwrite"
             )
-        work.result = self._result(work, KEPT, output=str(path))
+        # an earlier report has it: it is not read once more for that
+        work.result = self._result(work, KEPT, output=str(path), sha256=None if work.job.reported else _digest(path))
         return True
 
     def _write(self, work: Work, path: Path) -> None:
@@ -271,6 +271,10 @@ class RowRunner(Stages):
         measured = work.job.sigma == AUTO and not self.upscaler.needs_vae
         latent_noise = "scale" if measured else "add"
         return self.upscaler.prepare_picture(source, work.framing, work.sigma, seed, latent_noise=latent_noise)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _reason(error: Exception) -> str:

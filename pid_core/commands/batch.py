@@ -1,4 +1,4 @@
-"""The command `batch`."""
+"""The command `batch`. What draws, and PyTorch with it, is imported where a run begins: not to read a manifest."""
 
 from __future__ import annotations
 
@@ -9,35 +9,26 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..assets import NANO_PATH
-from ..batch.comfy import ComfyEngine, read_workflow
-from ..batch.encoding import with_captions
 from ..batch.jobs import NAME, Job, Options
-from ..batch.local import LocalEngine
 from ..batch.plan import Survey, jobs_in, survey
-from ..batch.report import BAD_BEFORE, Report, failed_keys, summary
+from ..batch.report import BAD_BEFORE, GOOD_BEFORE, Report, failed_keys, summary
 from ..batch.results import GOOD, SKIPPED, Result, RunStoppedError, result_of
 from ..batch.rows import check_sigmas
 from ..batch.shards import Shard, find_shard
-from ..batch.worker import OpenBridge
 from ..captions.fingerprint import fingerprint
 from ..errors import prints_bare
 from ..images.files import FORMATS
-from ..machine.encoders import check_text_encoder
-from ..model.devices import choose_device
 from ..printable import printable
-from ..sampling.schedule import distilled_sigmas
-from ..upscale.bridge import Bridge, no_bridge
-from ..upscale.upscaler import Upscaler
-from .bridges import BridgeFiles, add_bridge_arguments, bridge_for, check_bridge_arguments
+from ..sampling.schedule import check_steps
+from .bridges import add_bridge_arguments
 from .remedies import explain
-from .upscale import check_seed
+from .seeds import check_seed
 
 ABOUT = "`batch MANIFEST|FOLDER|PATTERN --out DIR`: enlarge many pictures; what is done is kept when it is run again."
 FAILED_SOME, USAGE, COULD_NOT_RUN, INTERRUPTED = 1, 2, 3, 128 + signal.SIGINT
@@ -80,11 +71,16 @@ def _add_picture_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", choices=("local", "comfyui"), default="local", help="what draws; local by default")
+    parser.add_argument(
+        "--engine", choices=("local", "ray", "comfyui"), default="local", help="what draws; local by default"
+    )
+    parser.add_argument("--ray-address", metavar="HOST:PORT", help="of the engine ray: a cluster; else one starts here")
     parser.add_argument("--server", nargs="+", metavar="URL", help="of the engine comfyui: running servers")
     parser.add_argument("--workflow", type=Path, help="of the engine comfyui: API form, with marks (docs/batch.md)")
     parser.add_argument("--gpus", help="all, or numbers such as 0,1: a worker on each; by default one worker")
-    parser.add_argument("--workers", type=int, help="on a machine without GPU: how many; 1 by default")
+    parser.add_argument(
+        "--workers", type=int, help="without GPU, or of the engine ray: how many; 1 by default, or all GPUs"
+    )
     parser.add_argument("--threads", type=int, help="of each worker; by default the machine's shared among them")
     parser.add_argument("--shard", help="I/N: every Nth row from I on; SLURM's and torchrun's variables say it too")
     parser.add_argument("--limit", type=int, help="only the first rows, for a trial")
@@ -119,18 +115,21 @@ def _run(args: argparse.Namespace) -> int:
         shard, options = find_shard(args.shard), _options(args)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    found = survey(args.source, options, shard, args.limit)
     if args.dry_run:
-        return _say(args, _as_dict(found, shard))
-    open_bridge = _bridge_for(args)
-    make_engine = _engine(args, options, open_bridge)
+        return _say(args, _as_dict(survey(args.source, options, shard, args.limit), shard))
+    from ..batch.encoding import with_captions
+    from . import engines
+
+    open_bridge = engines.bridge_of(args)
+    found = survey(args.source, options, shard, args.limit)
+    make_engine = engines.engine_of(args, options, open_bridge)
     retried = failed_keys(args.out) if args.retry else set()
     with Report(args.out, shard.suffix) as report, _bar(found.jobs, report.counts) as on_result:
-        jobs = _fresh(jobs_in(args.source, options, shard, args.limit), report, retried)
+        jobs = _fresh(jobs_in(args.source, options, shard, args.limit), report, retried, on_result)
         engine = make_engine(report=report, on_result=on_result)
         try:
             with _interruptible(engine.finish):
-                finished = engine.run(with_captions(jobs, options, partial(open_bridge, str(choose_device()))))
+                finished = engine.run(with_captions(jobs, options, partial(open_bridge, engines.encoding_device())))
         except RunStoppedError:
             _say(args, {"rows": dict(report.counts), "finished": False})
             raise
@@ -141,31 +140,23 @@ def _run(args: argparse.Namespace) -> int:
         return FAILED_SOME if any(report.counts[status] for status in report.counts if status not in GOOD) else 0
 
 
-def _engine(
-    args: argparse.Namespace, options: Options, open_bridge: OpenBridge
-) -> Callable[..., LocalEngine | ComfyEngine]:
-    """What makes the engine of a report and a listener."""
-    how = {"attempts": args.attempts, "most_failed": args.max_failed}
-    if args.engine == "comfyui":
-        return partial(ComfyEngine, options, args.server, read_workflow(args.workflow), **how)
-    devices = _devices(args)
-    threads = args.threads or max(1, torch.get_num_threads() // len(devices))
-    return partial(LocalEngine, options, devices, open_bridge=open_bridge, threads=threads, **how)
-
-
 def _check_files(args: argparse.Namespace) -> None:
     if args.engine == "comfyui":
         if not args.server or args.workflow is None:
             raise UsageError("the engine comfyui needs --server URL and --workflow FILE")
+        from ..batch.comfy import read_workflow
+
         read_workflow(args.workflow)
-    elif not args.model.is_file():
+    if args.engine == "ray" and args.gpus is not None:
+        raise UsageError("--gpus is of the engine local: Ray's workers take all GPUs, or as many as --workers says")
+    if args.engine != "comfyui" and not args.model.is_file():
         raise ValueError(f"there is no checkpoint {printable(args.model)}")
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
     check_seed(args.seed)
     if args.steps is not None:
-        distilled_sigmas(args.steps)
+        check_steps(args.steps)
     for name in ("workers", "threads", "limit", "attempts"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -196,44 +187,18 @@ def _options(args: argparse.Namespace) -> Options:
     )
 
 
-def _devices(args: argparse.Namespace) -> list[str]:
-    if args.gpus is None:
-        device = choose_device()
-        return [str(device)] * (max(1, args.workers or 1) if device.type == "cpu" else 1)
-    count = torch.cuda.device_count()
-    try:
-        numbers = list(range(count)) if args.gpus == "all" else [int(part) for part in args.gpus.split(",")]
-    except ValueError:
-        raise ValueError(f"--gpus is {printable(args.gpus)}; all, or numbers such as 0,1 are needed") from None
-    wrong = [number for number in numbers if not 0 <= number < count]
-    if wrong or not numbers:
-        raise ValueError(f"there is no GPU {wrong[0] if wrong else 'here'}: PyTorch sees {count}")
-    return [f"cuda:{number}" for number in numbers]
-
-
-def _bridge_for(args: argparse.Namespace) -> OpenBridge:
-    """What opens the bridge in a worker. Raises ValueError in one line for files that do not fit the checkpoint."""
-    check_bridge_arguments(args)
-    if args.engine == "comfyui" or (args.vae is None and args.clip is None):
-        return no_bridge
-    outline = Upscaler.outline(args.model, torch.device("cpu"), family=args.family)
-    if args.clip is not None:
-        check_text_encoder(args.clip, outline.net.config.caption_width)
-    files = bridge_for(args, outline)
-    return no_bridge if files is None else partial(_open, files)
-
-
-def _open(files: BridgeFiles, device: str) -> Bridge:
-    return files.open(torch.device(device))
-
-
-def _fresh(jobs: Iterator[Job], report: Report, retried: set[str]) -> Iterator[Job]:
+def _fresh(
+    jobs: Iterator[Job], report: Report, retried: set[str], on_result: Callable[[Result], None]
+) -> Iterator[Job]:
     """Without those that failed in an earlier run and are not asked for again."""
     for job in jobs:
-        if report.before(job.key) == BAD_BEFORE and job.key not in retried:
-            report.end(result_of(job, SKIPPED, error="failed in an earlier run"))
+        before = report.before(job.key)
+        if before == BAD_BEFORE and job.key not in retried:
+            result = result_of(job, SKIPPED, error="failed in an earlier run")
+            report.end(result)
+            on_result(result)
         else:
-            yield job
+            yield replace(job, reported=True) if before == GOOD_BEFORE else job
 
 
 @contextmanager
@@ -246,7 +211,7 @@ def _bar(total: int, counts: Counter[str]) -> Iterator[Callable[[Result], None]]
     with tqdm(total=total, unit="picture", file=sys.stderr, mininterval=often, maxinterval=2 * often) as bar:
 
         def show(result: Result) -> None:
-            if result.status not in GOOD:
+            if result.status not in (*GOOD, SKIPPED):
                 bar.write(f"{result.status}: {printable(result.id)}: {result.error}", file=sys.stderr)
             bar.set_postfix(counts, refresh=False)
             bar.update()

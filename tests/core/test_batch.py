@@ -1,14 +1,17 @@
 """`batch`: whatever fails or dies, every row ends once, with the picture that the plain loop gives it."""
 
 import errno
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow
@@ -115,7 +118,7 @@ def test_a_row_that_kills_its_worker_ends_as_crashed_and_its_neighbours_are_done
     broken.write_bytes(b"no picture")
     entries += [{"image": str(broken), "id": "broken"}, {"image": str(tmp_path / "gone.png"), "id": "gone"}]
     manifest.write_text("\n".join(map(json.dumps, entries)))
-    monkeypatch.setattr("pid_core.commands.batch.no_bridge", batch_faults.deadly)
+    monkeypatch.setattr("pid_core.commands.engines.no_bridge", batch_faults.deadly)
     assert batch(manifest, "--out", out, "--workers", 2, "--threads", 1) == 1
     lines = {line["id"]: line for line in report(out)}
     assert Counter(line["status"] for line in lines.values()) == {"done": 8, "crashed": 1, "failed": 2}
@@ -124,7 +127,9 @@ def test_a_row_that_kills_its_worker_ends_as_crashed_and_its_neighbours_are_done
     assert "there is no file" in lines["gone"]["error"] and len(outputs(out)) == 8
     # what failed is not tried again unless it is asked for
     Image.new("RGB", (8, 8)).save(broken)
+    capsys.readouterr()
     assert batch(manifest, "--out", out) == 1 and len(outputs(out)) == 8
+    assert "11/11" in capsys.readouterr().err
     monkeypatch.undo()
     capsys.readouterr()
     assert batch(manifest, "--out", out, "--retry", "failed", "--json") == 1
@@ -368,13 +373,51 @@ def test_no_room_on_the_disk_stops_the_run_and_leaves_no_half_file(tmp_path, run
 
 def test_the_last_row_finds_no_room_and_a_run_that_was_stopped_is_no_attempt(tmp_path, monkeypatch, capsys):
     source, out = photos(tmp_path / "in", 1), tmp_path / "out"
-    monkeypatch.setattr("pid_core.commands.batch.no_bridge", batch_faults.full)
+    monkeypatch.setattr("pid_core.commands.engines.no_bridge", batch_faults.full)
     for _ in range(2):
         assert batch(source, "--out", out, "--threads", 1, "--attempts", 1) == 3
         assert "No space left on device" in capsys.readouterr().err and outputs(out) == {}
     monkeypatch.undo()
     assert batch(source, "--out", out, "--threads", 1, "--attempts", 1) == 0
     assert [line["status"] for line in report(out)] == ["done"] and len(outputs(out)) == 1
+
+
+def an_engine(run):
+    """In place of an engine, which does this with the report and the command's way of ending it."""
+
+    def engine_of(*_):
+        def make(report, on_result):
+            finish = []
+            return SimpleNamespace(finish=lambda: finish.append(1), run=lambda jobs: run(report, finish))
+
+        return make
+
+    return engine_of
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is full here")
+def test_no_room_for_the_report_stops_the_run_too(tmp_path, monkeypatch, capsys):
+    source, full = photos(tmp_path / "in", 1), Path("/dev/full")
+    monkeypatch.setattr("pid_core.batch.report._opened", lambda path: full.open("ab", buffering=0))
+    monkeypatch.setattr("pid_core.commands.engines.engine_of", an_engine(lambda report, _: report.begin("a")))
+    assert batch(source, "--out", tmp_path / "out", "--json") == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"rows": {}, "finished": False}
+    assert err.splitlines()[-1] == "pid_core: the run stops: /dev/full: No space left on device"
+
+
+def test_the_second_ctrl_c_does_not_wait(tmp_path, monkeypatch, capsys):
+    source = photos(tmp_path / "in", 1)
+
+    def run(report, finish):
+        signal.raise_signal(signal.SIGINT)
+        assert finish == [1]
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr("pid_core.commands.engines.engine_of", an_engine(run))
+    assert batch(source, "--out", tmp_path / "out") == 130
+    assert "once more to stop at once" in capsys.readouterr().err
 
 
 def test_a_batch_systems_notice_to_all_processes_lets_the_pictures_in_hand_end(tmp_path):
@@ -426,18 +469,25 @@ def test_a_disk_with_a_bad_moment_is_asked_again(tmp_path, runner_for, monkeypat
 
 
 def test_memory_does_not_grow_with_the_manifest(tmp_path):
-    """Eight bytes a row: 50,000 rows as objects would take twenty megabytes."""
+    """Eight bytes a row: 50,000 rows as objects would take twenty megabytes. And PyTorch takes half a gigabyte."""
     manifest = tmp_path / "rows.jsonl"
     with manifest.open("w") as file:
         file.writelines(
             json.dumps({"image": f"/photos/{n:07}.png", "prompt": f"thing {n}"}) + "\n" for n in range(50_000)
         )
-    count = "from pid_core.batch.plan import *; import resource, sys;"
-    count += "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; before = peak();"
-    count += f"found = survey({str(manifest)!r}, Options('out', 'm', 'f'), Shard()); print(found.rows, peak() - before)"
-    done = subprocess.run([sys.executable, "-c", count], cwd=ROOT, capture_output=True, text=True, check=True)
-    rows, grown = map(int, done.stdout.split())
-    assert rows == 50_000 and grown < 8000  # KB
+    script = "import resource, sys; from pid_core.__main__ import main; peak = lambda: "
+    script += (
+        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; main([*sys.argv[1:], '--limit', '1']); before = peak();"
+    )
+    script += "main(sys.argv[1:]); print(before, peak() - before, 'torch' in sys.modules)"
+    arguments = ["batch", manifest, "--out", tmp_path / "out", "--dry-run", "--steps", "2", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    *_, found, memory = done.stdout.splitlines()
+    before, grown, torch_is_there = memory.split()
+    assert json.loads(found)["rows"] == 50_000 and torch_is_there == "False"
+    assert int(grown) < 8000 and int(before) < 100_000  # KB
 
 
 def test_the_report_sums_up(tmp_path, runner_for, capsys):
@@ -451,6 +501,21 @@ def test_the_report_sums_up(tmp_path, runner_for, capsys):
     assert found["errors"] == {"bad.png is no picture that can be read": 1} and found["seconds"]["decode"] > 0
     assert batch("--status", tmp_path / "in") == 3
     assert "holds no report of a batch" in capsys.readouterr().err
+
+
+def test_rows_count_once_where_the_number_of_shards_changed(tmp_path, capsys):
+    source, out = photos(tmp_path / "in", 3), tmp_path / "out"
+    (source / "001.png").write_bytes(b"x")
+    assert batch(source, "--out", out, "--threads", 1) == 1
+    Image.new("RGB", (8, 8)).save(source / "001.png")
+    for shard in ("0/2", "1/2"):
+        assert batch(source, "--out", out, "--threads", 1, "--shard", shard) == 0
+    capsys.readouterr()
+    assert batch("--status", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == {"kept": 2, "done": 1}
+    # another report knows nothing of these pictures, and says what they are all the same
+    (kept, *_), (done,) = report(out, "-0-of-2"), report(out, "-1-of-2")
+    assert kept["sha256"] == hashlib.sha256(Path(kept["output"]).read_bytes()).hexdigest() and done["sha256"]
 
 
 @given(st.text(max_size=20), st.floats(0, 1))
