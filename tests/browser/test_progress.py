@@ -28,7 +28,7 @@ DONE = re.compile(r"^\d+ x .* in .* (s|min)(;|$)", re.MULTILINE)
 
 def test_time_left_is_on_the_node_while_it_runs(front_end, comfy, vue):
     """A picture with odd sides, large enough for several seconds on any machine."""
-    picture = np.random.default_rng(int(vue)).integers(0, 256, (161, 243, 3), dtype=np.uint8)
+    picture = np.random.default_rng(int(vue)).integers(0, 256, (121, 181, 3), dtype=np.uint8)
     graph = {name: {**node, "inputs": dict(node["inputs"])} for name, node in GRAPH.items()}
     graph["load"]["inputs"]["image"] = comfy.upload(Image.fromarray(picture), f"progress_{vue}.png")
     front_end.open_anew(VueNodes_Enabled=vue)
@@ -44,7 +44,7 @@ def test_time_left_is_on_the_node_while_it_runs(front_end, comfy, vue):
     front_end.screenshot(f"progress_{'vue' if vue else 'classic'}")
     while not DONE.search(last := front_end.js("() => window.said.at(-1)")):
         front_end.wait("last => window.said.at(-1) !== last", last)
-    assert re.match(r"972 x 644 in \d+ windows of \d+ x \d+, about \d\.\d GB, \d+ (s|min)", last)
+    assert re.match(r"724 x 484 in \d+ windows of \d+ x \d+, about \d\.\d GB, \d+ (s|min)", last)
     front_end.wait(SHOWN, last.split(";")[0])
     front_end.wait_for_text(last.split(";")[0])
     if not vue:

@@ -200,11 +200,17 @@ class FrontEnd:
         self.page.mouse.move(SIZE["width"] / 2, SIZE["height"] / 2)
         self.page.locator(".workflow-popover-fade").wait_for(state="detached")
 
-    def add_node(self, node_type: str) -> int:
-        """Puts a node on the canvas; returns its id."""
+    def add_node(self, node_type: str, x: float = 0) -> int:
+        """Puts a node on the canvas, so far to the right; returns its id."""
         return self.js(
-            "type => { const node = LiteGraph.createNode(type); app.graph.add(node); return node.id; }", node_type
+            """([type, x]) => { const node = LiteGraph.createNode(type); app.graph.add(node);
+                                node.pos[0] += x; return node.id; }""",
+            [node_type, x],
         )
+
+    def select(self, node: int) -> None:
+        """This node and no other."""
+        self.js("id => { app.canvas.deselectAll(); app.canvas.selectItems([app.graph.getNodeById(id)]); }", node)
 
     def select_all(self) -> None:
         self.js("() => app.canvas.selectItems()")
