@@ -12,7 +12,7 @@ import comfy_env
 from support.page import OPEN_PAGE
 
 # For PyTorch, which is not imported yet, here and in what tests start: more threads cost tiny networks more than they
-# give, and `make test` runs two processes.
+# give, and `make test` runs several processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No test depends on how busy the machine is.
