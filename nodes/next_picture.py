@@ -86,7 +86,7 @@ class PiDKitNextPicture(io.ComfyNode):
     def execute(cls, folder: str, output_folder: str, skip_done: bool, pattern: str = "*") -> io.NodeOutput:
         results, before = results_folder(output_folder)
         entries = _entries(folder, output_folder, pattern)
-        step = next_step(source_folder(folder), results, entries, skip_done)
+        step = next_step(cls.hidden.unique_id, source_folder(folder), results, entries, skip_done)
         found = {"done": step.done, "of": len(entries), "skipped": step.skipped, "failed": step.failed}
         if step.picture is None:
             line = _nothing_left(step, entries)

@@ -20,8 +20,8 @@ from ...pid_core.log import log
 from ...pid_core.printable import printable
 from ...pid_core.tensor_files import Stamp
 
-FAILED, INTERRUPTED = "execution_error", "execution_interrupted"  # ComfyUI's words
-AGAIN = ""  # in the place of a run: the picture is to be tried again
+# How a picture stands for who asks. OWN: it has it already. TAKEN: another node of the same run has it.
+FREE, OWN, TAKEN, DONE, FAILED, UNSAVED = "free", "own", "taken", "done", "failed", "unsaved"
 
 
 @dataclass
@@ -40,55 +40,59 @@ class Step:
     unsaved: list[str] = field(default_factory=list)
 
 
-_handed: dict[tuple, dict[str, str]] = {}  # walk -> name of a picture -> the run that it was given to
+Run = tuple[str, str]  # a prompt's id and a node's, which hands out one picture in it
+AGAIN: Run = ("", "")  # nobody: the picture is to be tried again
+_handed: dict[tuple, dict[str, Run]] = {}  # walk -> name of a picture -> whom it was given to
 _unreadable: dict[Path, tuple[Stamp | None, str]] = {}  # a picture as it was when it could not be read, and why
 
 
-def next_step(folder: Path, results: Path, entries: Sequence[Entry], skip_done: bool) -> Step:
-    """The next picture of a folder for the run that is under way.
+def next_step(node: str, folder: Path, results: Path, entries: Sequence[Entry], skip_done: bool) -> Step:
+    """The next picture of a folder, for a node in the run that is under way; the same again if it asks again.
 
     With nothing left all is forgotten that was handed out, and another call tries again what failed.
     """
     handed = _handed.setdefault((folder, results, skip_done), {})
     there = finished(results, (entry.name for entry in entries)) if skip_done else set()
+    now = (get_progress_state().prompt_id, node)
+    wanted = OWN if now in handed.values() else FREE  # its own: ComfyUI had no room to keep what the node gave
     step = Step()
     for index, entry in enumerate(entries):
-        if entry.name in handed:
-            if not _is_free_again(entry.name, handed, there, skip_done, step):
-                continue
-        elif entry.name in there:
-            step.done += 1
-            continue
-        if step.picture is None:
+        is_there = entry.name in there
+        state, message = _state(handed.get(entry.name), now, is_there, skip_done)
+        if state == wanted and step.picture is None:
             step.picture = _read(entry.path, step.skipped)
             if step.picture is not None:
                 step.index = index
-                handed[entry.name] = get_progress_state().prompt_id
+                handed[entry.name] = now
+        elif state == DONE:
+            step.done += 1
+            if is_there:
+                handed.pop(entry.name, None)  # from now on its result alone counts
+        elif state == FAILED:
+            step.failed.append(f"{printable(entry.name)}: {message}")
+        elif state == UNSAVED:
+            step.unsaved.append(entry.name)
     if step.picture is None:
-        again = {name: AGAIN for name, run in handed.items() if _end_of(run)[0] == FAILED}
+        again = {name: AGAIN for name, (prompt, _) in handed.items() if _end_of(prompt)[0] == "execution_error"}
         handed.clear()
         handed |= again  # also where a part of its results is there
     return step
 
 
-def _is_free_again(name: str, handed: dict[str, str], there: set[str], skip_done: bool, step: Step) -> bool:
-    """Whether a picture that was handed out before may be so again; where not, the step counts it."""
-    run = handed[name]
-    if run == get_progress_state().prompt_id:  # to another node of this run
-        return False
-    ended, message = _end_of(run)
-    if run == AGAIN or ended == INTERRUPTED:
-        del handed[name]
-        return True
-    if ended == FAILED:
-        step.failed.append(f"{printable(name)}: {message}")
-    elif not skip_done or name in there:
-        step.done += 1
-        if skip_done:
-            del handed[name]  # from now on its result alone counts
-    else:
-        step.unsaved.append(name)
-    return False
+def _state(given: Run | None, now: Run, is_there: bool, skip_done: bool) -> tuple[str, str]:
+    """How a picture stands, and an error's text. given: whom it was given to before, now: who asks."""
+    if given is None:
+        return DONE if is_there else FREE, ""
+    if given in (now, AGAIN):
+        return OWN if given == now else FREE, ""
+    if given[0] == now[0]:
+        return TAKEN, ""
+    ended, message = _end_of(given[0])
+    if ended == "execution_interrupted":
+        return FREE, ""
+    if ended == "execution_error":
+        return FAILED, message
+    return DONE if is_there or not skip_done else UNSAVED, ""
 
 
 def _read(path: Path, skipped: list[str]) -> Picture | None:
@@ -106,10 +110,13 @@ def _read(path: Path, skipped: list[str]) -> Picture | None:
     return None
 
 
-def _end_of(run: str) -> tuple[str, str]:
+def _end_of(prompt: str) -> tuple[str, str]:
     """The last of ComfyUI's messages about a run, and the text of its error; nothing where it is not known any more."""
     server = getattr(PromptServer, "instance", None)
-    record = {} if server is None else server.prompt_queue.get_history(prompt_id=run)
-    messages = ((record.get(run) or {}).get("status") or {}).get("messages") or [("", {})]
+    record = {}
+    if server is not None:
+        record = server.prompt_queue.get_history(prompt_id=prompt, map_function=lambda run: run.get("status"))
+    messages = (record.get(prompt) or {}).get("messages") or [("", {})]
     kind, data = messages[-1]
-    return kind, printable(str(data.get("exception_message", "")).strip(), 300)
+    message = str(data.get("exception_message", "")).strip()
+    return kind, printable(message.partition("\n")[0], 300)  # behind it are ComfyUI's tips

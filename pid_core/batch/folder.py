@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -22,7 +22,8 @@ from ..printable import printable, quoted
 from .rows import PICTURES, read_rows
 
 RESULTS = (*PICTURES, ".avif", ".exr", ".jxl")
-NUMBER = re.compile(r"_[0-9]+_?$")  # what saving adds behind a name
+COUNTED = re.compile(r"_[0-9]{5,}_$")  # what ComfyUI adds behind a name
+NUMBERED = re.compile(r"_[0-9]+$")  # and what other savers do
 UNFIT = re.compile(r"[%\\]|\.\.")  # of placeholders and of ways out of a folder: savers change or refuse them
 TAIL = 64  # bytes at the end of a file that are looked at
 
@@ -47,10 +48,10 @@ def entries_in(folder: Path, pattern: str = "*", results: Path | None = None) ->
     folder = Path(folder)
     try:
         rows = list(read_rows(f"{glob.escape(str(folder))}/{pattern}"))
-        paths = [Path(row.source) for row in rows if row.error is None and row.source.startswith(str(folder))]
     except (ValueError, re.error):
-        paths = []
-    paths = [path for path in paths if path.suffix.lower() in PICTURES and not _is_hidden(path, folder)]
+        rows = []
+    found = dict.fromkeys(Path(row.source) for row in rows)  # several ** find a file several times
+    paths = [path for path in found if path.suffix.lower() in PICTURES and _is_open(path, folder)]
     if not paths:
         fits = "" if pattern in ("*", "**/*") else f" whose name fits {printable(pattern)}"
         raise ValueError(f"there is no picture ({', '.join(PICTURES)}) in {printable(folder)}{fits}")
@@ -62,13 +63,27 @@ def entries_in(folder: Path, pattern: str = "*", results: Path | None = None) ->
 
 def finished(results: Path, names: Iterable[str]) -> set[str]:
     """Those of the names that have a whole result in the folder: NAME.png, or with a number, NAME_00001_.png."""
-    names = list(names)
-    there = {below: _results_in(Path(results) / below) for below in {_split(name)[0] for name in names}}
-    return {name for name in names if _same(_split(name)[1]) in there[_split(name)[0]]}
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folders.setdefault(name.rpartition("/")[0], []).append(name)
+    done: set[str] = set()
+    for below, here in folders.items():
+        known = {_same(name.rpartition("/")[2]): name for name in here}
+        found = (_named(stem, known) for stem in _stems(Path(results) / below))
+        done |= {known[name] for name in found if name in known}
+    return done
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _named(stem: str, known: Collection[str]) -> str:
+    """The name that a result's file was given. cat_1 is that of cat_1 where there is such a picture, else of cat."""
+    if COUNTED.search(stem):
+        return COUNTED.sub("", stem)
+    return stem if stem in known else NUMBERED.sub("", stem)
+
+
+def _is_open(path: Path, folder: Path) -> bool:
+    """Whether it lies in the folder, and neither it nor a folder on the way is hidden."""
+    return path.is_relative_to(folder) and not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _names(paths: list[Path], folder: Path) -> list[str]:
@@ -101,16 +116,11 @@ def _mark(text: object) -> str:
 
 def _same(name: str) -> str:
     """What two names share that some file system takes for one."""
-    return unicodedata.normalize("NFC", name)
+    return unicodedata.normalize("NFC", name).casefold()
 
 
-def _split(name: str) -> tuple[str, str]:
-    below, _, last = name.rpartition("/")
-    return below, last
-
-
-def _results_in(folder: Path) -> set[str]:
-    """The names, without number and ending, of what is whole in a folder."""
+def _stems(folder: Path) -> set[str]:
+    """The names, without ending, of what is whole in a folder."""
     found: set[str] = set()
     try:
         entries = list(os.scandir(folder))
@@ -121,7 +131,7 @@ def _results_in(folder: Path) -> set[str]:
         if ending.lower() in RESULTS and entry.is_file():
             stat = entry.stat()
             if _is_whole(entry.path, stat.st_size, stat.st_mtime_ns):
-                found.add(_same(NUMBER.sub("", stem)))
+                found.add(_same(stem))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ def test_an_interrupted_run_gets_its_picture_again(comfy, folder):
 
 def test_odd_names_stay_apart(comfy, folder):
     """One result for each, whatever the names: equal but for the ending, placeholders, ways out, numbers, no UTF-8."""
-    names = ["cat.jpg", "cat.png", "cat_00001_.png", "50%.png", "%year%.png", "a..b.png", "猫 é.png", "[x]*.png"]
+    names = ["cat.jpg", "Cat.png", "cat_00001_.png", "50%.png", "%year%.png", "a..b.png", "猫 é.png", "[x]*.png"]
     fill(folder, *names, "-.png", f"{'long' * 60}.png", "below/cat.png")
     os.rename(folder / "-.png", os.fsencode(folder) + b"/caf\xe9.png")
     fill(folder, ".hidden.png", "below/.deeper/x.png")
@@ -159,7 +160,7 @@ def test_odd_names_stay_apart(comfy, folder):
     assert run(comfy, graph(folder, pattern="**/*"))["nothing_left"] == "nothing left: 11 of 11 done"
     found = results(comfy, folder)
     assert len(found) == 11
-    plain = ["cat.jpg_00001_.png", "cat.png_00001_.png", "cat_00001__00001_.png", "below/cat_00001_.png"]
+    plain = ["cat.jpg_00001_.png", "Cat.png_00001_.png", "cat_00001__00001_.png", "below/cat_00001_.png"]
     assert {*plain, "猫 é_00001_.png", "[x]*_00001_.png"} <= {*found}
 
 
@@ -207,6 +208,16 @@ def test_any_folder_where_only_this_machine_asks(comfyui, comfy, folder, tmp_pat
                 folders.source_folder(str(tmp_path))
 
 
+def test_a_node_that_is_asked_twice_in_a_run_gives_the_same(comfyui, tmp_path, monkeypatch):
+    """ComfyUI throws results away when memory is short, and asks again: image and name would be of two pictures."""
+    walks, folder = comfyui.module("nodes.shared.walks"), comfyui.module("pid_core.batch.folder")
+    fill(tmp_path, "a.png", "b.png")
+    monkeypatch.setattr(walks, "get_progress_state", lambda: SimpleNamespace(prompt_id="one"))
+    entries = folder.entries_in(tmp_path)
+    step = [walks.next_step(node, tmp_path, tmp_path / "out", entries, True).index for node in "1121"]
+    assert step == [0, 0, 1, 0]
+
+
 def test_what_a_picture_holds_reaches_the_graph(comfy, folder):
     """Upright, and with its transparency: as everywhere in the pack."""
     picture = Image.new("RGBA", (12, 10), (200, 100, 50, 255))
@@ -214,7 +225,8 @@ def test_what_a_picture_holds_reaches_the_graph(comfy, folder):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     picture.save(folder / "a.png", exif=exif)
-    run(comfy, graph(folder))
+    prompt = graph(folder, folder=link("name"))
+    run(comfy, prompt | {"name": {"class_type": "PrimitiveString", "inputs": {"value": folder.name}}})
     saved = Image.open(comfy.output / "out" / folder.name / "a_00001_.png")
     assert saved.size == (10, 12) and saved.mode == "RGBA"
     assert saved.getpixel((9, 0))[3] == 0 and saved.getpixel((0, 0)) == (200, 100, 50, 255)
