@@ -234,7 +234,8 @@ def test_what_a_compiled_call_needs_is_planned():
 def test_pytorch_s_own_compiler_gives_the_same_and_leaves_the_thread_as_it_is(backend):
     config = dataclasses.replace(CONFIG, patch_depth=1, pixel_depth=1)
     net = seeded(PiDNetwork(config).eval())
-    with compiling(net, "blocks") as made:
+    # It would try each kind of vector instructions first, for seconds.
+    with torch._inductor.config.patch({"cpp.simdlen": 1}), compiling(net, "blocks") as made:
         found = call(net)
         with made.off():
             expected = call(net)
