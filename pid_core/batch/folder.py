@@ -56,8 +56,8 @@ def entries_in(folder: Path, pattern: str = "*", results: Path | None = None) ->
         fits = "" if pattern in ("*", "**/*") else f" whose name fits {printable(pattern)}"
         raise ValueError(f"there is no picture ({', '.join(PICTURES)}) in {printable(folder)}{fits}")
     if results is not None:
-        inside = Path(results).resolve()
-        paths = [path for path in paths if not path.parent.resolve().is_relative_to(inside)]
+        own = {parent for parent in {path.parent for path in paths} if _is_within(parent, Path(results))}
+        paths = [path for path in paths if path.parent not in own]
     return [Entry(path, name) for path, name in zip(paths, _names(paths, folder), strict=True)]
 
 
@@ -79,6 +79,10 @@ def _named(stem: str, known: Collection[str]) -> str:
     if COUNTED.search(stem):
         return COUNTED.sub("", stem)
     return stem if stem in known else NUMBERED.sub("", stem)
+
+
+def _is_within(folder: Path, other: Path) -> bool:
+    return folder.resolve().is_relative_to(other.resolve())
 
 
 def _is_open(path: Path, folder: Path) -> bool:

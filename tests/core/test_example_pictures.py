@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pid_core.machine.example_pictures import FOLDER, example_pictures, put_example_picture
+from pid_core.machine.example_pictures import FOLDER, WHOLE_FOLDER, example_pictures, put_example_picture
 
 NAME = "pidkit_photo.png"
 
@@ -61,3 +61,20 @@ def test_only_our_own_pictures(tmp_path, name):
     with pytest.raises(ValueError, match="no example picture"):
         put_example_picture(name, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_of_all_comes_once_and_then_stays_as_it_is(tmp_path):
+    put_example_picture(WHOLE_FOLDER, tmp_path)
+    names = sorted(example_pictures() - {WHOLE_FOLDER})
+    assert sorted(path.name for path in (tmp_path / WHOLE_FOLDER).iterdir()) == names
+    (tmp_path / WHOLE_FOLDER / names[0]).unlink()
+    put_example_picture(WHOLE_FOLDER, tmp_path)
+    assert sorted(path.name for path in (tmp_path / WHOLE_FOLDER).iterdir()) == names[1:]
+    assert list(tmp_path.iterdir()) == [tmp_path / WHOLE_FOLDER]
+
+
+def test_no_part_of_the_folder_is_left_where_it_cannot_be(tmp_path):
+    (tmp_path / WHOLE_FOLDER).write_bytes(b"the user's")
+    with pytest.raises(OSError):
+        put_example_picture(WHOLE_FOLDER, tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / WHOLE_FOLDER]
