@@ -53,7 +53,7 @@ Kind = TypeVar("Kind", bound=Worker)
 
 
 class Supervisor(Generic[Kind]):
-    """Runs jobs on workers, one for each of places.
+    """Runs jobs on workers, one for each of places, and another where one dies.
 
     attempts: so often a job may be begun before one that was never heard of again counts as crashed. most_failed: more
     of them end the run. on_result: called with each.
@@ -71,8 +71,8 @@ class Supervisor(Generic[Kind]):
     ):
         self.options, self.report = options, report
         self.attempts, self.most_failed, self.on_result = attempts, most_failed, on_result
-        self._places = places
         self._workers: list[Kind] = []
+        self._vacant = [(place, 1) for place in reversed(places)]  # and which start there it will be
         self._later: deque[Job] = deque()  # begun before: behind all others, one by one
         self._read_all = False
         self.finishing = False
@@ -92,21 +92,31 @@ class Supervisor(Generic[Kind]):
     def run(self, jobs: Iterator[Job]) -> bool:
         """Whether all jobs have ended; not where `finish` was called. Raises RunStoppedError in one line."""
         try:
-            for place in self._places:
-                self._workers.append(self.start(place))
             while True:
+                self._fill_places()
                 self._hand_out(jobs)
-                nothing_left = self.finishing or (self._read_all and not self._later)
-                if nothing_left and not any(worker.jobs for worker in self._workers):
+                if self._nothing_left and not any(worker.jobs for worker in self._workers):
                     return not self.finishing
                 for worker, message in self.heard():
                     self._take(worker, message)
         finally:
             self._end()
 
+    @property
+    def _nothing_left(self) -> bool:
+        return self.finishing or (self._read_all and not self._later)
+
     def finish(self) -> None:
         """Draw nothing more that is not begun."""
         self.finishing = True  # workers are told between two messages: this may be called in the middle of one
+
+    def _fill_places(self) -> None:
+        """Start workers in place of those that died, where there is something for them to do."""
+        while self._vacant and not self._nothing_left:
+            place, starts = self._vacant.pop()
+            worker = self.start(place)
+            worker.starts = starts
+            self._workers.append(worker)
 
     def _hand_out(self, jobs: Iterator[Job]) -> None:
         for worker in self._workers:
@@ -163,18 +173,14 @@ class Supervisor(Generic[Kind]):
             )
 
     def _died(self, worker: Kind, how: str) -> None:
-        """Start another in its place; what it had in hand comes once more, alone, or has crashed."""
+        """Its place is vacant; what it had in hand comes once more, alone, or has crashed."""
         if not worker.ready and worker.starts >= STARTS:
             raise RunStoppedError(f"the worker on {worker.place} died {STARTS} times before its first picture: {how}")
+        log.warning("the worker on %s died: %s", worker.place, how)
         for job in worker.jobs.values():
             self._once_more(job, how)
-        if self.finishing:
-            self._workers.remove(worker)
-            return
-        log.warning("the worker on %s died (%s); it is started again", worker.place, how)
-        new = self.start(worker.place)
-        new.starts = 1 if worker.ready else worker.starts + 1
-        self._workers[self._workers.index(worker)] = new
+        self._workers.remove(worker)
+        self._vacant.append((worker.place, 1 if worker.ready else worker.starts + 1))
 
     def _end(self) -> None:
         self.end(self._workers)
