@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import queue
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,14 @@ from .worker import AHEAD, FINISH, Message, OpenBridge
 
 PACKAGES = ("pid_core", "pid_bridges")
 PATIENCE = 120.0  # seconds for a cluster to start a first worker, until that is said to take long
+PATIENCE_TO_CONNECT = 10.0
 STORE = 2**27  # bytes of a local cluster's object store: results are a line each
-# Read by Ray as it starts: nothing is sent home, no advice is printed, workers are as nice as any process.
-VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_worker_niceness": "0"}
+# Read by Ray as it starts: nothing is sent home, nothing is printed, workers are as nice as any process.
+VARIABLES = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",
+}
 
 
 class Crew(NamedTuple):
@@ -62,12 +68,17 @@ class Cluster:
         quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         try:
             if self.address:
-                self.ray.init(address=self.address, **quiet)
+                _knock(self.address)
+                self.ray.init(address=self.address, runtime_env=_shipped(), **quiet)
             else:
                 self.ray.init(address="local", include_dashboard=False, object_store_memory=STORE, **quiet)
         except (RuntimeError, ConnectionError, ValueError, OSError, AssertionError) as error:
-            where = f"the Ray cluster at {printable(self.address)}" if self.address else "a Ray cluster here"
-            raise ValueError(f"{where} cannot be reached: {_first_line(error)}") from None
+            if not self.address:
+                raise ValueError(f"Ray cannot be started here: {_first_line(error)}") from None
+            raise ValueError(
+                f"the Ray cluster at {printable(self.address)} does not answer: is the address right, and is "
+                f"RAY_AUTH_MODE as it is there? ({_first_line(error)})"
+            ) from None
 
     def close(self) -> None:
         """Leave it; one of our own ends."""
@@ -136,7 +147,6 @@ class RayEngine(Supervisor[_Actor]):
             num_gpus=crew.gpus,
             max_concurrency=AHEAD + 1,  # one more, for `finish`
             scheduling_strategy="SPREAD",
-            runtime_env=_shipped() if cluster.address else None,
         )
 
     def run(self, jobs: Iterator[Job]) -> bool:
@@ -188,6 +198,14 @@ class RayEngine(Supervisor[_Actor]):
                 self._inbox.get(timeout=10.0)
                 self._open -= 1
         self._cluster.close()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody answers, for which Ray itself takes minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_TO_CONNECT):
+            pass
 
 
 def _shipped() -> dict[str, Any]:

@@ -114,6 +114,14 @@ def test_more_workers_than_the_cluster_has_room_for(cluster, rows, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cluster_that_does_not_answer_is_not_waited_for(cluster, rows, tmp_path, monkeypatch, capsys):
+    """Ray itself tries for more than ten minutes."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    assert batch(rows, "--out", tmp_path / "out", "--engine", "ray", "--ray-address", "127.0.0.1:1") == 3
+    err = capsys.readouterr().err
+    assert "the Ray cluster at 127.0.0.1:1 does not answer" in err and len(err.splitlines()) == 1
+
+
 def test_without_ray_it_says_how_to_get_it(rows, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert batch(rows, "--out", tmp_path / "out", "--engine", "ray") == 3
