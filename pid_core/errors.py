@@ -25,6 +25,9 @@ def prints_bare(kind: Kind) -> Kind:
     return kind
 
 
+MOST_VALUES = 8  # that a message lists
+
+
 @prints_bare
 class PiDError(ValueError):
     """What the core refuses. The text is what is wrong in one line; the remedy is for others to add."""
@@ -141,6 +144,8 @@ class CarriedNoiseError(PiDError):
 
     def __init__(self, sigma: float, degrade_sigmas: Sequence[float], latent_noise: str):
         values = ", ".join(f"{one:.3g}" for one in degrade_sigmas)
+        if len(degrade_sigmas) > MOST_VALUES:  # those of a map
+            values = f"{min(degrade_sigmas):.3g} to {max(degrade_sigmas):.3g}"
         more = "would be put on top, which PiD takes for picture" if latent_noise == "add" else "would be made weaker"
         super().__init__(
             f"degrade_sigma is {values}, but the latent was stopped early and carries noise of level {sigma:.3g}"

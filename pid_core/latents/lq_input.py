@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -11,7 +10,7 @@ from ..errors import BlankLatentError, CarriedFamilyError, CarriedNoiseError, Pi
 from .checks import check_latent, detect_family, is_blank
 from .early_stop import CarriedNoise
 from .families import LatentFamily, get_family, latent_cell
-from .noise import degrade, scale_down, sigma_per_image
+from .noise import Sigma, degrade, scale_down, sigma_per_image
 
 TRAINED_SIGMA = 0.8  # largest degrade_sigma in NVIDIA's training
 LATENT_NOISE = ("add", "scale", "keep")
@@ -27,7 +26,9 @@ class LatentSpec(NamedTuple):
 
 
 class LQInput(NamedTuple):
-    """latent [B, C, h, w] float32, normalised, with its noise; sigma float32 [B]; size of the output; warnings."""
+    """latent [B, C, h, w] float32, normalised, with its noise; sigma float32 [B], or a map [B, 1, h, w]; size of the
+    output; warnings.
+    """
 
     latent: Tensor
     sigma: Tensor
@@ -40,7 +41,7 @@ class LQInput(NamedTuple):
 def prepare_lq(
     latent: Tensor,
     family: str = "auto",
-    sigma: float | Sequence[float] | Tensor = 0.0,
+    sigma: Sigma = 0.0,
     *,
     latent_noise: str = "add",
     seed: int = 0,
@@ -50,16 +51,16 @@ def prepare_lq(
     """Check a raw VAE latent [B, C, h, w] (or [B, C, 1, h, w]) and make it the network's input.
 
     family: a name in LATENT_FAMILIES, or "auto": the spec's, else the only one with that channel count.
-    sigma: degrade_sigma, 0 to 1, one number or one per image. latent_noise: "add" noise of that level, drawn from
-    `seed`; "scale" a noisy picture's latent down to where noise of that level belongs, and add nothing; "keep" a latent
-    that is noised already. carried: what a latent that was stopped early says of itself; where the rest disagrees,
-    `LQInput.warnings` tells. Raises ValueError in one line when anything does not fit.
+    sigma: degrade_sigma, 0 to 1, one number, one per image, or a map [1 or B, 1, h, w]. latent_noise: "add" noise of
+    that level, drawn from `seed`; "scale" a noisy picture's latent down to where noise of that level belongs, and add
+    nothing; "keep" a latent that is noised already. carried: what a latent that was stopped early says of itself; where
+    the rest disagrees, `LQInput.warnings` tells. Raises ValueError in one line when anything does not fit.
     """
     if latent_noise not in LATENT_NOISE:
         raise ValueError(f"latent_noise is {latent_noise!r}; choose one of {', '.join(LATENT_NOISE)}")
     row = _family(latent, family, spec, carried)
     latent = check_latent(latent, spec.channels) if spec else check_latent(latent, row.channels, row.name)
-    sigmas = sigma_per_image(sigma, latent.shape[0])
+    sigmas = sigma_per_image(sigma, latent.shape[0], cells=latent.shape[2:])
     warnings: tuple[PiDError, ...] = (BlankLatentError(),) if is_blank(latent) else ()
     latent = row.normalise(latent.float())
     warnings += _scale_warnings(row, latent)

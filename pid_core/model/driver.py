@@ -24,6 +24,7 @@ from .chunks import chunk_bytes, map_tokens, token_spans
 from .compiled import Compiled
 from .cost import patch_share
 from .fused import kind_of
+from .inputs import Inputs, LatentInputs
 from .modulation import Level, Lines
 from .ops import split_modulation
 from .pixel_cache import PixelCache, default_cache, pixel_chunks, pixel_kind
@@ -31,7 +32,6 @@ from .pixel_passes import PixelPasses
 from .positions import Rotation, rotation_of
 
 if TYPE_CHECKING:
-    from .inputs import Inputs, LatentInputs
     from .network import PiDNetwork
 
 
@@ -79,11 +79,11 @@ class Driver:
         y, s = net.embed_caption(inputs.caption), net.embed_patches(x)
         for i, block in enumerate(net.patch_blocks):
             if lq and net.injects(i):
-                s = map_tokens(partial(net.inject, i, sigma=lq.sigma), spans, s, lq.features, reuse=True)
+                s = map_tokens(partial(net.inject, i), spans, s, *lq, reuse=True)
             ropes, last = (inputs.patch_rope, inputs.text_rope), i + 1 == config.patch_depth
             s, y = self._patch_block(block, spans, s, y, modulation(i), *ropes, inputs.attention, not last)
             on_part(share * (i + 1) / config.patch_depth)
-        more = (lq.features,) if lq and config.pit_injection else ()
+        more = lq if lq and config.pit_injection else ()
         s = map_tokens(partial(_condition, net, te, lq), spans, s, *more)
         out = self._pixels(net, inputs, s, lambda done: on_part(share + (1 - share) * done))
         return net.to_image(out, x)
@@ -155,9 +155,9 @@ def _in_chunks(
     return (s, block.end_caption(y, out[:, :text], attn_y, mlp_y)) if with_y else (s, y)
 
 
-def _condition(net: PiDNetwork, te: Tensor, lq: LatentInputs | None, s: Tensor, *features: Tensor) -> Tensor:
-    """`PiDNetwork.condition_pixels` of some tokens; features: theirs, where the pixel blocks know the latent."""
-    return net.condition_pixels(s, te, lq._replace(features=features[0]) if lq and features else lq)
+def _condition(net: PiDNetwork, te: Tensor, lq: LatentInputs | None, s: Tensor, *its: Tensor) -> Tensor:
+    """`PiDNetwork.condition_pixels` of some tokens; its: their LatentInputs, where the pixel blocks know the latent."""
+    return net.condition_pixels(s, te, LatentInputs(*its) if its else lq)
 
 
 def _modulations(net: PiDNetwork, te: Tensor, timestep: Tensor, level: Level | None) -> Callable[[int], Lines]:

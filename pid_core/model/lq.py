@@ -52,7 +52,7 @@ class SigmaGate(nn.Module):
         self.log_alpha = nn.Parameter(torch.empty((), dtype=torch.float32, device=device))
 
     def forward(self, s: Tensor, features: Tensor, sigma: Tensor) -> Tensor:
-        """s [B, L, D] and sigma [B, 1, 1] float32, features [B, L, D] in the compute dtype -> [B, L, D] float32."""
+        """s [B, L, D] and sigma [B, L, 1] float32, features [B, L, D] in the compute dtype -> [B, L, D] float32."""
         return token_gate(s, features, self.content_proj, self._offset(sigma))
 
     def condition(self, s: Tensor, te: Tensor, features: Tensor, sigma: Tensor) -> Tensor:
@@ -61,6 +61,11 @@ class SigmaGate(nn.Module):
 
     def _offset(self, sigma: Tensor) -> Tensor:
         return self.log_alpha.to(sigma).exp() * sigma
+
+
+def sigma_of_patches(sigma: Tensor, rows: int, cols: int) -> Tensor:
+    """A map of degrade_sigma [B, 1, h, w] in latent cells -> [B, rows * cols], one for each patch: its cell's."""
+    return F.interpolate(sigma, size=(rows, cols), mode="nearest-exact").flatten(1)
 
 
 class LQProjector(nn.Module):

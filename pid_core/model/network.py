@@ -116,7 +116,7 @@ class PiDNetwork(Guarded):
 
         x: noisy image [B, 3, H, W], H and W multiples of the patch size. timestep: [B], 1000 * t with t in [0, 1].
         caption: [B, T, caption_width]; tokens past `caption_length` are dropped. lq_features: what `encode_lq` gave for
-        the latent. degrade_sigma: [B], the latent's noise level in [0, 1].
+        the latent. degrade_sigma: [B], the latent's noise level in [0, 1], or [B, L], that of each patch.
         A network without a latent branch (`config.has_latent`) takes neither features nor degrade_sigma.
         on_part: called after every block and chunk with the fraction of this call's work that is behind it, 1 at the
         end. What it raises ends the call. Autograd and a compiled graph do not call it.

@@ -169,7 +169,7 @@ class NoJoint(Joint):
 def token_gate(stream: Tensor, features: Tensor, proj: nn.Linear, offset: Tensor) -> Tensor:
     """stream [B, L, D] float32 + sigmoid(proj([stream ; features]) - offset) * features.
 
-    features [B, L, D] in the compute dtype, offset [B, 1, 1] float32; proj gives one value per token, or D.
+    features [B, L, D] in the compute dtype, offset [B, L or 1, 1] float32; proj gives one value per token, or D.
     """
     if proj.out_features == 1 and _by_kernel(stream, proj):
         kernels.token_gate(stream, features, *weights(proj, features.device, features.dtype), offset)

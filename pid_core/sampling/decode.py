@@ -12,12 +12,13 @@ from torch import Tensor
 from ..errors import BrokenCaptionError, NonFiniteError
 from ..latents.checks import check_latent
 from ..latents.mirror import extend
-from ..latents.noise import sigma_per_image
+from ..latents.noise import Sigma, sigma_per_image
 from ..model.chunks import by_rows
 from ..model.config import PiDConfig
 from ..model.cost import forward_flops, trunk_work
 from ..model.devices import to_device, usual_dtype_bytes
 from ..model.guard import PROJECTOR, checked_together, finite_or_repeat
+from ..model.lq import sigma_of_patches
 from ..model.modulation import Modulations
 from ..model.network import PiDNetwork
 from ..progress import OnPart, when_done
@@ -37,7 +38,7 @@ def decode(
     net: PiDNetwork,
     lq_latent: Tensor,
     caption: Tensor | None = None,
-    degrade_sigma: float | Sequence[float] | Tensor = 0.0,
+    degrade_sigma: Sigma = 0.0,
     *,
     steps: int | None = None,
     seed: int = 0,
@@ -53,10 +54,11 @@ def decode(
     """Decode a normalised latent [B, C, h, w] to an image [B, 3, H, W] in [-1, 1], float32.
 
     caption: [B or 1, T, caption_width]; None takes the one stored in the checkpoint. degrade_sigma: the latent's noise
-    level, 0 to 1, one number or one per image. steps: 1 to 4; None: as many as the checkpoint is best at
-    (`PiDConfig.steps`). noise [B, 3, H, W] and step_noise (one tensor per re-noising, steps - 1 of them) replace the
-    draws of the generator seeded with `seed`, which come in this order and stay what they are where others are
-    replaced.
+    level, 0 to 1: one number, one per image, or a map [1 or B, 1, h, w], a value for every cell of the latent; one that
+    steps leaves a seam, one that changes over four cells or more leaves none. steps: 1 to 4; None: as many as the
+    checkpoint is best at (`PiDConfig.steps`). noise [B, 3, H, W] and step_noise (one tensor per re-noising, steps - 1
+    of them) replace the draws of the generator seeded with `seed`, which come in this order and stay what they are
+    where others are replaced.
     size: (H, W); by default the latent's size times the checkpoint's scale, and less than a latent cell off it. Where
     it is no multiple of `config.align` the network sees the image go on, mirrored, up to the next one.
     callback(step, steps, x0) is called after every step. on_part is called, often, with the fraction of all the
@@ -75,13 +77,16 @@ def decode(
     device = next(net.parameters()).device
     lq_latent = to_device(check_latent(lq_latent, config.latent_channels), device)
     batch = lq_latent.shape[0]
-    sigma = sigma_per_image(degrade_sigma, batch, device)
+    sigma = sigma_per_image(degrade_sigma, batch, device, lq_latent.shape[-2:])
     caption = _caption_for(net, caption, batch, device)
     height, width = _output_size(net, lq_latent, size)
     rows, cols = (-(-side // config.align) * config.align for side in (height, width))  # of pixels
     steps = config.steps if steps is None else steps
     sigmas = distilled_sigmas(steps)  # where the loop runs: read from a GPU each would be waited for
     draw = _noise_source((batch, config.in_channels, height, width), steps, seed, noise, step_noise, device)
+
+    if sigma.ndim == 4:
+        sigma = sigma_of_patches(sigma, rows // config.patch_size, cols // config.patch_size)
 
     work = _Work(config, (rows, cols), windows, steps, on_part)
     predict = predict_x0

@@ -12,7 +12,7 @@ from ..model.modulation import Modulations
 from ..model.network import PiDNetwork
 from ..progress import OnPart
 from ..windows.plan import Window
-from ..windows.run import WindowRun, crop, crop_features
+from ..windows.run import WindowRun, crop, crop_features, crop_sigma
 
 
 def predict_x0(
@@ -62,8 +62,8 @@ def predict_x0_by_windows(
 
     def predict(windows: list[Window]) -> tuple[Tensor]:
         features = crop_features(lq_features, windows, x.shape[-2:], net.config.patch_size)
-        count = len(windows)
-        text, sigma = caption.repeat(count, 1, 1), degrade_sigma.repeat(count)
+        text = caption.repeat(len(windows), 1, 1)
+        sigma = crop_sigma(degrade_sigma, windows, x.shape[-2:], net.config.patch_size)
         return (predict_x0(net, crop(x, windows), t, text, features, sigma, on_part, modulations),)
 
     return run.step(predict)[0]

@@ -211,6 +211,13 @@ def crop_features(lq_features: Tensor, windows: Sequence[Window], size: Sequence
     return rearrange(crop(grid, windows, patch_size), "b c h w -> b (h w) c")
 
 
+def crop_sigma(sigma: Tensor, windows: Sequence[Window], size: Sequence[int], patch_size: int) -> Tensor:
+    """The windows' degrade_sigma: of [B] each the image's, of [B, tokens] the part on it; [windows * B, ...]."""
+    if sigma.ndim == 1:
+        return sigma.repeat(len(windows))
+    return crop_features(sigma[..., None], windows, size, patch_size)[..., 0]
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that a tensor did not fit: not every device and driver raises OutOfMemoryError for it."""
     phrases = ("out of memory", "not enough memory", "can't allocate memory")
