@@ -55,9 +55,10 @@ def entries_in(folder: Path, pattern: str = "*", results: Path | None = None) ->
     if not paths:
         fits = "" if pattern in ("*", "**/*") else f" whose name fits {printable(pattern)}"
         raise ValueError(f"there is no picture ({', '.join(PICTURES)}) in {printable(folder)}{fits}")
-    if results is not None:
-        own = {parent for parent in {path.parent for path in paths} if _is_within(parent, Path(results))}
-        paths = [path for path in paths if path.parent not in own]
+    open_ones = _places({path.parent for path in paths}, results)
+    paths = [path for path in paths if path.parent in open_ones]
+    if not paths:
+        raise ValueError(f"the pictures in {printable(folder)} lie where results go: choose another output folder")
     return [Entry(path, name) for path, name in zip(paths, _names(paths, folder), strict=True)]
 
 
@@ -81,8 +82,13 @@ def _named(stem: str, known: Collection[str]) -> str:
     return stem if stem in known else NUMBERED.sub("", stem)
 
 
-def _is_within(folder: Path, other: Path) -> bool:
-    return folder.resolve().is_relative_to(other.resolve())
+def _places(folders: set[Path], results: Path | None) -> set[Path]:
+    """Those that do not lie among the results, each once: links lead to one folder by several ways, or round."""
+    found: dict[Path, Path] = {}
+    for folder in sorted(folders, key=lambda one: len(one.parts)):
+        found.setdefault(folder.resolve(), folder)
+    inside = None if results is None else Path(results).resolve()
+    return {folder for real, folder in found.items() if inside is None or not real.is_relative_to(inside)}
 
 
 def _is_open(path: Path, folder: Path) -> bool:

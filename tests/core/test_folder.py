@@ -45,11 +45,14 @@ def test_a_file_that_was_cut_off_is_no_result(tmp_path, ending):
     assert finished(tmp_path, ["cat"]) == set()
 
 
-def test_results_within_the_folder_are_no_pictures_of_it(tmp_path):
+def test_results_and_links_within_the_folder_add_no_pictures(tmp_path):
     put(tmp_path, "a.png", "below/b.png", "large/a_00001_.png", ".trash/c.png")
+    (tmp_path / "below/round").symlink_to(tmp_path)
     names = [entry.name for entry in entries_in(tmp_path, "**/**/*", tmp_path / "large")]
     assert sorted(names) == ["a", "below/b"]
     assert [entry.name for entry in entries_in(tmp_path, "below")] == ["below/b"]
+    with pytest.raises(ValueError, match="where results go"):
+        entries_in(tmp_path / "large", "*", tmp_path)
 
 
 def test_no_list_of_a_folder_leads_out_of_it(tmp_path):
