@@ -188,7 +188,7 @@ def silu_mul(a: Tensor, b: Tensor) -> Tensor:
 
 @triton.jit
 def _token_gate(
-    stream, te, features, weight, bias, offset, out, tokens, stream_batch, offset_batch, offset_token,
+    stream, te, features, weight, bias, offset, out, tokens, stream_batch,
     ACTIVATED: tl.constexpr, D: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -205,8 +205,7 @@ def _token_gate(
     logit = s.to(kind).to(tl.float32) * tl.load(weight + i, mask=mask, other=0.0).to(tl.float32)
     logit += f * tl.load(weight + D + i, mask=mask, other=0.0).to(tl.float32)
     logit = (tl.sum(logit, axis=0) + tl.load(bias).to(tl.float32)).to(kind).to(tl.float32)
-    off = tl.load(offset + b * offset_batch + (row - b * tokens) * offset_token)
-    gate = 1 / (1 + tl.exp(off - logit))
+    gate = 1 / (1 + tl.exp(tl.load(offset + row) - logit))
     s += gate * f
     if ACTIVATED:
         tl.store(out + row * D + i, s.to(kind), mask=mask)
@@ -220,7 +219,8 @@ def token_gate(stream: Tensor, features: Tensor, weight: Tensor, bias: Tensor, o
     features [B, L, D] and weight [1, 2 D], bias [1] in the compute dtype; offset [B, L or 1, 1].
     """
     batch, tokens, width = stream.shape
-    sizes = tokens, stream.stride(0), *_strides(offset), False, width, triton.next_power_of_2(width)
+    sizes = tokens, stream.stride(0), False, width, triton.next_power_of_2(width)
+    offset = offset.expand(batch, tokens, 1).contiguous()
     _token_gate[(batch * tokens,)](stream, stream, features, weight, bias, offset, stream, *sizes)
 
 
@@ -230,14 +230,10 @@ def condition_gate(
     """What `token_gate` makes of silu(te + stream), in the compute dtype; te [B, 1, D] float32. stream stays."""
     batch, tokens, width = stream.shape
     out = torch.empty_like(features)
-    sizes = tokens, stream.stride(0), *_strides(offset), True, width, triton.next_power_of_2(width)
+    sizes = tokens, stream.stride(0), True, width, triton.next_power_of_2(width)
+    offset = offset.expand(batch, tokens, 1).contiguous()
     _token_gate[(batch * tokens,)](stream, te, features, weight, bias, offset, out, *sizes)
     return out
-
-
-def _strides(offset: Tensor) -> tuple[int, int]:
-    """From image to image, and from token to token, of [B, L or 1, 1]."""
-    return offset.stride(0), offset.stride(1) if offset.shape[1] > 1 else 0
 
 
 @triton.jit
