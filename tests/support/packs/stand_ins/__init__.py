@@ -1,5 +1,7 @@
 """Nodes that stand in for models too large for a test. The test server loads this folder as a pack."""
 
+import threading
+
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -149,5 +151,22 @@ class TestVAE:
         return torch.nn.Conv2d(16, 3, 1)(samples).movedim(1, -1)
 
 
-STAND_INS = (TestText, TestGenerator, TestEncode, TestVAE)
+class TestEndless:
+    """A picture that is worked on until the run is interrupted."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",)}}
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "run"
+    CATEGORY = "tests"
+
+    def run(self, image):
+        while True:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            threading.Event().wait(0.01)  # leaves the processor to what interrupts
+
+
+STAND_INS = (TestText, TestGenerator, TestEncode, TestVAE, TestEndless)
 NODE_CLASS_MAPPINGS = {stand_in.__name__: stand_in for stand_in in STAND_INS}
