@@ -104,9 +104,10 @@ def test_silu_mul(with_kernels):
     close(with_kernels(ops.silu_mul, draw(2, 3, 500), draw(2, 3, 500, seed=1)))
 
 
-def test_gates(with_kernels):
+@pytest.mark.parametrize("offsets", [1, 5], ids=["of an image", "of each token"])
+def test_gates(with_kernels, offsets):
     width = 48
-    proj, offset = nn.Linear(2 * width, 1), draw(BATCH, 1, 1, seed=3)
+    proj, offset = nn.Linear(2 * width, 1), draw(BATCH, offsets, 1, seed=3)
     stream, features, te = draw(BATCH, 7, width), draw(BATCH, 5, width, seed=1), draw(BATCH, 1, width, seed=2)
 
     def run(stream, features, te):
