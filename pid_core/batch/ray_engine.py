@@ -34,6 +34,7 @@ from .worker import AHEAD, FINISH, Message, OpenBridge
 PACKAGES = ("pid_core", "pid_bridges")
 PATIENCE = 120.0  # seconds for a cluster to start a first worker, until that is said to take long
 PATIENCE_TO_CONNECT = 10.0
+BESIDE_GPU = 4  # CPUs, for pictures that are read and written meanwhile
 STORE = 2**27  # bytes of a local cluster's object store: results are a line each
 # Read by Ray as it starts: nothing is sent home, nothing is printed, workers are as nice as any process.
 VARIABLES = {
@@ -90,14 +91,17 @@ class Cluster:
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         cpus = [int(machine.get("CPU", 0)) for machine in machines]
         gpus = [int(machine.get("GPU", 0)) for machine in machines]
-        workers = workers or sum(gpus) or 1
-        each = 1 if sum(gpus) else 0
-        threads = threads or (1 if each else max(1, min(max(cpus, default=0), sum(cpus) // workers)))
-        room = sum(min(gpu, cpu // threads) if each else cpu // threads for cpu, gpu in zip(cpus, gpus, strict=True))
-        if room < workers:
+        workers, each = workers or sum(gpus) or 1, min(sum(gpus), 1)
+
+        def room(threads: int) -> int:
+            return sum(min(cpu // threads, gpu if each else cpu) for cpu, gpu in zip(cpus, gpus, strict=True))
+
+        most = BESIDE_GPU if each else max(cpus, default=1)
+        threads = threads or next((count for count in range(most, 1, -1) if room(count) >= workers), 1)
+        if room(threads) < workers:
             what = f"{_count(threads, 'CPU')} and a GPU" if each else _count(threads, "CPU")
             raise ValueError(
-                f"the Ray cluster has room for {_count(room, 'worker')} of {what}, not for {workers}: "
+                f"the Ray cluster has room for {_count(room(threads), 'worker')} of {what}, not for {workers}: "
                 f"{_count(sum(cpus), 'CPU')} and {_count(sum(gpus), 'GPU')} on {_count(len(machines), 'machine')}"
             )
         return Crew(workers, threads, each)
@@ -140,6 +144,8 @@ class RayEngine(Supervisor[_Actor]):
         self._cluster, self._ray = cluster, cluster.ray
         self._open_bridge, self._threads = open_bridge, crew.threads
         self._inbox: queue.SimpleQueue[tuple[_Actor, Message | Death | Exception]] = queue.SimpleQueue()
+        errors = cluster.ray.exceptions
+        self._deaths = (errors.RayActorError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError)
         self._patient_until = time.monotonic() + PATIENCE
         self._open = 0  # calls that have not come back
         self._make = cluster.ray.remote(RayWorker).options(
@@ -178,7 +184,7 @@ class RayEngine(Supervisor[_Actor]):
             return
         self._open -= 1
         if isinstance(message, Exception):
-            if not isinstance(message, self._ray.exceptions.RayActorError):
+            if not isinstance(message, self._deaths):
                 raise RunStoppedError(f"{worker.place} cannot work: {_reason(message)}")
             self._ray.kill(worker.actor)  # one that only cannot be reached may live on
             message = Death("its process ended, perhaps for want of memory")

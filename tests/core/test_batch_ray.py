@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from shutil import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,6 +113,29 @@ def test_more_workers_than_the_cluster_has_room_for(cluster, rows, tmp_path, cap
     err = capsys.readouterr().err
     assert "of 1 CPU, not for 999: " in err and len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("machines", "asked", "crew"),
+    [
+        ([(32, 8), (32, 8), (64, 0)], (None, None), (16, 4, 1)),
+        ([(8, 8)], (None, None), (8, 1, 1)),
+        ([(32, 8)], (2, 12), (2, 12, 1)),
+        ([(16, 0), (8, 0)], (None, None), (1, 16, 0)),
+        ([(16, 0), (8, 0)], (4, None), (4, 5, 0)),
+        ([(16, 0), (8, 0)], (4, 8), None),
+        ([(2, 8)], (None, None), None),
+    ],
+)
+def test_workers_are_as_many_as_the_cluster_has_room_for(machines, asked, crew):
+    found = object.__new__(Cluster)
+    nodes = [{"Alive": True, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}} for cpus, gpus in machines]
+    found.ray = SimpleNamespace(nodes=lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 99.0}}])
+    if crew is None:
+        with pytest.raises(ValueError, match="the Ray cluster has room for"):
+            found.crew(*asked)
+    else:
+        assert found.crew(*asked) == crew
 
 
 def test_a_cluster_that_does_not_answer_is_not_waited_for(cluster, rows, tmp_path, monkeypatch, capsys):
