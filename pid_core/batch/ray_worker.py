@@ -74,6 +74,8 @@ def _as_here(options: Options) -> Options:
         )
     if not Path(options.model).is_file() and fingerprint(NANO_PATH) == options.model_fingerprint:
         options = replace(options, model=str(NANO_PATH))  # the package is elsewhere here
+    if not Path(options.model).is_file():
+        raise ValueError(f"{_here()} does not see {printable(options.model)}")
     if fingerprint(options.model) != options.model_fingerprint:
         raise ValueError(f"{_here()} has another file as {printable(options.model)}")
     return options

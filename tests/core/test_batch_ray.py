@@ -160,6 +160,8 @@ def test_a_worker_stops_the_run_for_what_no_row_survives_and_draws_nothing_once_
     assert "does not see" in RayWorker().open(chosen, *opening).reason
     Report(chosen.out).close(finished=False)
     assert "has another file as" in RayWorker().open(replace(chosen, model_fingerprint="x"), *opening).reason
+    gone = replace(chosen, model="/gone/pid.safetensors", model_fingerprint="x")
+    assert "does not see /gone/pid.safetensors" in RayWorker().open(gone, *opening).reason
     worker = RayWorker()
     assert worker.open(replace(chosen, model="/gone/nano.safetensors"), *opening) == Ready()
     first, second, third, *_ = jobs(rows, chosen.out)
