@@ -151,6 +151,8 @@ class ComfyEngine:
 
     def _serve(self, runner: ServerRunner, jobs: Iterator[Job]) -> None:
         try:
+            if not self._answers(runner.server, (0.0, *TRIES)):  # so that it is no row's fault
+                return
             while not self._nothing_left():
                 job = self._next(jobs)
                 if job is None:  # another server may still hand its job back
@@ -183,7 +185,7 @@ class ComfyEngine:
             result = run_row(runner, job)
         except ServerGoneError as error:
             self._gone(job, error)
-            return self._answers(runner.server)
+            return self._answers(runner.server, TRIES)
         with self._lock:
             self._running -= 1
             self._end(replace(result, attempts=max(1, self.report.attempts(job.key))))
@@ -199,8 +201,8 @@ class ComfyEngine:
             else:
                 self._end(result_of(job, CRASHED, error=f"{attempts} servers stopped answering: {error}"))
 
-    def _answers(self, server: Server) -> bool:
-        for pause in TRIES:
+    def _answers(self, server: Server, pauses: Sequence[float]) -> bool:
+        for pause in pauses:
             self._sleep(pause)
             try:
                 server.check()

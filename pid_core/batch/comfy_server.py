@@ -22,7 +22,7 @@ GONE = (ConnectionError, TimeoutError, URLError, http.client.HTTPException)
 
 @prints_bare
 class ServerGoneError(EngineError):
-    """The server does not answer any more."""
+    """The server does not answer any more, or knows nothing of what it was given."""
 
 
 class Server:
@@ -56,14 +56,20 @@ class Server:
         """Run a workflow in API form to its end; outputs by node. Raises ValueError in one line where it fails."""
         body = json.dumps({"prompt": workflow, "client_id": self._client}).encode()
         number = json.loads(self._ask("/prompt", body, "application/json"))["prompt_id"]
-        while True:
-            entry = json.loads(self._ask(f"/history/{number}")).get(number)
-            if entry is not None:
-                break
+        while (entry := self._ended(number)) is None:
+            if not self._is_queued(number) and self._ended(number) is None:  # it may have ended between the two
+                raise ServerGoneError(f"{self.url} lost it: taken out of its queue, or the server was started anew")
             self._sleep(self._poll)
         if entry.get("status", {}).get("status_str") == "error":
             raise ValueError(_failure(entry["status"].get("messages", [])))
         return entry["outputs"]
+
+    def _ended(self, number: str) -> dict[str, Any] | None:
+        return json.loads(self._ask(f"/history/{number}")).get(number)
+
+    def _is_queued(self, number: str) -> bool:
+        queue = json.loads(self._ask("/queue"))
+        return any(number in item for items in queue.values() for item in items)
 
     def picture(self, image: dict[str, str]) -> bytes:
         """The file of a picture among a workflow's outputs."""

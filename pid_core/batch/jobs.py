@@ -210,7 +210,7 @@ def _check_name(name: str) -> None:
         fields = [field for _, field, _, _ in string.Formatter().parse(name) if field is not None]
         unknown = [field for field in fields if field not in FIELDS]
         if not unknown:
-            name.format(index=1, stem="a", id="b", sigma="0", seed=1)
+            _parts(name.format(index=1, stem="a", id="b", sigma="0", seed=1))
     except (ValueError, KeyError, IndexError) as error:
         raise ValueError(f"--name {quoted(name)} cannot be used: {printable(error)}") from None
     if unknown:

@@ -32,17 +32,22 @@ NOTHING, GOOD_BEFORE, BAD_BEFORE = 0, 1, 2
 class Report:
     """One shard's report, open for adding. Nobody else adds to it meanwhile.
 
-    Of millions of earlier lines it keeps nine bytes each. Raises ValueError where another run has it open.
+    Of millions of earlier lines it keeps nine bytes each. Raises ValueError where another run has it open, or it
+    cannot be written.
     """
 
     def __init__(self, out: str | Path, shard: str = ""):
         self.folder = Path(out, FOLDER)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / f"report{shard}.jsonl"
-        self._file = self.path.open("ab+", buffering=0)
-        _lock(self._file, self.path)  # before anything is taken off
-        _trim(self._file)
-        self._begun = _opened(self.folder / f"begun{shard}.jsonl")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab+", buffering=0)
+            _lock(self._file, self.path)  # before anything is taken off
+            _trim(self._file)
+            self._begun = _opened(self.folder / f"begun{shard}.jsonl")
+        except OSError as error:
+            what = f"{printable(self.folder, 300)} cannot be written ({error.strerror})"
+            raise ValueError(f"{what}: make it writable, or choose another --out") from None
         self._begun_lines = 0
         self._known = _Known(_lines(self.path))
         self._attempts: Counter[str] = Counter()

@@ -159,6 +159,9 @@ def _entries(source: str, out: str | None) -> Iterator[Mapping[str, Any] | str]:
     if Path(source).is_dir():
         found = sorted(entry.path for entry in os.scandir(source) if entry.is_file() and entry.name[0] != ".")
     elif Path(source).is_file():  # also where its name could be a pattern
+        if Path(source).suffix.lower() not in PICTURES:
+            kinds, endings = ", ".join(_READERS), ", ".join(PICTURES)
+            raise ValueError(f"{printable(source)} is neither a manifest ({kinds}) nor a picture ({endings})")
         return iter([{"image": source}])
     elif glob.has_magic(source):
         found = sorted(path for path in glob.iglob(source, recursive=True) if os.path.isfile(path))

@@ -135,6 +135,9 @@ def _run(args: argparse.Namespace) -> int:
             raise
         report.close(finished)
         _say(args, {"rows": dict(report.counts), "finished": finished})
+        if report.counts[SKIPPED]:
+            skipped = f"{report.counts[SKIPPED]} failed in an earlier run and were not tried again"
+            print(f"pid_core: {skipped}: --retry failed takes them, --status {args.out} says why", file=sys.stderr)
         if not finished:
             return INTERRUPTED
         return FAILED_SOME if any(report.counts[status] for status in report.counts if status not in GOOD) else 0
@@ -147,20 +150,29 @@ def _check_files(args: argparse.Namespace) -> None:
         from ..batch.comfy import read_workflow
 
         read_workflow(args.workflow)
-    if args.engine == "ray" and args.gpus is not None:
+    if args.engine != "local" and args.gpus is not None:
         raise UsageError("--gpus is of the engine local: Ray's workers take all GPUs, or as many as --workers says")
+    for option, engine in (("server", "comfyui"), ("workflow", "comfyui"), ("ray_address", "ray")):
+        if getattr(args, option) is not None and args.engine != engine:
+            raise UsageError(f"--{option.replace('_', '-')} is of the engine {engine}: add --engine {engine}")
     if args.engine != "comfyui" and not args.model.is_file():
         raise ValueError(f"there is no checkpoint {printable(args.model)}")
+    for option in ("vae", "clip", "caption"):
+        path = getattr(args, option)
+        if path is not None and not path.is_file():
+            raise ValueError(f"--{option}: there is no file {printable(path)}")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out is {printable(args.out)}, which is a file: a folder is needed")
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
     check_seed(args.seed)
     if args.steps is not None:
         check_steps(args.steps)
-    for name in ("workers", "threads", "limit", "attempts"):
+    for name, least in (("workers", 1), ("threads", 1), ("limit", 1), ("attempts", 1), ("max_failed", 0)):
         value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} is {value}, but must be at least 1")
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}, but must be at least {least}")
 
 
 def _options(args: argparse.Namespace) -> Options:
@@ -250,5 +262,5 @@ def _say(args: argparse.Namespace, facts: dict[str, Any]) -> int:
         return 0
     for name, value in facts.items():
         text = ", ".join(f"{v} {k}" for k, v in value.items()) if isinstance(value, dict) else value
-        print(f"{name}: {text or 'none'}")
+        print(f"{name}: {text if text != '' else 'none'}")
     return 0

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pid_core.__main__ import main
+from pid_core.batch.comfy_server import Server, ServerGoneError
 from pid_core.batch.report import FOLDER, Report
 from pid_core.images.files import read_about
 from support.booted_comfy import TestServer
@@ -90,8 +91,17 @@ def test_what_a_server_says_is_the_rows_error(comfy, root, tmp_path, pictures, c
 def test_no_server_at_all_stops_the_run(root, tmp_path, pictures, monkeypatch, capsys):
     monkeypatch.setattr("pid_core.batch.comfy.TRIES", (0.0,))
     arguments = pictures, "--out", tmp_path / "out", "--engine", "comfyui", "--server", "127.0.0.1:9"
-    assert main(["batch", *map(str, arguments), "--workflow", str(workflow(root, tmp_path))]) == 3
+    assert main(["batch", *map(str, arguments), "--workflow", str(workflow(root, tmp_path)), "--attempts", "1"]) == 3
     assert "no server answers any more" in capsys.readouterr().err
+    assert not (tmp_path / "out" / FOLDER / "report.jsonl").read_text()  # it was no row's fault
+
+
+def test_what_a_server_lost_is_not_waited_for(monkeypatch):
+    """Taken out of the queue by somebody in a browser, it was asked for, for ever."""
+    answers = {"/prompt": {"prompt_id": "a"}, "/history/a": {}, "/queue": {"queue_running": [], "queue_pending": []}}
+    monkeypatch.setattr(Server, "_ask", lambda self, path, *_: json.dumps(answers[path]))
+    with pytest.raises(ServerGoneError, match="lost it"):
+        Server("here", sleep=lambda seconds: pytest.fail("it waits")).run({})
 
 
 def test_what_fails_beside_the_rows_ends_the_run(root, tmp_path, pictures, monkeypatch, capsys):
@@ -101,6 +111,7 @@ def test_what_fails_beside_the_rows_ends_the_run(root, tmp_path, pictures, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Report, "begin", full)
+    monkeypatch.setattr(Server, "check", lambda self: None)
     arguments = pictures, "--out", tmp_path / "out", "--engine", "comfyui", "--server", "127.0.0.1:9", "127.0.0.1:9"
     assert main(["batch", *map(str, arguments), "--workflow", str(workflow(root, tmp_path))]) == 3
     assert "No space left" in capsys.readouterr().err

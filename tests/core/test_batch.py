@@ -129,7 +129,8 @@ def test_a_row_that_kills_its_worker_ends_as_crashed_and_its_neighbours_are_done
     Image.new("RGB", (8, 8)).save(broken)
     capsys.readouterr()
     assert batch(manifest, "--out", out) == 1 and len(outputs(out)) == 8
-    assert "11/11" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "11/11" in err and "3 failed in an earlier run and were not tried again: --retry failed takes them" in err
     monkeypatch.undo()
     capsys.readouterr()
     assert batch(manifest, "--out", out, "--retry", "failed", "--json") == 1
@@ -236,6 +237,9 @@ def test_a_missing_model_or_gpu_is_one_line_and_exit_code_3(tmp_path, capsys):
     for arguments, words in (
         (["--model", "gone.safetensors"], "there is no checkpoint"),
         (["--gpus", "7"], "there is no GPU 7"),
+        (["--caption", "gone"], "--caption: there is no file gone"),
+        (["--out", source / "000.png"], "000.png, which is a file"),
+        (["--out", source / "000.png" / "x"], "_pidkit cannot be written (Not a directory)"),
     ):
         assert batch(source, "--out", tmp_path / "out", *arguments) == 3
         err = capsys.readouterr().err
@@ -249,6 +253,9 @@ def test_a_missing_model_or_gpu_is_one_line_and_exit_code_3(tmp_path, capsys):
         (["--engine", "comfyui"], "needs --server URL and --workflow FILE"),
         (["--name", "{what}"], "index, stem, id, sigma, seed can stand there"),
         (["--name", "{index:q}"], "cannot be used"),
+        (["--name", "../{stem}"], "does not stay within the output folder"),
+        (["--max-failed", "-1"], "--max-failed is -1, but must be at least 0"),
+        (["--server", "127.0.0.1:8188"], "add --engine comfyui"),
         (["--degrade-sigmas", "2"], "must be between 0 and 1"),
         (["--shard", "3/3"], "--shard is '3/3'"),
         (["--bits", "16", "--format", "jpg"], "16 bits a channel are written as png"),
