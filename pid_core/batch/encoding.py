@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 
 from ..errors import one_line
 from ..upscale.bridge import Bridge
+from .children import be_deaf, start_deaf
 from .jobs import Job, Options
 from .results import RunStoppedError
 from .texts import CaptionStore
@@ -33,13 +34,16 @@ def _encode(store: CaptionStore, texts: list[str], open_bridge: Callable[[], Bri
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_fill, args=(theirs, store, texts, open_bridge), daemon=True)
-    process.start()
+    start_deaf(process)
     theirs.close()
     try:
         failure = ours.recv()
     except EOFError:
         process.join()
         failure = f"its process died (exit code {process.exitcode})"
+    except KeyboardInterrupt:
+        process.kill()
+        raise
     process.join()
     if failure is not None:
         raise RunStoppedError(f"the texts cannot be encoded: {failure}")
@@ -48,6 +52,7 @@ def _encode(store: CaptionStore, texts: list[str], open_bridge: Callable[[], Bri
 def _fill(
     connection: Connection, store: CaptionStore, texts: list[str], open_bridge: Callable[[], Bridge | None]
 ) -> None:
+    be_deaf()
     try:
         store.fill(texts, open_bridge)
     except (ValueError, OSError, RuntimeError) as error:

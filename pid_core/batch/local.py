@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from .children import start_deaf
 from .jobs import Job, Options
 from .report import Report
 from .supervisor import Death, Supervisor, Worker
@@ -52,7 +53,7 @@ class LocalEngine(Supervisor[_Process]):
         process = self._context.Process(
             target=serve, args=(theirs, self.options, place, self.threads, self.open_bridge), daemon=True
         )
-        process.start()
+        start_deaf(process)
         theirs.close()
         return _Process(place, process=process, connection=ours)
 

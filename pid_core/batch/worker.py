@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ import torch
 from ..errors import one_line
 from ..upscale.bridge import Bridge
 from ..upscale.upscaler import Upscaler
+from .children import be_deaf
 from .jobs import Job, Options
 from .results import Result, RunStoppedError
 from .run_row import RowRunner, Work
@@ -59,8 +59,7 @@ def open_runner(options: Options, device: str, bridge: Bridge | None = None) -> 
 
 def serve(connection: Connection, options: Options, device: str, threads: int, open_bridge: OpenBridge) -> None:
     """The worker's process, from its start to its end."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group, or job step; the supervisor decides
-        signal.signal(number, signal.SIG_IGN)
+    be_deaf()
     torch.set_num_threads(threads)
     channel = _Channel(connection)
     try:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from PIL import Image
 
 from pid_core import NANO_PATH
 from pid_core.__main__ import main
+from pid_core.batch.children import start_deaf
 from pid_core.batch.encoding import with_captions
 from pid_core.batch.jobs import Options, jobs_of, with_key
 from pid_core.batch.plan import jobs_in, survey
@@ -425,6 +427,14 @@ def test_the_second_ctrl_c_does_not_wait(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pid_core.commands.engines.engine_of", an_engine(run))
     assert batch(source, "--out", tmp_path / "out") == 130
     assert "once more to stop at once" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="a process cannot be started so here")
+def test_a_ctrl_c_while_a_worker_starts_is_no_traceback():
+    process = multiprocessing.get_context("spawn").Process(target=signal.raise_signal, args=(signal.SIGINT,))
+    start_deaf(process)
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_a_batch_systems_notice_to_all_processes_lets_the_pictures_in_hand_end(tmp_path):
