@@ -32,7 +32,7 @@ REBLUR = 1.0  # Gaussian the image is blurred with for comparison, in pixels
 SHARP = 0.9  # edges of a good photo at its own size; no more blur than this is no flaw
 JPEG_GRID = 8  # pixels
 STEP = 0.5 / 255  # what a step is compared with where nothing else steps
-NO_BLOCKS, BLOCKS = 0.1, 0.25  # up to the first, no grid is seen; from the second on, it is JPEG for certain
+NO_BLOCKS, BLOCKS = 0.3, 0.6  # about JPEG's quality 90, and 60
 JPEG_SIGMA = 0.05  # what serves pictures of quality 60 and 30 best
 LEAST = 0.03  # below it a suggestion would be within what texture is taken for
 
@@ -41,7 +41,7 @@ class Quality(NamedTuple):
     """noise: standard deviation of its grain, in a range of 0 to 1. blur: standard deviation of its blur, in pixels.
 
     blocks: by how much larger steps are at the borders of JPEG's blocks than elsewhere, as a share; 0.1 and less is
-    chance, 1 is a quality of about 30.
+    chance, 1 is a quality of about 40.
     """
 
     noise: float
@@ -130,13 +130,17 @@ def _blur(grey: Tensor, noise: float) -> float:
 
 
 def _blocks(grey: Tensor) -> float:
-    """How much larger steps of [H, W] are at the borders of JPEG's blocks, in rows and in columns alike."""
+    """How much larger steps of [H, W] are at the borders of JPEG's blocks, in rows and in columns alike.
+
+    By their medians: edges of what is drawn on a grid of 8 pixels are steps at some borders, those of blocks at most.
+    """
     shares = []
     for lines in (grey, grey.T):
         steps = lines[:, 1:] - lines[:, :-1]
         # Beyond what the steps at both sides foretell: slopes and edges have none.
-        beyond = (steps[:, 1:-1] - (steps[:, :-2] + steps[:, 2:]) / 2).abs().mean(0)
-        places = beyond[: beyond.numel() // JPEG_GRID * JPEG_GRID].view(-1, JPEG_GRID).mean(0)
+        beyond = (steps[:, 1:-1] - (steps[:, :-2] + steps[:, 2:]) / 2).abs()
+        whole = beyond.shape[1] // JPEG_GRID * JPEG_GRID
+        places = beyond[:, :whole].reshape(-1, JPEG_GRID).median(0).values
         border = float(places[JPEG_GRID - 2])  # the first of them lies between pixels 1 and 2
         elsewhere = (float(places.sum()) - border) / (JPEG_GRID - 1)
         shares.append((border - elsewhere) / (elsewhere + STEP))

@@ -220,7 +220,7 @@ def test_each_picture_of_a_batch_is_decoded_as_if_alone(comfy):
     seen = Seen()
     together = comfy.images(comfy.queue(graph, on_event=seen))
     assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
-    assert "strength 0, 0.15 (auto)" in seen.texts[-1]["text"]
+    assert "strength 0, 0.2 (auto)" in seen.texts[-1]["text"]
 
 
 def test_transparency_is_kept(comfy):

@@ -75,6 +75,9 @@ def test_jpeg_is_seen_by_its_blocks_and_is_no_noise(photos):
         found = [estimate_quality(as_jpeg(photo, quality)) for quality in (80, 60, 40, 20)]
         assert rises([q.blocks for q in found], by=0.1) and max(q.noise for q in found) < 0.01
         assert [suggest(q, invents=False) for q in found[1:]] == [0.05] * 3
+    drawn = torch.full((32, 32, 3), 0.4)
+    drawn[8:24, 8:24] = 0.8
+    assert estimate_quality(drawn).blocks == 0
     # the middle of a large picture is cut out along the grid
     large = as_jpeg(photos[0].repeat(8, 6, 1)[:1085, :1131], 40)
     assert estimate_quality(large).blocks > 0.5
