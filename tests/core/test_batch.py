@@ -240,7 +240,7 @@ def test_a_missing_model_or_gpu_is_one_line_and_exit_code_3(tmp_path, capsys):
         (["--model", "gone.safetensors"], "there is no checkpoint"),
         (["--gpus", "7"], "there is no GPU 7"),
         (["--caption", "gone"], "--caption: there is no file gone"),
-        (["--out", source / "000.png"], "000.png, which is a file"),
+        (["--out", source / "000.png"], "which is a file: a folder is needed"),
         (["--out", source / "000.png" / "x"], "_pidkit cannot be written (Not a directory)"),
     ):
         assert batch(source, "--out", tmp_path / "out", *arguments) == 3
