@@ -6,6 +6,7 @@ the row's stands there; "{name}" may be a part of a text, such as a save prefix.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import tempfile
@@ -129,7 +130,8 @@ class ComfyEngine:
         self._later: deque[Job] = deque()  # handed back by a server that is gone
         self._raised: Exception | None = None  # in a thread
         self._alive = len(servers)
-        self._running, self._read_all = 0, False
+        self._in_hand: dict[str, Job] = {}  # by their numbers
+        self._read_all = False
         self.finishing = False
 
     def run(self, jobs: Iterator[Job]) -> bool:
@@ -138,9 +140,14 @@ class ComfyEngine:
         threads = [threading.Thread(target=self._serve, args=(one, jobs), daemon=True) for one in self._runners]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.2)  # so that Ctrl-C is heard
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(0.2)  # so that Ctrl-C is heard
+        finally:
+            with self._lock, contextlib.suppress(OSError, RunStoppedError):
+                for job in self._in_hand.values():  # the run's end is not their fault, and is no attempt
+                    self.report.drop(job.key)
         if self._raised is not None:
             raise self._raised
         return not self.finishing
@@ -164,7 +171,7 @@ class ComfyEngine:
 
     def _nothing_left(self) -> bool:
         with self._lock:
-            return self.finishing or (self._read_all and not self._later and not self._running)
+            return self.finishing or (self._read_all and not self._later and not self._in_hand)
 
     def _next(self, jobs: Iterator[Job]) -> Job | None:
         with self._lock:
@@ -176,7 +183,7 @@ class ComfyEngine:
                 return None
             begun_before = self.report.attempts(job.key) > 0
             self.report.begin(job.key)
-            self._running += 1
+            self._in_hand[job.number] = job
             return replace(job, again=begun_before)
 
     def _run(self, runner: ServerRunner, job: Job) -> bool:
@@ -187,14 +194,14 @@ class ComfyEngine:
             self._gone(job, error)
             return self._answers(runner.server, TRIES)
         with self._lock:
-            self._running -= 1
+            del self._in_hand[job.number]
             self._end(replace(result, attempts=max(1, self.report.attempts(job.key))))
         return True
 
     def _gone(self, job: Job, error: ServerGoneError) -> None:
         """The job goes to another server; after so many it is to blame."""
         with self._lock:
-            self._running -= 1
+            del self._in_hand[job.number]
             attempts = self.report.attempts(job.key)
             if attempts < self.attempts:
                 self._later.append(job)

@@ -15,11 +15,12 @@ from .shards import Shard
 
 @dataclass(frozen=True)
 class Survey:
-    """jobs: of this shard. rows: of the whole manifest. broken: jobs that can be seen to fail."""
+    """jobs: of this shard. rows: of the whole manifest. broken: jobs that are seen to fail, and why the first does."""
 
     rows: int
     jobs: int
     broken: int
+    why: str | None = None
 
 
 def jobs_in(source: str, options: Options, shard: Shard, limit: int | None = None) -> Iterator[Job]:
@@ -33,20 +34,22 @@ def jobs_in(source: str, options: Options, shard: Shard, limit: int | None = Non
 
 def survey(source: str, options: Options, shard: Shard, limit: int | None = None) -> Survey:
     """Read all rows once; of millions, eight bytes each are kept. Two jobs with one output are a ValueError."""
-    names, rows, jobs, broken = array("q"), 0, 0, 0
+    names, rows, jobs, broken, why = array("q"), 0, 0, 0, None
     for row in read_rows(source, options.out):
         if limit is not None and row.index >= limit:
             break
         rows += 1
         mine = shard.has(row.index)
         for job in jobs_of(row, options):
-            jobs, broken = jobs + mine, broken + (mine and job.error is not None)
+            jobs += mine
+            if mine and job.error is not None:
+                broken, why = broken + 1, why or job.error
             if job.path:
                 names.append(hash(_folded(job)))
     twice = _twice(names)
     if twice:
         _raise_twice(source, options, twice)
-    return Survey(rows, jobs, broken)
+    return Survey(rows, jobs, broken, why)
 
 
 def _folded(job: Job) -> str:

@@ -26,7 +26,7 @@ PARQUET_FROM = 100_000  # lines
 TIDY_AFTER = 100_000  # lines of what was begun
 
 # What is known of a key from earlier lines.
-NOTHING, GOOD_BEFORE, BAD_BEFORE = 0, 1, 2
+NOTHING, GOOD_BEFORE, BAD_BEFORE, PASSING_BEFORE = 0, 1, 2, 3
 
 
 class Report:
@@ -58,7 +58,7 @@ class Report:
         self._repeated = False
 
     def before(self, key: str) -> int:
-        """What an earlier run wrote of this key: NOTHING, GOOD_BEFORE or BAD_BEFORE."""
+        """What an earlier run wrote of this key: one of the four above."""
         return self._known.of(key)
 
     def attempts(self, key: str) -> int:
@@ -119,13 +119,14 @@ class Report:
 
 
 class _Known:
-    """Keys and whether they went well, as two sorted arrays."""
+    """Keys and how they went, as two sorted arrays."""
 
     def __init__(self, lines: Iterable[dict[str, Any]]):
-        last = {}
+        last: dict[np.uint64, int] = {}
         chunks: list[np.ndarray] = []
         for line in lines:
-            last[_short(line["key"])] = line["status"] in GOOD
+            bad = PASSING_BEFORE if line.get("passing") else BAD_BEFORE
+            last[_short(line["key"])] = GOOD_BEFORE if line["status"] in GOOD else bad
             if len(last) >= 2**17:
                 chunks.append(_array(last))
                 last = {}
@@ -138,15 +139,15 @@ class _Known:
         place = int(np.searchsorted(self._sorted["key"], _short(key), side="right")) - 1  # the last of equal ones
         if place < 0 or self._sorted["key"][place] != _short(key):
             return NOTHING
-        return GOOD_BEFORE if self._sorted["good"][place] else BAD_BEFORE
+        return int(self._sorted["how"][place])
 
 
 def _short(key: str) -> np.uint64:
     return np.uint64(int(hashlib.sha256(key.encode()).hexdigest()[:16], 16))
 
 
-def _array(known: dict[np.uint64, bool]) -> np.ndarray:
-    return np.array(list(known.items()), dtype=[("key", np.uint64), ("good", np.bool_)])
+def _array(known: dict[np.uint64, int]) -> np.ndarray:
+    return np.array(list(known.items()), dtype=[("key", np.uint64), ("how", np.uint8)])
 
 
 def summary(out: str | Path) -> dict[str, Any]:

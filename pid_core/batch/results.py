@@ -28,10 +28,16 @@ class RunStoppedError(EngineError):
     """What no other row will survive either: no room on the disk, a model that cannot be loaded."""
 
 
+@prints_bare
+class InTheWayError(ValueError):
+    """What lies where the output goes."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One line of the report. seconds: by stage. memory: bytes at the fullest moment, where that is known.
 
+    passing: it failed of what may be gone by the next run, which tries it again.
     columns: those of the manifest that nothing here knows.
     """
 
@@ -47,6 +53,7 @@ class Result:
     memory: int | None = None
     sha256: str | None = None
     notes: tuple[str, ...] = ()
+    passing: bool | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -29,7 +29,7 @@ from ..upscale.upscaler import Prepared, Upscaler
 from ..version import pack_version
 from ..windows.run import is_out_of_memory
 from .jobs import Job, Options, parse_size
-from .results import DONE, FAILED, KEPT, EngineError, Result, RunStoppedError, result_of, stops_the_run
+from .results import DONE, FAILED, KEPT, EngineError, InTheWayError, Result, RunStoppedError, result_of, stops_the_run
 from .rows import AUTO, open_source
 
 Value = TypeVar("Value")
@@ -110,7 +110,7 @@ class Stages:
         if found != work.job.key:
             if self.options.overwrite:
                 return False
-            raise ValueError(
+            raise InTheWayError(
                 f"{path.name} is there already and was made "
                 f"{'with other settings' if found else 'by something else'}: take it away, or add --overwrite"
             )
@@ -157,13 +157,13 @@ class Stages:
         except Exception as error:
             if isinstance(error, OSError) and stops_the_run(error):
                 raise RunStoppedError(f"{work.job.path}: {error.strerror}") from None
-            self._fail(work, _reason(error))
+            self._fail(work, _reason(error), passing=isinstance(error, InTheWayError) or None)
         finally:
             work.seconds[name] = round(time.perf_counter() - begun, 4)
 
-    def _fail(self, work: Work, reason: str) -> None:
+    def _fail(self, work: Work, reason: str, passing: bool | None) -> None:
         work.source = work.image = None
-        work.result = self._result(work, FAILED, error=reason)
+        work.result = self._result(work, FAILED, error=reason, passing=passing)
 
     def _result(self, work: Work, status: str, **more: Any) -> Result:
         # the seconds of the stage that ends with it are still to come

@@ -253,7 +253,8 @@ def _interruptible(finish: Callable[[], None]) -> Iterator[None]:
 
 
 def _as_dict(found: Survey, shard: Shard) -> dict[str, Any]:
-    return {"rows": found.rows, "outputs": found.jobs, "of them wrong": found.broken, "shard": list(shard)}
+    facts = {"rows": found.rows, "outputs": found.jobs, "of them wrong": found.broken, "shard": list(shard)}
+    return facts if found.why is None else facts | {"the first of them": printable(found.why, 500)}
 
 
 def _say(args: argparse.Namespace, facts: dict[str, Any]) -> int:

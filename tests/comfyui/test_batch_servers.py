@@ -14,6 +14,7 @@ from PIL import Image
 from pid_core.__main__ import main
 from pid_core.batch.comfy_server import Server, ServerGoneError
 from pid_core.batch.report import FOLDER, Report
+from pid_core.batch.results import RunStoppedError
 from pid_core.images.files import read_about
 from support.booted_comfy import TestServer
 
@@ -115,6 +116,18 @@ def test_what_fails_beside_the_rows_ends_the_run(root, tmp_path, pictures, monke
     arguments = pictures, "--out", tmp_path / "out", "--engine", "comfyui", "--server", "127.0.0.1:9", "127.0.0.1:9"
     assert main(["batch", *map(str, arguments), "--workflow", str(workflow(root, tmp_path))]) == 3
     assert "No space left" in capsys.readouterr().err
+
+
+def test_the_end_of_a_run_is_no_attempt_at_the_row_in_hand(root, tmp_path, pictures, monkeypatch):
+    def full(*_):
+        raise RunStoppedError("No space left on device")
+
+    monkeypatch.setattr("pid_core.batch.comfy.run_row", full)
+    monkeypatch.setattr(Server, "check", lambda self: None)
+    arguments = pictures, "--out", tmp_path / "out", "--engine", "comfyui", "--server", "127.0.0.1:9"
+    assert main(["batch", *map(str, arguments), "--workflow", str(workflow(root, tmp_path))]) == 3
+    begun = [json.loads(line)["begun"] for line in (tmp_path / "out" / FOLDER / "begun.jsonl").read_text().splitlines()]
+    assert begun == [1, -1]
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,16 @@ def test_outputs_of_others_and_of_other_settings_are_never_replaced(tmp_path, ru
     assert [result.status for result in results] == ["kept", "done"] and after == made
 
 
+def test_what_was_in_the_way_is_tried_again_once_it_is_gone(tmp_path, capsys):
+    """The advice of the error, followed to the letter, had the rows skipped."""
+    source, out = photos(tmp_path / "in", 1), photos(tmp_path / "out", 0)
+    (out / "00000000_000_0.png").write_bytes(b"mine")
+    assert batch(source, "--out", out, "--threads", 1) == 1
+    assert "take it away, or add --overwrite" in capsys.readouterr().err
+    assert batch(source, "--out", out, "--threads", 1, "--overwrite") == 0
+    assert [line["status"] for line in report(out)] == ["done"]
+
+
 def test_the_picture_says_what_made_it(tmp_path, runner_for):
     source = photos(tmp_path / "in", 1)
     for kind in ("png", "jpg", "webp", "tif"):
@@ -551,6 +561,10 @@ def test_a_dry_run_says_what_there_is_to_do(tmp_path, capsys):
     assert batch(*arguments) == 0
     assert json.loads(capsys.readouterr().out) == {"rows": 4, "outputs": 4, "of them wrong": 0, "shard": [1, 2]}
     assert not (tmp_path / "out").exists()
+    (tmp_path / "rows.csv").write_text("image,output\n000.png,../x\n")
+    assert batch(tmp_path / "rows.csv", "--out", tmp_path / "out", "--dry-run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["of them wrong"] == 1 and "'../x.png' does not stay within" in found["the first of them"]
     assert survey(str(source), options("x"), Shard()).jobs == 4
 
 
