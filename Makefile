@@ -1,9 +1,9 @@
 # COMFYUI_PATH=/path/to/ComfyUI uses that one; COMFYUI_COMMIT=v0.25.0 (or a commit) fetches another.
 PYTHON ?= python3
 PORT ?= 8188
-# How many processes `make test` runs tests in: each starts a ComfyUI of its own (1 GB). One more than there are
-# processors in the smallest machine, because a test waits for its server or browser a third of its time.
-JOBS ?= 3
+# How many processes `make test` runs tests in: each starts a ComfyUI of its own (1 GB). More than there are processors
+# slow the browser's, which take longest.
+JOBS ?= 2
 # The oldest that are supported: torch.OutOfMemoryError came with PyTorch 2.5.
 OLDEST_PYTHON ?= python3.10
 OLDEST_TORCH ?= 2.5.0

@@ -8,8 +8,6 @@ import pytest
 from support.page import OPEN_PAGE
 
 HERE = Path(__file__).parent
-# Threads beside the page's own would only take the processor from the other tests: a fifth of a page load.
-LEAN = ("--disable-dev-shm-usage", "--js-flags=--single-threaded-gc --no-concurrent-recompilation")
 MISSING = "no Chromium: install Debian's package `chromium`, or name a browser in CHROMIUM"
 
 
@@ -27,7 +25,7 @@ def browser():
     with sync_playwright() as playwright:
         # Chromium refuses its sandbox to root, which CI is; it only sees our own server.
         sandbox = [] if os.geteuid() else ["--no-sandbox"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*sandbox, *LEAN])
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*sandbox, "--disable-dev-shm-usage"])
         yield browser
         browser.close()
 
