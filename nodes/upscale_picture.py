@@ -16,7 +16,7 @@ from .comfy.pid_models import config_of
 
 # what is only handed on is not waited for
 HANDED_ON = {"lazy": True, "raw_link": True}
-MARGIN = 0.05  # of degrade_sigma, which the suggestion is rounded to
+MARGIN = 0.05  # of degrade_sigma, by which an estimate may be off
 
 
 class PiDKitUpscalePicture(io.ComfyNode):
@@ -73,7 +73,7 @@ class PiDKitUpscalePicture(io.ComfyNode):
         height, width = image.shape[1:3]
         framing = plan_framing(height, width, chosen.family, target=target, factor=factor)
         sigmas = _sigmas(image, strength, own_strength, model)
-        notes = [*_notes(framing, chosen, text), *_too_strong(image, chosen, sigmas)]
+        notes = [*_notes(framing, chosen, text), *_too_strong(image, chosen, strength, sigmas)]
         show_on_node(cls, framing.describe(), *notes, _describe(strength, sigmas))
         if colour_hold == "auto":
             colour_hold = "none" if chosen.checkpoint is None else "low_frequencies"
@@ -118,9 +118,9 @@ def _sigmas(image: Tensor, strength: str, own: float, model: ModelPatcher | None
     return [own if strength == OWN else STRENGTHS[strength]] * image.shape[0]
 
 
-def _too_strong(image: Tensor, chosen: ModelSet, sigmas: list[float]) -> list[str]:
+def _too_strong(image: Tensor, chosen: ModelSet, strength: str, sigmas: list[float]) -> list[str]:
     """The bundled model takes what is more than a picture's noise for haze, and keeps it."""
-    if chosen.checkpoint is not None:
+    if chosen.checkpoint is not None or strength == AUTO:
         return []
     fitting = [suggest_sigma(estimate_quality(picture), invents=False) for picture in image]
     if all(sigma <= most + MARGIN for sigma, most in zip(sigmas, fitting, strict=True)):

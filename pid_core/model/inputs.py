@@ -53,7 +53,7 @@ def make_inputs(
     rows, cols = _check(config, x, timestep, caption, lq_features, degrade_sigma)
     lq = None
     if lq_features is not None and degrade_sigma is not None:
-        sigma = _per_patch(degrade_sigma, rows * cols).to(device, torch.float32)
+        sigma = _per_patch(degrade_sigma, x.shape[0], rows * cols).to(device, torch.float32)
         lq = LatentInputs(lq_features.to(net.compute_dtype), sigma)
     caption = caption[:, : config.caption_length]
     text, half = caption.shape[1], config.pixel_hidden_size // 2
@@ -68,13 +68,14 @@ def make_inputs(
     )  # fmt: skip
 
 
-def _per_patch(sigma: Tensor, tokens: int) -> Tensor:
+def _per_patch(sigma: Tensor, batch: int, tokens: int) -> Tensor:
     """[B] or [B, L] -> [B, L, 1]."""
-    if sigma[0].numel() not in (1, tokens):
+    values = sigma.reshape(batch, -1, 1)
+    if values.shape[1] not in (1, tokens):
         raise ValueError(
             f"degrade_sigma is one value an image, or one each of {tokens} patches; got {list(sigma.shape)}"
         )
-    return sigma.reshape(sigma.shape[0], -1, 1).expand(-1, tokens, 1)
+    return values.expand(-1, tokens, 1)
 
 
 def patch_grid(config: PiDConfig, height: int, width: int) -> tuple[int, int]:
@@ -97,7 +98,7 @@ def _check(
     if config.has_latent:
         if sigma is None:
             raise ValueError("PiD needs degrade_sigma, the latent's noise level: 0 for a clean one")
-        counts["degrade_sigma"] = sigma.shape[0]
+        counts["degrade_sigma"] = sigma.shape[0] if sigma.ndim else 1
     for name, count in counts.items():
         if count != x.shape[0]:
             raise ValueError(f"{name} is for {count} images, x holds {x.shape[0]}")

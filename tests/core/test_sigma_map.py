@@ -88,6 +88,22 @@ def test_the_plain_network_and_its_driver_in_chunks_agree(net):
     assert not torch.allclose(whole, mean, atol=1e-3)  # every patch has its own
 
 
+def test_a_call_takes_a_value_for_each_image_or_each_patch_and_nothing_else(net):
+    caption, x = caption_of(net), torch.zeros(1, 3, *net.config.output_size(3, 5))
+    features = net.encode_lq(small_latent(net, 1), *x.shape[2:])
+
+    def call(sigma):
+        with torch.no_grad():
+            return net(x, torch.full((1,), 700.0), caption, lq_features=features, degrade_sigma=sigma)
+
+    of_each = call(torch.full(features.shape[:2], SIGMA))
+    assert torch.equal(call(torch.tensor(SIGMA)), of_each) and torch.equal(call(torch.tensor([SIGMA])), of_each)
+    with pytest.raises(ValueError, match=r"one each of \d+ patches; got \[1, 7\]"):
+        call(torch.zeros(1, 7))
+    with pytest.raises(ValueError, match="degrade_sigma is for 2 images, x holds 1"):
+        call(torch.zeros(2))
+
+
 @given(rows=st.integers(1, 9), cols=st.integers(1, 9), ratio=st.sampled_from([1, 2, 4]))
 def test_a_patch_has_its_cells_value(rows, cols, ratio):
     cells = torch.arange(rows * cols, dtype=torch.float32).view(1, 1, rows, cols)

@@ -219,9 +219,6 @@ class FrontEnd:
         """This node and no other."""
         self.js("id => { app.canvas.deselectAll(); app.canvas.selectItems([app.graph.getNodeById(id)]); }", node)
 
-    def select_all(self) -> None:
-        self.js("() => app.canvas.selectItems()")
-
     def missing(self) -> list[str]:
         """Types of nodes on the canvas that nobody provides."""
         types = self.js("() => app.graph.nodes.map(n => n.type)")
