@@ -18,6 +18,7 @@ from lighthouse import lighthouse
 sys.path.insert(0, str(ROOT))
 from pid_core import NANO_PATH, decode, load_network
 from pid_core.hub.model_sets import BUNDLED_SET
+from pid_core.images.quality import estimate_quality, suggest_sigma
 from pid_core.latents.lq_input import prepare_lq
 from pid_core.latents.rgb import to_image, to_rgb_latent
 
@@ -60,11 +61,21 @@ def latent_noise(name: str) -> str:
 @cache
 def restored(name: str, node: int = 0, sigma: float = 0.0) -> Image.Image:
     """Its picture, four times as large by the bundled model with the workflow's own number of steps."""
-    pixels = torch.frombuffer(bytearray(photo(name, node).tobytes()), dtype=torch.uint8).float() / 255
-    latent = to_rgb_latent(pixels.view(1, photo(name, node).height, photo(name, node).width, 3))
+    latent = to_rgb_latent(values(photo(name, node))[None])
     latent = prepare_lq(latent, "rgb", sigma, latent_noise=latent_noise(name)).latent
     pixels = decode(network(), latent, degrade_sigma=sigma, steps=steps(name), seed=0)
     return Image.fromarray((to_image(pixels)[0] * 255).round().byte().numpy())
+
+
+def values(picture: Image.Image) -> torch.Tensor:
+    """[H, W, 3] in [0, 1]."""
+    levels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return levels.view(picture.height, picture.width, 3).float() / 255
+
+
+def suggested(picture: Image.Image) -> float:
+    """degrade_sigma that PiD Sigma Tuner suggests for it, with the bundled model."""
+    return suggest_sigma(estimate_quality(values(picture)), invents=network().config.invents)
 
 
 def window(picture: Image.Image, centre: tuple[float, float], part: float, size: tuple[int, int]) -> Image.Image:
@@ -111,9 +122,17 @@ def windows(name: str) -> Image.Image:
 
 
 def each(
-    name: str, sigmas: tuple[float, ...], label: str = "{sigma:g}", size: int = 30, title: str = "before"
+    name: str,
+    sigmas: tuple[float, ...] | None = None,
+    label: str = "{sigma:g}",
+    size: int = 30,
+    title: str = "before",
 ) -> Image.Image:
-    """The three example pictures, above as they were, below each with a strength of its own, and a label."""
+    """The three example pictures, above as they were, below each with a strength of its own, and a label.
+
+    sigmas: None for what is suggested.
+    """
+    sigmas = sigmas or tuple(suggested(photo(name, i)) for i in range(len(CENTRES)))
     card = Image.new("RGB", (SIDE, SIDE), (20, 20, 22))
     box, gap = ((SIDE - 8) // 3, SIDE // 2 - 2), 4
     for i, (sigma, centre) in enumerate(zip(sigmas, CENTRES, strict=True)):
@@ -167,9 +186,7 @@ PICTURES: dict[str, Callable[[str], Image.Image]] = {
     "pid_upscale_demo": partial(before_and_after, centre=(0.66, 0.38), part=0.6),
     "pid_context_window_demo": windows,
     "pid_folder_to_4k": partial(each, sigmas=(0.0,) * 3, label="{number} of 3", size=24, title="a folder"),
-    "pid_folder_auto_strength": partial(
-        each, sigmas=(0.0, 0.0, 0.1), label="auto: {sigma:g}", size=24, title="a folder"
-    ),
+    "pid_folder_auto_strength": partial(each, label="auto: {sigma:g}", size=24, title="a folder"),
     "pid_tune_per_image": partial(each, sigmas=(0.0, 0.0, 0.1)),
     "pid_sigma_sweep": partial(sweep, sigmas=(0.0, 0.1, 0.2, 0.3)),
     "pid_with_flux_upscale_picture": generator("Photo to 2K", 0.0, small="photo", large="2048 x 2048"),
