@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..files import LONGEST_NAME
 from ..images.files import FORMATS, check_form
 from ..printable import printable, quoted
 from .rows import Row
@@ -18,7 +19,6 @@ from .rows import Row
 NAME = "{index:08d}_{stem}_{sigma}"
 FIELDS = ("index", "stem", "id", "sigma", "seed")
 TARGETS = ("2K", "4K")
-LONGEST_NAME = 200  # bytes of a part of a path
 # Control characters, what Windows takes for a drive or a stream, and halves of characters that stand for no byte.
 NOT_IN_NAMES = re.compile(r"[:\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 
@@ -62,9 +62,10 @@ class Options:
 class Job:
     """One output. sigma: degrade_sigma, or rows.AUTO. seed, text, caption, size: the row's or the run's.
 
-    path: of the file to be written. key: the same for the same output; another where anything differs that it depends
-    on. error: why it cannot be done, in a line. again: it was begun before, and nobody knows how far it came. reported:
-    an earlier run's report calls it good.
+    name: of the file to be written, within the output folder and with slashes; path: the same, whole; both empty where
+    there can be none. key: the same for the same output; another where anything differs that it depends on. error: why
+    it cannot be done, in a line. again: it was begun before, and nobody knows how far it came. reported: an earlier
+    run's report calls it good.
     """
 
     row: Row
@@ -73,6 +74,7 @@ class Job:
     text: str | None
     caption: str | None
     size: str
+    name: str
     path: str
     key: str
     error: str | None = None
@@ -93,10 +95,10 @@ class Job:
 def jobs_of(row: Row, options: Options) -> Iterator[Job]:
     """A row's jobs, one for each sigma; each knows its path, and `with_key` its key."""
     for sigma in row.sigmas or options.sigmas:
-        size, path, error = row.size or options.size, "", row.error
+        size, name, error = row.size or options.size, "", row.error
         try:
+            name = _name(row, sigma, options)
             parse_size(size)
-            path = _path(row, sigma, options)
         except ValueError as wrong:
             error = error or f"row {row.index}: {wrong}"
         yield Job(
@@ -106,7 +108,8 @@ def jobs_of(row: Row, options: Options) -> Iterator[Job]:
             options.text if row.text is None else row.text,
             options.caption if row.caption is None and row.text is None else row.caption,
             size,
-            path,
+            name,
+            os.path.join(options.out, *name.split("/")) if name else "",
             f"row {row.index} at {sigma_text(sigma)}",
             error,
         )
@@ -143,7 +146,7 @@ def _key(job: Job, options: Options) -> str:
     """Where a picture lies is no part of it: its id is, or its source where it has none."""
     facts = {
         "id": job.row.id,
-        "output": os.path.relpath(job.path, options.out).replace(os.sep, "/"),
+        "output": job.name,
         "latent": job.row.is_latent,
         "model": options.model_fingerprint,
         "family": options.family,
@@ -162,7 +165,7 @@ def _key(job: Job, options: Options) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-def _path(row: Row, sigma: float | str, options: Options) -> str:
+def _name(row: Row, sigma: float | str, options: Options) -> str:
     if row.output is None:
         name = options.name.format(
             index=row.index,
@@ -175,7 +178,7 @@ def _path(row: Row, sigma: float | str, options: Options) -> str:
         name = _without_ending(row.output)
         if len(row.sigmas or options.sigmas) > 1:
             name = f"{name}_{sigma_text(sigma)}"
-    return os.path.join(options.out, *_parts(f"{name}.{options.format}"))
+    return _within(f"{name}.{options.format}")
 
 
 def _stem(source: str) -> str:
@@ -194,15 +197,15 @@ def _without_ending(name: str) -> str:
     return stem if dot and f".{ending.lower()}" in FORMATS else name
 
 
-def _parts(name: str) -> list[str]:
-    """The parts of a name within the output folder; what would lead out of it, or no file system takes, is refused."""
-    parts = name.replace("\\", "/").split("/")
-    for part in parts:
+def _within(name: str) -> str:
+    """A name within the output folder, with slashes; what would lead out, or no file system takes, is refused."""
+    name = name.replace("\\", "/")
+    for part in name.split("/"):
         if part in ("", ".", "..") or NOT_IN_NAMES.search(part):
             raise ValueError(f"the output's name {quoted(name)} does not stay within the output folder")
         if len(part.encode(errors="replace")) > LONGEST_NAME:
             raise ValueError(f"the output's name {printable(part, 40)} is longer than {LONGEST_NAME} bytes")
-    return parts
+    return name
 
 
 def _check_name(name: str) -> None:
@@ -210,7 +213,7 @@ def _check_name(name: str) -> None:
         fields = [field for _, field, _, _ in string.Formatter().parse(name) if field is not None]
         unknown = [field for field in fields if field not in FIELDS]
         if not unknown:
-            _parts(name.format(index=1, stem="a", id="b", sigma="0", seed=1))
+            _within(name.format(index=1, stem="a", id="b", sigma="0", seed=1))
     except (ValueError, KeyError, IndexError) as error:
         raise ValueError(f"--name {quoted(name)} cannot be used: {printable(error)}") from None
     if unknown:

@@ -1,5 +1,6 @@
 """The report of a run, in the output folder's `_pidkit/`: one line per job, and what was begun and never ended.
 
+The last line of an output counts: with other settings, or after a failure, it is written once more under the same name.
 Lines are added as jobs end, so whatever dies, nothing that was done is forgotten. `report*.jsonl` has a file for each
 shard; `begun*.jsonl` beside it names each job before it is touched, so that one that kills its worker is known.
 """
@@ -25,8 +26,8 @@ FOLDER = "_pidkit"
 PARQUET_FROM = 100_000  # lines
 TIDY_AFTER = 100_000  # lines of what was begun
 
-# What is known of a key from earlier lines.
-NOTHING, GOOD_BEFORE, BAD_BEFORE, PASSING_BEFORE = 0, 1, 2, 3
+# What is known of a key from earlier lines. REPLACED: later ones are of the same output with another key.
+NOTHING, GOOD_BEFORE, BAD_BEFORE, PASSING_BEFORE, REPLACED = 0, 1, 2, 3, 4
 
 
 class Report:
@@ -58,7 +59,7 @@ class Report:
         self._repeated = False
 
     def before(self, key: str) -> int:
-        """What an earlier run wrote of this key: one of the four above."""
+        """What an earlier run wrote of this key: one of the five above."""
         return self._known.of(key)
 
     def attempts(self, key: str) -> int:
@@ -90,6 +91,8 @@ class Report:
 
     def close(self, finished: bool) -> None:
         """finished: all jobs have ended, so that nothing that was begun needs to be remembered."""
+        if self._repeated and not finished:
+            self._tidy()  # else what has ended, and has no line any more, would count as an attempt
         self._begun.close()
         self._file.close()
         if self._repeated:
@@ -122,32 +125,40 @@ class _Known:
     """Keys and how they went, as two sorted arrays."""
 
     def __init__(self, lines: Iterable[dict[str, Any]]):
-        last: dict[np.uint64, int] = {}
-        chunks: list[np.ndarray] = []
-        for line in lines:
-            bad = PASSING_BEFORE if line.get("passing") else BAD_BEFORE
-            last[_short(line["key"])] = GOOD_BEFORE if line["status"] in GOOD else bad
-            if len(last) >= 2**17:
-                chunks.append(_array(last))
-                last = {}
-        chunks.append(_array(last))
-        joined = np.concatenate(chunks)
-        order = np.argsort(joined["key"], kind="stable")
-        self._sorted = joined[order]
+        kinds = [("key", np.uint64), ("place", np.uint64), ("how", np.uint8)]
+        found = np.fromiter(((_short(line["key"]), _place(line), _how(line)) for line in lines), kinds)
+        found["how"][~_are_last(found["place"])] = REPLACED
+        order = np.argsort(found["key"], kind="stable")
+        self._keys, self._how = found["key"][order], found["how"][order]
 
     def of(self, key: str) -> int:
-        place = int(np.searchsorted(self._sorted["key"], _short(key), side="right")) - 1  # the last of equal ones
-        if place < 0 or self._sorted["key"][place] != _short(key):
+        last = int(np.searchsorted(self._keys, _short(key), side="right")) - 1  # of equal ones
+        if last < 0 or self._keys[last] != _short(key):
             return NOTHING
-        return int(self._sorted["how"][place])
+        return int(self._how[last])
 
 
 def _short(key: str) -> np.uint64:
     return np.uint64(int(hashlib.sha256(key.encode()).hexdigest()[:16], 16))
 
 
-def _array(known: dict[np.uint64, int]) -> np.ndarray:
-    return np.array(list(known.items()), dtype=[("key", np.uint64), ("how", np.uint8)])
+def _place(line: dict[str, Any]) -> np.uint64:
+    """What is the same for all lines of one output."""
+    return _short(line.get("name") or line["key"])
+
+
+def _how(line: dict[str, Any]) -> int:
+    if line["status"] in GOOD:
+        return GOOD_BEFORE
+    return PASSING_BEFORE if line.get("passing") else BAD_BEFORE
+
+
+def _are_last(places: np.ndarray) -> np.ndarray:
+    """Which of them do not come again."""
+    _, from_the_end = np.unique(places[::-1], return_index=True)
+    last = np.zeros(len(places), np.bool_)
+    last[len(places) - 1 - from_the_end] = True
+    return last
 
 
 def summary(out: str | Path) -> dict[str, Any]:
@@ -173,19 +184,16 @@ def summary(out: str | Path) -> dict[str, Any]:
 
 
 def last_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """The last line of each key, in whichever of the files; the file that was written last is asked last."""
+    """The last line of each output, in whichever of the files; the file that was written last is asked last."""
     paths = sorted(paths, key=lambda path: path.stat().st_mtime_ns)
-    keys = [np.fromiter((_short(line["key"]) for line in _lines(path)), np.uint64) for path in paths]
-    joined = np.concatenate([np.empty(0, np.uint64), *keys])
-    _, from_the_end = np.unique(joined[::-1], return_index=True)
-    wanted = np.zeros(len(joined), np.bool_)
-    wanted[len(joined) - 1 - from_the_end] = True
-    for path, here in zip(paths, np.split(wanted, np.cumsum([len(part) for part in keys])[:-1]), strict=False):
+    places = [np.fromiter(map(_place, _lines(path)), np.uint64) for path in paths]
+    wanted = _are_last(np.concatenate([np.empty(0, np.uint64), *places]))
+    for path, here in zip(paths, np.split(wanted, np.cumsum([len(part) for part in places])[:-1]), strict=False):
         yield from (line for line, last in zip(_lines(path), here, strict=False) if last)
 
 
 def failed_keys(out: str | Path) -> set[str]:
-    """Keys of the jobs that failed, crashed or were skipped, of all shards."""
+    """Keys of the jobs that failed or crashed, of all shards."""
     paths = sorted(Path(out, FOLDER).glob("report*.jsonl"))
     return {line["key"] for line in last_lines(paths) if line["status"] not in GOOD}
 

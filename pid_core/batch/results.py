@@ -35,8 +35,9 @@ class InTheWayError(ValueError):
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the report. seconds: by stage. memory: bytes at the fullest moment, where that is known.
+    """One line of the report. name: the job's, of the output, whether or not it was made. output: its path once it is.
 
+    seconds: by stage. memory: bytes at the fullest moment, where that is known.
     passing: it failed of what may be gone by the next run, which tries it again.
     columns: those of the manifest that nothing here knows.
     """
@@ -46,6 +47,7 @@ class Result:
     sigma: str
     status: str
     key: str
+    name: str = ""
     output: str | None = None
     error: str | None = None
     attempts: int = 1
@@ -63,16 +65,15 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """Without what is empty."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, {}, ())}
+        return {name: value for name, value in asdict(self).items() if value not in (None, {}, (), "")}
 
 
 def result_of(job: Job, status: str, **more: Any) -> Result:
     """The result of a job."""
     if more.get("error") is not None:
         more["error"] = printable(more["error"], LONGEST_ERROR)
-    return Result(
-        job.row.id, job.row.index, sigma_text(job.sigma), status, job.key, columns=dict(job.row.extra), **more
-    )
+    row, sigma = job.row, sigma_text(job.sigma)
+    return Result(row.id, row.index, sigma, status, job.key, job.name, columns=dict(row.extra), **more)
 
 
 def stops_the_run(error: OSError) -> bool:

@@ -29,7 +29,7 @@ from pid_core.batch.children import start_deaf
 from pid_core.batch.encoding import with_captions
 from pid_core.batch.jobs import Options, jobs_of, with_key
 from pid_core.batch.plan import jobs_in, survey
-from pid_core.batch.report import FOLDER, Report
+from pid_core.batch.report import FOLDER, NOTHING, REPLACED, Report, failed_keys
 from pid_core.batch.results import RunStoppedError, result_of
 from pid_core.batch.rows import Row, check_sigmas, read_rows
 from pid_core.batch.run_row import run_row
@@ -545,6 +545,36 @@ def test_rows_count_once_where_the_number_of_shards_changed(tmp_path, runner_for
     # a shard's report knows nothing of what was made before, and says what it is all the same
     (kept, *_) = report(out, "-0-of-2")
     assert kept["sha256"] == hashlib.sha256(Path(kept["output"]).read_bytes()).hexdigest()
+
+
+def test_an_output_whose_settings_changed_counts_once(tmp_path, capsys):
+    """The status said of two pictures: 2 done, 2 failed."""
+    rows = [Row(n, f"{n}.png", str(n)) for n in range(2)]
+    mild, strong = (
+        [with_key(job, chosen) for row in rows for job in jobs_of(row, chosen)]
+        for chosen in (options(tmp_path), options(tmp_path, seed=1))
+    )
+
+    def run(jobs, status):
+        """What was known of them before."""
+        open_report = Report(tmp_path)
+        before = [open_report.before(job.key) for job in jobs]
+        for job in jobs:
+            open_report.begin(job.key)
+            open_report.end(result_of(job, status))
+        open_report.close(finished=False)
+        assert batch("--status", tmp_path, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["rows"] == {status: 2}
+        return before
+
+    assert run(mild, "failed") == [NOTHING] * 2
+    assert len(failed_keys(tmp_path)) == 2
+    assert run(strong, "done") == [NOTHING] * 2
+    assert failed_keys(tmp_path) == set()  # so that --retry and the status agree
+    assert run(mild, "kept") == [REPLACED] * 2  # neither skipped nor left out of the report
+    assert len(report(tmp_path)) == 2
+    with Report(tmp_path) as again:
+        assert [again.attempts(job.key) for job in strong] == [0, 0]  # they ended, and have no line any more
 
 
 @given(st.text(max_size=20), st.floats(0, 1))
