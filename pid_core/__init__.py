@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .model.config import PiDConfig
     from .model.network import PiDNetwork
     from .sampling.decode import decode
+    from .sampling.hold import Hold
     from .sampling.schedule import DISTILLED_SIGMAS, distilled_sigmas
     from .windows.plan import WindowPlan, choose_plan, fuse_weights, plan_windows
 
@@ -32,6 +33,7 @@ __all__ = [
     "DISTILLED_SIGMAS",
     "LATENT_FAMILIES",
     "NANO_PATH",
+    "Hold",
     "LatentFamily",
     "PiDConfig",
     "PiDNetwork",
@@ -52,6 +54,7 @@ __all__ = [
 # takes half a gigabyte.
 _PLACES = {
     "DISTILLED_SIGMAS": "sampling.schedule",
+    "Hold": "sampling.hold",
     "LATENT_FAMILIES": "latents.families",
     "LatentFamily": "latents.families",
     "NANO_PATH": "assets",

@@ -10,12 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..latents.reference import check_reference, crop_as_encoded, resize
 from ..model.devices import to_device
-from ..model.guard import all_finite
 from .blur import gaussian
 
 COLOUR_HOLDS = ("none", "mean_deviation", "low_frequencies")
@@ -25,9 +23,6 @@ SMALLEST_CELL = 8  # px; the reference, four times smaller, knows nothing of fin
 RADIUS = 2  # of the low-pass, in cells: its standard deviation
 MAX_GAIN = 2.0  # most that mean_deviation stretches or squeezes a channel
 FLAT = 1e-3  # deviation, of a range of 2, below which a channel is flat and has no contrast to match
-ASPECT_TOLERANCE = 0.03  # of width / height; more than rounding to whole latent cells makes, less than another crop
-SCALE = 4  # output pixels per pixel of the picture that a VAE encoded
-LARGEST_CELL = 16  # pixels of that picture per latent cell; what does not fill one, VAE Encode cuts off
 
 
 def hold_colour_(pixels: Tensor, reference: Tensor, hold: str = "low_frequencies", fidelity: float = 0.0) -> Tensor:
@@ -85,24 +80,7 @@ def check_hold(shape: Sequence[int], reference: Tensor, hold: str, fidelity: flo
         raise ValueError(f"colour_hold is {hold!r}; choose one of {', '.join(COLOUR_HOLDS)}")
     if not 0 <= fidelity <= 1:
         raise ValueError(f"fidelity must be between 0 and 1, got {fidelity}")
-    for name, found in (("image", shape), ("reference", reference.shape)):
-        if len(found) != 4 or found[1] != 3 or 0 in found:
-            raise ValueError(f"the {name} has shape {list(found)}; pictures of 3 channels are needed")
-    images, _, height, width = shape
-    if reference.shape[0] not in (1, images):
-        raise ValueError(
-            f"the reference holds {reference.shape[0]} images, there are {images} to hold the colours of: give one, or "
-            "one per image"
-        )
-    part = crop_as_encoded(reference, height, width)
-    (ref_height, ref_width), cropped = reference.shape[-2:], part.shape != reference.shape
-    if not cropped and abs(math.log(width * ref_height / (height * ref_width))) > ASPECT_TOLERANCE:
-        raise ValueError(
-            f"the reference is {ref_width} x {ref_height}, the image {width} x {height}: their shapes differ; give "
-            "the picture the latent was made from, or the VAE's decode of the latent"
-        )
-    if not all_finite(reference):
-        raise ValueError("the reference holds NaN or infinite values: the step that made it failed")
+    check_reference(shape, reference)
 
 
 class Tone(NamedTuple):
@@ -131,27 +109,6 @@ def low_difference(channel: Tensor, reference: Tensor) -> Tensor:
     """
     ours, theirs = _both_coarse(channel, reference)
     return resize(gaussian(theirs - ours, RADIUS), channel.shape)
-
-
-def resize(channel: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """[h, w] to another size, float32: bicubic, averaged first where it gets smaller."""
-    if tuple(channel.shape) == tuple(size):
-        return channel.float()
-    return F.interpolate(channel.float()[None, None], size=tuple(size), mode="bicubic", antialias=True)[0, 0]
-
-
-def crop_as_encoded(reference: Tensor, height: int, width: int) -> Tensor:
-    """The part of a picture [..., h, w] that VAE Encode keeps, where height x width is four times that part.
-
-    VAE Encode cuts what does not fill a latent cell evenly from both sides. Any other picture comes back whole.
-    """
-    part = [side // SCALE for side in (height, width)]
-    spare = [side - p for side, p in zip(reference.shape[-2:], part, strict=True)]
-    whole = height % SCALE == width % SCALE == 0 and min(part) >= LARGEST_CELL
-    if not (whole and all(0 <= n < LARGEST_CELL for n in spare)):
-        return reference
-    top, left = (n // 2 for n in spare)
-    return reference[..., top : top + part[0], left : left + part[1]]
 
 
 def _both_coarse(channel: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,8 +25,9 @@ from ..progress import OnPart, when_done
 from ..windows.memory import Canvases, MemoryModel, Overhead
 from ..windows.plan import SMALLEST, WindowPlan, plan_flops
 from ..windows.run import WindowRun
+from .hold import Hold
 from .predict import predict_x0, predict_x0_by_windows
-from .schedule import distilled_sigmas
+from .start import check_start, sigmas_from, start_canvas
 
 # What `decode` holds: noise, image, prediction and fused prediction; the first noise is drawn behind the projector.
 CANVASES = Canvases(in_call=4, between=4)
@@ -41,6 +42,8 @@ def decode(
     degrade_sigma: Sigma = 0.0,
     *,
     steps: int | None = None,
+    start: Tensor | None = None,
+    start_at: int = 1,
     seed: int = 0,
     noise: Tensor | None = None,
     step_noise: Sequence[Tensor] | None = None,
@@ -49,6 +52,7 @@ def decode(
     windows: WindowPlan | None = None,
     fuse: str = "pyramid",
     window_batch: int = 1,
+    hold: Hold | None = None,
     on_part: OnPart | None = None,
 ) -> Tensor:
     """Decode a normalised latent [B, C, h, w] to an image [B, 3, H, W] in [-1, 1], float32.
@@ -56,9 +60,14 @@ def decode(
     caption: [B or 1, T, caption_width]; None takes the one stored in the checkpoint. degrade_sigma: the latent's noise
     level, 0 to 1: one number, one per image, or a map [1 or B, 1, h, w], a value for every cell of the latent; one that
     steps leaves a seam, one that changes over four cells or more leaves none. steps: 1 to 4; None: as many as the
-    checkpoint is best at (`PiDConfig.steps`). noise [B, 3, H, W] and step_noise (one tensor per re-noising, steps - 1
-    of them) replace the draws of the generator seeded with `seed`, which come in this order and stay what they are
-    where others are replaced.
+    checkpoint is best at (`PiDConfig.steps`). noise [B, 3, H, W] and step_noise (one tensor per re-noising, one fewer
+    than the steps that run) replace the draws of the generator seeded with `seed`, which come in this order and stay
+    what they are where others are replaced.
+    start [B or 1, 3, h, w] in [-1, 1], with start_at 2 to steps: a picture to begin from in place of pure noise, at the
+    noise level t of that step, as (1 - t) * start + t * noise. Then steps - start_at + 1 steps run, each one network
+    call. Another size is resized. `noise`, or the first draw of `seed`, is what the picture is mixed with, whatever the
+    level, as ComfyUI's samplers do it: begin from an earlier result with another seed than made it.
+    hold: what every step's x0 is held to before the run goes on; with windows the fused x0.
     size: (H, W); by default the latent's size times the checkpoint's scale, and less than a latent cell off it. Where
     it is no multiple of `config.align` the network sees the image go on, mirrored, up to the next one.
     callback(step, steps, x0) is called after every step. on_part is called, often, with the fraction of all the
@@ -82,8 +91,13 @@ def decode(
     height, width = _output_size(net, lq_latent, size)
     rows, cols = (-(-side // config.align) * config.align for side in (height, width))  # of pixels
     steps = config.steps if steps is None else steps
-    sigmas = distilled_sigmas(steps)  # where the loop runs: read from a GPU each would be waited for
-    draw = _noise_source((batch, config.in_channels, height, width), steps, seed, noise, step_noise, device)
+    shape = (batch, config.in_channels, height, width)
+    sigmas = sigmas_from(start_at, steps)  # where the loop runs: read from a GPU each would be waited for
+    check_start(shape, start, start_at)
+    if hold is not None:
+        hold.check(shape)
+    steps = len(sigmas) - 1
+    draw = _noise_source(shape, steps, seed, noise, step_noise, device)
 
     if sigma.ndim == 4:
         sigma = sigma_of_patches(sigma, rows // config.patch_size, cols // config.patch_size)
@@ -99,7 +113,10 @@ def decode(
     lq_features = finite_or_repeat(
         net, lambda: net.encode_lq(lq_latent, rows, cols, work.in_trunk), lambda: PROJECTOR, latent=lq_latent
     )
-    x, modulations = next(draw), Modulations((1000 * sigmas[:-1]).tolist())
+    x = next(draw)
+    if start is not None:
+        x = by_rows(partial(_renoised, sigmas[0]), start_canvas(start, shape, device), x)
+    modulations = Modulations((1000 * sigmas[:-1]).tolist())
     with net.driver.caching(None if windows is None else windows.pixel_cache):
         for step, (t, t_next) in enumerate(pairwise(sigmas), start=1):
             try:
@@ -113,6 +130,8 @@ def decode(
                 x0 = x0[..., :height, :width]
             except NonFiniteError as error:
                 raise error.within(f"step {step} of {steps}") from None
+            if hold is not None:
+                x0 = hold.apply_(x0, t_next)
             if callback is not None:
                 callback(step, steps, x0)
             x = by_rows(partial(_renoised, t_next), x0, next(draw)) if step < steps else x0

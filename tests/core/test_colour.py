@@ -10,8 +10,9 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.colour import CASTS, detail, removed
 from pid_core import NANO_PATH, decode, load_network
-from pid_core.images.colour import COLOUR_HOLDS, crop_as_encoded, hold_colour_, resize
+from pid_core.images.colour import COLOUR_HOLDS, hold_colour_
 from pid_core.images.files import read_picture
+from pid_core.latents.reference import crop_as_encoded, resize
 from pid_core.latents.rgb import to_pixels, to_rgb_latent
 
 # mean_deviation also lifts the bundled model's own contrast, which is 1 % low on this photo: 2 % of the energy.
