@@ -34,6 +34,7 @@ from benchmarks.measures import psnr
 from benchmarks.photos import load_photos
 from benchmarks.restoration import centre_crop
 from pid_core import NANO_PATH, PiDNetwork, decode, load_network
+from pid_core.images.seams import borders_of
 from pid_core.latents.rgb import to_image, to_rgb_latent
 from pid_core.windows.plan import FUSE_METHODS, WindowPlan, plan_windows
 
@@ -48,17 +49,9 @@ CUTS = [
 LARGEST = 384  # side of a frame
 
 
-def borders(plan: WindowPlan) -> tuple[list[int], list[int]]:
-    """Rows and columns at which some window begins or ends inside the canvas."""
-    height, width = plan.size
-    rows = {y for top in plan.tops for y in (top, top + height)} - {0, plan.height}
-    cols = {x for left in plan.lefts for x in (left, left + width)} - {0, plan.width}
-    return sorted(rows), sorted(cols)
-
-
 def border_ratios(windowed: Tensor, full: Tensor, plan: WindowPlan) -> Tensor:
     """For each border line, the mean absolute gradient across it in `windowed` relative to `full` [B, H, W, 3]."""
-    rows, cols = borders(plan)
+    rows, cols = borders_of(plan)
 
     def across(image: Tensor) -> Tensor:
         lines = [image[:, y] - image[:, y - 1] for y in rows] + [image[:, :, x] - image[:, :, x - 1] for x in cols]

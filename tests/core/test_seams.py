@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.seams import border_ratios, borders, decode_both, psnr
+from benchmarks.seams import border_ratios, decode_both, psnr
 from pid_core import NANO_PATH, distilled_sigmas, load_network
+from pid_core.images.seams import borders_of
 from pid_core.latents.rgb import to_image, to_rgb_latent
 from pid_core.sampling.predict import predict_x0
 from pid_core.windows.plan import plan_windows
@@ -63,7 +64,7 @@ def passes(windowed, full, plan):
 
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
 def test_borders_are_those_of_the_full_frame(net, chelsea, name):
-    assert PLAN.count == 6 and len(borders(PLAN)[0]) == 2 and len(borders(PLAN)[1]) == 4
+    assert PLAN.count == 6 and len(borders_of(PLAN)[0]) == 2 and len(borders_of(PLAN)[1]) == 4
     windowed, full = chelsea[1:] if name == "chelsea" else decode_both(net, photo(name), PLAN)
     ratios = border_ratios(windowed, full, PLAN)
     assert ratios.min() >= 0.95 and ratios.max() <= 1.05
@@ -83,7 +84,7 @@ def test_flat_grey_stays_flat(net, level):
     plan = plan_windows(160, 160, 96, 24, align=8)
     windowed, _ = decode_both(net, torch.full((1, 40, 40, 3), level), plan)
     assert (windowed - windowed.mean()).abs().mean() < 2 / 255
-    rows, cols = borders(plan)
+    rows, cols = borders_of(plan)
     across = [windowed[:, y] - windowed[:, y - 1] for y in rows]
     across += [windowed[:, :, x] - windowed[:, :, x - 1] for x in cols]
     assert max(line.abs().mean() for line in across) < 2 / 255
