@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .sampling.decode import decode
     from .sampling.hold import Hold
     from .sampling.schedule import DISTILLED_SIGMAS, distilled_sigmas
+    from .sampling.touch_up import touch_up
     from .windows.plan import WindowPlan, choose_plan, fuse_weights, plan_windows
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "load_network",
     "plan_windows",
     "read_checkpoint",
+    "touch_up",
 ]
 
 
@@ -70,6 +72,7 @@ _PLACES = {
     "load_network": "checkpoints.reading",
     "plan_windows": "windows.plan",
     "read_checkpoint": "checkpoints.reading",
+    "touch_up": "sampling.touch_up",
 }
 
 

@@ -26,8 +26,10 @@ from ..windows.memory import Canvases, MemoryModel, Overhead
 from ..windows.plan import SMALLEST, WindowPlan, plan_flops
 from ..windows.run import WindowRun
 from .hold import Hold
+from .noises import noise_source
 from .predict import predict_x0, predict_x0_by_windows
 from .start import check_start, sigmas_from, start_canvas
+from .surroundings import Surroundings
 
 # What `decode` holds: noise, image, prediction and fused prediction; the first noise is drawn behind the projector.
 CANVASES = Canvases(in_call=4, between=4)
@@ -53,6 +55,7 @@ def decode(
     fuse: str = "pyramid",
     window_batch: int = 1,
     hold: Hold | None = None,
+    surroundings: Surroundings | None = None,
     on_part: OnPart | None = None,
 ) -> Tensor:
     """Decode a normalised latent [B, C, h, w] to an image [B, 3, H, W] in [-1, 1], float32.
@@ -67,7 +70,8 @@ def decode(
     noise level t of that step, as (1 - t) * start + t * noise. Then steps - start_at + 1 steps run, each one network
     call. Another size is resized. `noise`, or the first draw of `seed`, is what the picture is mixed with, whatever the
     level, as ComfyUI's samplers do it: begin from an earlier result with another seed than made it.
-    hold: what every step's x0 is held to before the run goes on; with windows the fused x0.
+    hold: what every step's x0 is held to before the run goes on; with windows the fused x0. surroundings: a finished
+    picture around a part that is drawn; see `touch_up`.
     size: (H, W); by default the latent's size times the checkpoint's scale, and less than a latent cell off it. Where
     it is no multiple of `config.align` the network sees the image go on, mirrored, up to the next one.
     callback(step, steps, x0) is called after every step. on_part is called, often, with the fraction of all the
@@ -97,7 +101,7 @@ def decode(
     if hold is not None:
         hold.check(shape)
     steps = len(sigmas) - 1
-    draw = _noise_source(shape, steps, seed, noise, step_noise, device)
+    draw = noise_source(shape, steps, seed, noise, step_noise, device)
 
     if sigma.ndim == 4:
         sigma = sigma_of_patches(sigma, rows // config.patch_size, cols // config.patch_size)
@@ -107,8 +111,13 @@ def decode(
     if windows is not None:
         _check_plan(windows, rows, cols, config.align)
         least = config.window_min // SMALLEST
-        run = WindowRun(windows, fuse=fuse, window_batch=window_batch, on_windows=work.at_window, least=least)
+        wanted = None if surroundings is None else surroundings.touches
+        run = WindowRun(
+            windows, fuse=fuse, window_batch=window_batch, on_windows=work.at_window, least=least, wanted=wanted
+        )
         predict = partial(predict_x0_by_windows, run=run)
+    if surroundings is not None:
+        predict = surroundings.around(predict, rows, cols)
 
     lq_features = finite_or_repeat(
         net, lambda: net.encode_lq(lq_latent, rows, cols, work.in_trunk), lambda: PROJECTOR, latent=lq_latent
@@ -239,25 +248,3 @@ def _check_plan(plan: WindowPlan, height: int, width: int, align: int) -> None:
         )
     if plan.align % align:
         raise ValueError(f"the windows' edges are multiples of {plan.align} pixels, multiples of {align} are needed")
-
-
-def _noise_source(shape, steps, seed, noise, step_noise, device):
-    """Yield the first noise, then one per re-noising: those given, else draws of one generator in order."""
-    noises = [noise, *(step_noise if step_noise is not None else [None] * (steps - 1))]
-    if len(noises) < steps:
-        raise ValueError(f"step_noise holds {len(noises) - 1} tensors, {steps} steps need {steps - 1}")
-    for i, tensor in enumerate(noises[:steps]):
-        if tensor is not None and tuple(tensor.shape) != shape:
-            name = "noise" if i == 0 else f"step_noise[{i - 1}]"
-            raise ValueError(f"{name} has shape {list(tensor.shape)}, {list(shape)} is needed")
-    return _draws(noises[:steps], shape, seed, device)
-
-
-def _draws(noises, shape, seed, device):
-    missing = any(tensor is None for tensor in noises)
-    generator = torch.Generator(device=device).manual_seed(seed) if missing else None
-    for i, tensor in enumerate(noises):
-        if any(t is None for t in noises[i:]):
-            # also where one is given: a first noise from the same seed would else come again at the next step
-            draw = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
-        yield draw if tensor is None else to_device(tensor, device)

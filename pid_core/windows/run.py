@@ -38,6 +38,7 @@ class WindowRun:
     `say` is told in one line. What was finished in that step counts: the smaller windows only fill the rest. Windows
     get no smaller than `least` pixels, or a third of what they were where that is less. Where their results do not fit
     beside each other, they are fused in main memory; `free` is called before anything is tried again.
+    wanted: windows for which it is False do not run, and what only they cover is left without meaning.
     `plan` and `window_batch` are the present ones, `shrunk` whether windows had to be smaller than planned.
     Raises ValueError for an unknown fuse method.
     """
@@ -52,12 +53,14 @@ class WindowRun:
         on_windows: OnWindows | None = None,
         least: int = 0,
         free: Callable[[], None] | None = None,
+        wanted: Callable[[Window], bool] | None = None,
     ):
         fuse_profiles(plan, fuse)
         self.plan, self.window_batch = plan, max(1, window_batch)
         self.shrunk = False
         self._least = min(least, max(plan.size) // SMALLEST)
         self._free = free or _empty_cache
+        self._wanted = wanted or (lambda window: True)
         self._attempts: list[str] = []
         self._fuse, self._on_windows = fuse, on_windows
         self._profiles: tuple | None = None  # (plan, device), and its profiles there
@@ -90,7 +93,7 @@ class WindowRun:
             del results
             step.todo, step.done = step.todo[len(batch) :], step.done + batch
             if self._on_windows is not None:
-                self._on_windows(len(step.done), self.plan.count)
+                self._on_windows(len(step.done), len(step.done) + len(step.todo))
         return [canvas.to(device) for canvas in step.fused]
 
     def _next_batch(self, todo: list[int], alike: Callable[[Window], Hashable]) -> list[int]:
@@ -120,7 +123,8 @@ class WindowRun:
 
     def _in_order(self, alike: Callable[[Window], Hashable]) -> list[int]:
         keys = [alike(window) for window in self.plan.windows]
-        return sorted(range(self.plan.count), key=lambda i: keys.index(keys[i]))
+        wanted = [i for i, window in enumerate(self.plan.windows) if self._wanted(window)]
+        return sorted(wanted, key=lambda i: keys.index(keys[i]))
 
     def _take_fewer(self, windows: int) -> None:
         self._attempts.append(f"{windows} windows at a time")
