@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .caption import PiDKitCaption
+from .check import PiDKitCheck
 from .colour_hold import PiDKitColourHold
 from .conditioning import PiDKitConditioning
 from .context_window import PiDKitContextWindow
@@ -43,6 +44,7 @@ _NODES: list[type[io.ComfyNode]] = [
     PiDKitPrepareImage,
     PiDKitFinishImage,
     PiDKitColourHold,
+    PiDKitCheck,
     PiDKitSigmaTuner,
     PiDKitSigmaSweep,
     PiDKitRGBLatent,

@@ -18,6 +18,7 @@ from ...pid_core.windows.plan import OVERLAP
 
 SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
 FramedPicture = io.Custom("PIDKIT_FRAMING")
+CheckFigures = io.Custom("PIDKIT_CHECK")  # {"images": [figures by name, of each image of the batch]}
 ABSENT = object()  # default of a link in validate_inputs: not connected. A connected one is None there
 
 

@@ -134,6 +134,7 @@ def good(comfyui) -> dict:
     found["PiDKitDecode"] |= {"steps": 1}
     found["PiDKitSigmaSweep"] |= {"steps": [1], "sigmas": ["0"]}
     found["PiDKitFinishImage"] |= {"image": torch.rand(1, 64, 64, 3)}
+    found["PiDKitCheck"] |= {"source": image}
     return found
 
 
