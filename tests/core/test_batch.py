@@ -322,7 +322,7 @@ def test_shards_are_the_whole(tmp_path, runner_for):
         plainly(runner_for, source, tmp_path / "parts", Shard(number, 3))
     assert batch(source, "--out", tmp_path / "parts", "--shard", "1/3", "--threads", 1) == 0
     assert outputs(tmp_path / "parts") == expected
-    assert [line["index"] for line in report(tmp_path / "parts", "-1-of-3")] == [1, 4]
+    assert {line["index"] for line in report(tmp_path / "parts", "-1-of-3")} == {1, 4}  # as they were finished
 
 
 @given(st.integers(1, 9), st.integers(0, 40))

