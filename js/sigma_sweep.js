@@ -1,4 +1,5 @@
-// PiD Sigma Sweep in the front end: its results as tiles; a click sets the picture's value in PiD Sigma Tuner.
+// PiD Sigma Sweep in the front end: its results as tiles; a click sets the picture's value in PiD Sigma Tuner, or what
+// is inside the mask of PiD Sigma Map.
 
 import { app } from "../../scripts/app.js";
 import { addWidget, element, followNode, pictureUrl } from "./elements.js";
@@ -17,9 +18,21 @@ class Tiles {
     this.root = element("div", { className: "pidkit-sweep" }, this.list, this.line);
   }
 
-  get strip() {
-    const tuner = nodeBefore(this.node, "sigma_list");
-    return tuner?.widgets?.find((widget) => widget.name === "sigmas")?.strip;
+  // What a click sets, or undefined: {count, value(picture), set(picture, sigma)}, pictures counted from 0.
+  get target() {
+    const widgets = nodeBefore(this.node, "sigma_list")?.widgets ?? [];
+    const strip = widgets.find((widget) => widget.name === "sigmas")?.strip;
+    if (strip) {
+      const set = (picture, sigma) => strip.setSigma(picture, sigma);
+      return { count: strip.sigmas.length, value: (picture) => strip.sigmas[picture], set };
+    }
+    const inside = widgets.find((widget) => widget.name === "sigma_inside");
+    const set = (picture, sigma) => {
+      inside.value = sigma;
+      inside.callback?.(sigma);
+      app.canvas.setDirty(true, true);
+    };
+    return inside && { count: Infinity, value: () => inside.value, set };
   }
 
   // Shows what the last run brought, if it is new.
@@ -45,7 +58,7 @@ class Tiles {
             type: "button",
             className: "pidkit-tile",
             title: word("tileHint", picture, sigma),
-            "aria-pressed": String(this.strip?.sigmas[picture - 1] === sigma),
+            "aria-pressed": String(this.target?.value(picture - 1) === sigma),
             onclick: (event) => this.take(event.currentTarget, picture, sigma),
           },
           element("img", { src: pictureUrl(image), alt: label, draggable: false, decoding: "async" }),
@@ -53,15 +66,15 @@ class Tiles {
         );
       }),
     );
-    this.line.textContent = this.strip ? "" : word("noTuner");
+    this.line.textContent = this.target ? "" : word("noTuner");
   }
 
   take(tile, picture, sigma) {
-    const { strip } = this;
-    if (!strip) this.line.textContent = word("noTuner");
-    else if (picture > strip.sigmas.length) this.line.textContent = word("notLoaded", picture);
+    const { target } = this;
+    if (!target) this.line.textContent = word("noTuner");
+    else if (picture > target.count) this.line.textContent = word("notLoaded", picture);
     else {
-      strip.setSigma(picture - 1, sigma);
+      target.set(picture - 1, sigma);
       for (const other of this.list.children) other.setAttribute("aria-pressed", String(other === tile));
       this.line.textContent = word("taken", picture, sigma);
     }

@@ -25,6 +25,7 @@ from .save_latent import PiDKitSaveLatent
 from .shared.example_pictures import offer_example_pictures
 from .shared.input_checks import checked
 from .shared.plain import speaks_plainly
+from .sigma_map import PiDKitSigmaMap
 from .sigma_sweep import PiDKitSigmaSweep
 from .sigma_tuner import PiDKitSigmaTuner
 from .sigmas import PiDKitSigmas
@@ -46,6 +47,7 @@ _NODES: list[type[io.ComfyNode]] = [
     PiDKitColourHold,
     PiDKitCheck,
     PiDKitSigmaTuner,
+    PiDKitSigmaMap,
     PiDKitSigmaSweep,
     PiDKitRGBLatent,
     PiDKitEarlyStop,

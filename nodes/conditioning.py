@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..pid_core.latents.sigma_map import SigmaMap
 from .comfy.node_text import show_on_node
 from .shared.frame_advice import frame_advice
 from .shared.inputs import ABSENT, latent_format_input, latent_noise_input, sigma_input, sigma_list_input
@@ -82,7 +83,7 @@ class PiDKitConditioning(io.ComfyNode):
         positive: list | None = None,
         negative: list | None = None,
         model=None,
-        sigma_list: list | float | None = None,
+        sigma_list: list | float | SigmaMap | None = None,
     ) -> io.NodeOutput:
         conditioning = condition(
             latent,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from ..pid_core.errors import NonFiniteError
 from ..pid_core.images.colour import check_hold
 from ..pid_core.images.framing import check_decoded
 from ..pid_core.latents.rgb import from_rgb_latent, to_pixels
+from ..pid_core.latents.sigma_map import SigmaMap
 from ..pid_core.log import log
 from ..pid_core.printable import printable
 from ..pid_core.windows.plan import OVERLAP, TooLittleMemoryError
@@ -41,6 +44,7 @@ from .shared.inputs import (
 from .shared.jobs import Job, Shared, row_of
 from .shared.lq_conditioning import LQConditioning, condition, describe
 from .shared.per_image import are_unfinished, decode_each
+from .shared.sigma_maps import fitted
 from .shared.text_encoder import clip_is_linked, linked_caption, needed_inputs
 
 
@@ -158,24 +162,29 @@ class PiDKitDecode(io.ComfyNode):
         positive: list | None = None,
         clip=None,
         text: str = "",
-        sigma_list: list | float | None = None,
+        sigma_list: list | float | SigmaMap | None = None,
         reference: Tensor | None = None,
         framing: Framed | None = None,
     ) -> io.NodeOutput:
         check_student(model)
-        sigmas = _sigmas(degrade_sigma, sigma_list, latent)
+        images = latent["samples"].shape[0]
+        level = degrade_sigma if sigma_list is None else sigma_list
+        sigma_lines: list[str] = []
+        if isinstance(level, SigmaMap):
+            level, sigma_lines = fitted(level, images, framing and framing.framing)
+        sigmas = _sigmas(level, images)
         caption, caption_lines = _caption(cls.hidden, positive, clip, text)
         conditioning = condition(
             latent,
             model,
             latent_format=latent_format,
-            sigma=degrade_sigma if sigma_list is None else sigma_list,
+            sigma=level,
             latent_noise=latent_noise,
             seed=seed,
             positive=caption,
         )
         steps = steps_for(model, steps)
-        title, *lines = [*describe(conditioning), *caption_lines]
+        title, *lines = [*describe(conditioning), *sigma_lines, *caption_lines]
         # all that can be wrong is found before the decode, which may take minutes
         canvas = conditioning.canvas["samples"]
         if framing is not None:
@@ -252,7 +261,7 @@ class _Draw:
 
 def _jobs(
     latent: dict,
-    sigmas: list[float] | None,
+    sigmas: list[float] | list[SigmaMap] | None,
     conditioning: LQConditioning,
     seed: int,
     reference: Tensor | None,
@@ -261,7 +270,7 @@ def _jobs(
     """One per image. sigmas: None for a batch, where the noise of an image depends on where it stands."""
     count = latent["samples"].shape[0]
     place = [(("of a batch", i, count),) if sigmas is None else () for i in range(count)]
-    values = sigmas or [float(conditioning.lq.sigma[i]) for i in range(count)]
+    values: Sequence[float | SigmaMap] = sigmas or [float(conditioning.lq.sigma[i]) for i in range(count)]
     return [
         Job(slice_latent(latent, i), sigma, seed, i, (*_mark(reference, framing, i), *place[i]))
         for i, sigma in enumerate(values)
@@ -294,11 +303,11 @@ def _batch(
     return done.images, [*notes, done.summary]
 
 
-def _sigmas(degrade_sigma: float, sigma_list: list | float | None, latent: dict) -> list[float] | None:
+def _sigmas(level: float | list | SigmaMap, images: int) -> list[float] | list[SigmaMap] | None:
     """The sigma of every image where each is decoded on its own; None: several images, with one value for all."""
-    images = latent["samples"].shape[0]
-    sigmas = degrade_sigma if sigma_list is None else sigma_list
-    sigmas = list(sigmas) if isinstance(sigmas, list | tuple) else [sigmas]
+    if isinstance(level, SigmaMap):
+        return [level.of_picture(i) for i in range(images)]
+    sigmas = list(level) if isinstance(level, list | tuple) else [level]
     if len(sigmas) == 1 and images > 1:
         return None
     if len(sigmas) != images:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..pid_core.captions.fingerprint import digest
 from ..pid_core.images.per_picture import parse_sigmas
 from ..pid_core.latents.lq_input import TRAINED_SIGMA
+from ..pid_core.latents.sigma_map import SigmaMap
 from .comfy.latent_tags import slice_latent
 from .comfy.node_text import show_on_node
 from .comfy.pid_models import describe_steps, steps_for, steps_input
@@ -24,6 +25,7 @@ from .shared.jobs import Job, Shared
 from .shared.lq_conditioning import LQConditioning, describe
 from .shared.per_image import condition_job, decode_each
 from .shared.pictures import save_picture
+from .shared.sigma_maps import fitted
 
 MOST = 64  # results in one sweep
 TILE, LARGE = 768, 4096  # longest sides in pixels: of a tile on the node, and of a result that is compared
@@ -76,8 +78,8 @@ class PiDKitSigmaSweep(io.ComfyNode):
                 SigmaList.Input(
                     "sigma_list",
                     optional=True,
-                    tooltip="From PiD Sigma Tuner: a click on a result sets the picture's value there. Nothing else "
-                    "comes of it.",
+                    tooltip="From PiD Sigma Tuner: a click on a result sets the picture's value there. From PiD Sigma "
+                    "Map: the values are tried inside its mask, and a click sets sigma_inside there.",
                 ),
             ],
             outputs=[
@@ -118,13 +120,14 @@ class PiDKitSigmaSweep(io.ComfyNode):
     ) -> io.NodeOutput:
         check_student(model[0])
         trials = _trials(sigmas[0], seeds[0])
-        one, row = _picture(latent, picture[0])
+        one, row, place = _picture(latent, picture[0])
+        painted = _map_of(sigma_list, latent, place, row)
         settings = WindowSettings()
         windows_mark = windows_key("auto", settings)
         number = steps_for(model[0], steps[0])
         shared = Shared(model[0], positive[0], number, latent_format[0], latent_noise[0], windows_mark)
-        jobs = [Job(one, sigma, seed, row) for seed, sigma in trials]
-        strongest = condition_job(shared, max(jobs, key=lambda job: job.sigma))
+        jobs = [Job(one, painted.with_last(sigma) if painted else sigma, seed, row) for seed, sigma in trials]
+        strongest = condition_job(shared, jobs[max(range(len(trials)), key=lambda index: trials[index][1])])
         title, *lines = describe(strongest)
         node_id = cls.hidden.unique_id if cls.hidden else None
         windowed = with_windows(model[0], settings, "auto", node_id)
@@ -137,7 +140,8 @@ class PiDKitSigmaSweep(io.ComfyNode):
             return image_of(pixels)
 
         def name_of(index: int) -> str:
-            return f"result {index + 1} of {len(jobs)} (sigma {jobs[index].sigma:g}, seed {jobs[index].seed})"
+            seed, sigma = trials[index]
+            return f"result {index + 1} of {len(jobs)} (sigma {sigma:g}, seed {seed})"
 
         with watching(node_id, f"{strongest.lq.family.name} latent, {describe_steps(number)}", title, *lines) as watch:
             done = decode_each(shared, jobs, draw, name_of=name_of, in_need=lambda: in_need(windowed), node_id=node_id)
@@ -186,13 +190,21 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _picture(latent: list[dict], number: int) -> tuple[dict, int]:
-    """The LATENT of one picture counted from 1 through all batches, and its place in its own batch."""
+def _map_of(sigma_list: list | None, latent: list[dict], place: int, row: int) -> SigmaMap | None:
+    """What PiD Sigma Map says of the picture in this row of the latent in this place; None where it says nothing."""
+    if not sigma_list or not isinstance(sigma_list[-1], SigmaMap):
+        return None
+    one = sigma_list[min(place, len(sigma_list) - 1)]
+    return fitted(one, len(latent[place]["samples"]))[0].of_picture(row) if one.masks else None
+
+
+def _picture(latent: list[dict], number: int) -> tuple[dict, int, int]:
+    """The LATENT of one picture counted from 1 through all batches, its row in its own, and which of them that is."""
     place = number - 1
-    for one in latent:
+    for index, one in enumerate(latent):
         count = one["samples"].shape[0]
         if place < count:
-            return slice_latent(one, place), place
+            return slice_latent(one, place), place, index
         place -= count
     raise ValueError(f"picture is {number}, latent holds {number - 1 - place}: choose one of them")
 

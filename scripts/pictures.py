@@ -21,6 +21,7 @@ CHOSEN = {
     "docs/tour_3_compare.jpg": "tour_3_compare",
     "js/docs/PiDKitSigmaTuner/node.jpg": "tour_3_compare",
     "js/docs/PiDKitSigmaSweep/node.jpg": "tour_4_sweep",
+    "js/docs/PiDKitSigmaMap/node.jpg": "sigma_map_vue",
 }
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from comfy_env import ROOT
 from lighthouse import lighthouse
+from workflow_graphs import PAINTED
 
 sys.path.insert(0, str(ROOT))
 from pid_core import NANO_PATH, decode, load_network
@@ -21,6 +22,7 @@ from pid_core.hub.model_sets import BUNDLED_SET
 from pid_core.images.quality import estimate_quality, suggest_sigma
 from pid_core.latents.lq_input import prepare_lq
 from pid_core.latents.rgb import to_image, to_rgb_latent
+from pid_core.latents.sigma_map import SigmaMap, SigmaMask
 
 FOLDER = ROOT / "example_workflows"
 SIDE, LARGEST = 512, 60_000  # pixels, bytes of a file
@@ -37,7 +39,7 @@ def network():
 def photo(name: str, node: int = 0) -> Image.Image:
     """The picture that a workflow reads, the first or a later one."""
     names = [entry["inputs"]["image"] for entry in api(name).values() if entry["class_type"] == "LoadImage"]
-    names = names or sorted(path.name for path in FOLDER.glob("pidkit_*.png"))  # of PiD Next Picture
+    names = names or sorted(path.name for path in FOLDER.glob("pidkit_photo*.png"))  # of PiD Next Picture
     with Image.open(FOLDER / names[node]) as file:
         return file.convert("RGB")
 
@@ -62,9 +64,19 @@ def latent_noise(name: str) -> str:
 def restored(name: str, node: int = 0, sigma: float = 0.0) -> Image.Image:
     """Its picture, four times as large by the bundled model with the workflow's own number of steps."""
     latent = to_rgb_latent(values(photo(name, node))[None])
-    latent = prepare_lq(latent, "rgb", sigma, latent_noise=latent_noise(name)).latent
-    pixels = decode(network(), latent, degrade_sigma=sigma, steps=steps(name), seed=0)
+    lq = prepare_lq(latent, "rgb", sigma_map(name) or sigma, latent_noise=latent_noise(name))
+    pixels = decode(network(), lq.latent, degrade_sigma=lq.sigma, steps=steps(name), seed=0)
     return Image.fromarray((to_image(pixels)[0] * 255).round().byte().numpy())
+
+
+def sigma_map(name: str) -> SigmaMap | None:
+    """That of a workflow with PiD Sigma Map, by the paint on its picture."""
+    (node, *_) = [entry["inputs"] for entry in api(name).values() if entry["class_type"] == "PiDKitSigmaMap"] or [None]
+    if node is None:
+        return None
+    with Image.open(FOLDER / PAINTED) as file:
+        mask = 1 - values(file.getchannel("A").convert("RGB"))[None, ..., 0]
+    return SigmaMap((node["base_sigma"],), (SigmaMask(mask, node["sigma_inside"], node["feather"]),))
 
 
 def values(picture: Image.Image) -> torch.Tensor:
@@ -189,6 +201,7 @@ PICTURES: dict[str, Callable[[str], Image.Image]] = {
     "pid_folder_auto_strength": partial(each, label="auto: {sigma:g}", size=24, title="a folder"),
     "pid_tune_per_image": partial(each, sigmas=(0.0, 0.0, 0.1)),
     "pid_sigma_sweep": partial(sweep, sigmas=(0.0, 0.1, 0.2, 0.3)),
+    "pid_paint_sigma": partial(before_and_after, centre=(0.31, 0.4), part=0.6),
     "pid_with_flux_upscale_picture": generator("Photo to 2K", 0.0, small="photo", large="2048 x 2048"),
     "pid_with_flux_to_4k": generator("FLUX.1", 0.1),
     "pid_with_flux_early_stop": generator("FLUX.1, 24 of 28 steps", 0.2, small="noisy latent", noisy=True),

@@ -1,4 +1,4 @@
-"""How the latent of a canvas travels through ComfyUI's conditionings: as the same tensor in every call of a run."""
+"""How the latent of a canvas, and a map of its degrade_sigma, travel through ComfyUI's conditionings: never copied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...pid_core.windows.plan import Window
 
 
 class Latents(NamedTuple):
-    """Latents of one canvas, [1 or B, C, h, w] each, one per conditioning that runs in this call.
+    """Latents or maps of one canvas, [1 or B, C, h, w] each, one per conditioning that runs in this call.
 
     The call's batch holds, for every latent, each window's images in turn; windows None: the whole canvas's. size: the
     canvas (H, W) in pixels that they are windows of.
@@ -23,7 +23,7 @@ class Latents(NamedTuple):
 
 
 class CONDLatent(comfy.conds.CONDRegular):
-    """A latent that ComfyUI must neither copy, repeat nor cut: the network's trunk runs once on all of it.
+    """A latent or map that ComfyUI must neither copy, repeat nor cut: the network's trunk runs once on all of it.
 
     Which latent it is the model sees from the tensor itself: to compare values it would have to wait for a GPU.
     """

@@ -26,11 +26,12 @@ from ...pid_core.latents.mirror import extend
 from ...pid_core.log import log
 from ...pid_core.model.devices import without_float64
 from ...pid_core.model.guard import PROJECTOR, finite_or_repeat, taken_for_granted
+from ...pid_core.model.lq import sigma_of_patches
 from ...pid_core.model.modulation import Level, Modulations
 from ...pid_core.printable import printable
 from ...pid_core.tensor_files import Stamp
 from ...pid_core.windows.memory import MemoryModel
-from ...pid_core.windows.run import crop_features
+from ...pid_core.windows.run import crop_features, crop_sigma
 from .canvases import canvases
 from .comfy_internals import dtype_as_built, runs_quantised
 from .compiled import OFF, around_call, compile_network
@@ -66,9 +67,9 @@ class PiDModelConfig(comfy.supported_models_base.BASE):
 class PiDKitModel(BaseModel):
     """Runs a PiD network on pixel canvases [B, 3, H, W].
 
-    Takes `lq_latent` [B or 1, C, h, w] (normalised) and `degrade_sigma` [B or 1] from the conditioning, the
-    keys that ComfyUI's own PiDConditioning writes. The noisy image, the timestep and degrade_sigma stay
-    float32 whatever the inference dtype is: rounded to bfloat16, 0.866 would be another noise level.
+    Takes `lq_latent` [B or 1, C, h, w] (normalised) and `degrade_sigma` [B or 1], or a map [B or 1, 1, h, w], from the
+    conditioning, the keys that ComfyUI's own PiDConditioning writes. The noisy image, the timestep and degrade_sigma
+    stay float32 whatever the inference dtype is: rounded to bfloat16, 0.866 would be another noise level.
     """
 
     def __init__(self, model_config: PiDModelConfig, default_caption: Tensor | None):
@@ -103,10 +104,8 @@ class PiDKitModel(BaseModel):
             size = kwargs.get(CANVAS_KEY)
             check_canvas(self.config, lq_latent, kwargs["noise"].shape, size)
             _check_count("the latent in the conditioning", lq_latent.shape[0], images)
-            sigma = torch.as_tensor(kwargs.get("degrade_sigma", 0.0), dtype=torch.float32).reshape(-1)
-            _check_count("degrade_sigma", sigma.shape[0], images)
             out["lq_latent"] = CONDLatent(self._one_of(lq_latent, device))
-            out["degrade_sigma"] = comfy.conds.CONDRegular(sigma.to(device))
+            out["degrade_sigma"] = _sigma_cond(kwargs.get("degrade_sigma", 0.0), lq_latent, images, device)
             if size is not None:
                 out[CANVAS_KEY] = comfy.conds.CONDConstant(tuple(size))
         return out
@@ -147,7 +146,7 @@ class PiDKitModel(BaseModel):
                 check_canvas(self.config, lq.latents[0], x.shape, size)
                 network_in = extend(network_in, *self.config.output_size(*lq.latents[0].shape[-2:]))
             kwargs["lq_features"] = self._features(lq, network_in, t)
-            kwargs["degrade_sigma"] = degrade_sigma.to(x.device, torch.float32)
+            kwargs["degrade_sigma"] = self._sigmas(degrade_sigma, network_in)
 
         progress = current_run()
         # a hook may change weights between two calls of a run
@@ -233,6 +232,18 @@ class PiDKitModel(BaseModel):
             parts = [crop_features(part, lq.windows, size, self.config.patch_size) for part in parts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def _sigmas(self, sigma: Tensor | Latents, x: Tensor) -> Tensor:
+        """degrade_sigma for the images x [B, 3, H, W]: [B], of maps one for each patch, [B, tokens]."""
+        if isinstance(sigma, Tensor):
+            return sigma.to(x.device, torch.float32)
+        size, patch = tuple(x.shape[-2:]) if sigma.size is None else sigma.size, self.config.patch_size
+        images = x.shape[0] // (len(sigma.latents) * len(sigma.windows or (None,)))
+        parts = [
+            sigma_of_patches(each.to(x.device, torch.float32), size[0] // patch, size[1] // patch).expand(images, -1)
+            for each in sigma.latents
+        ]
+        return torch.cat(parts if sigma.windows is None else [crop_sigma(p, sigma.windows, size, patch) for p in parts])
+
     def _encode_lq(self, lq_latent: Tensor, size: Sequence[int], device: torch.device, t: Tensor) -> Tensor:
         """The projector's features; those of an earlier call where nothing they depend on has changed."""
         patcher = self.current_patcher
@@ -294,13 +305,30 @@ class PiDKitModel(BaseModel):
 
     def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
         """Cut the latent to a context window's part of the canvas."""
-        if cond_key != "lq_latent" or window.dim not in (2, 3):
+        if not isinstance(cond_value, CONDLatent) or window.dim not in (2, 3):
             return None
         cell = self.config.latent_cell
         cells = sorted({i // cell for i in window.index_list if i // cell < cond_value.cond.shape[window.dim]})
         index = torch.tensor(cells, device=cond_value.cond.device)
+        part = cond_value.cond.index_select(window.dim, index)
         # the projector runs once for each of them, and knows a latent by its tensor
-        return cond_value._copy_with(self._one_of(cond_value.cond.index_select(window.dim, index), device))
+        return cond_value._copy_with(self._one_of(part, device) if cond_key == "lq_latent" else part.to(device))
+
+
+def _sigma_cond(sigma, lq_latent: Tensor, images: int, device: torch.device | None) -> comfy.conds.CONDRegular:
+    """degrade_sigma in a conditioning: a number, one per image, or a map of the latent's cells."""
+    sigma = torch.as_tensor(sigma, dtype=torch.float32)
+    if sigma.ndim != 4:
+        sigma = sigma.reshape(-1)
+        _check_count("degrade_sigma", sigma.shape[0], images)
+        return comfy.conds.CONDRegular(sigma.to(device))
+    if sigma.shape[1:] != (1, *lq_latent.shape[-2:]):
+        raise ValueError(
+            f"the map of degrade_sigma has {sigma.shape[-1]} x {sigma.shape[-2]} cells, the latent in the conditioning "
+            f"{lq_latent.shape[-1]} x {lq_latent.shape[-2]}: make both with one PiD Latent Conditioning"
+        )
+    _check_count("the map of degrade_sigma", sigma.shape[0], images)
+    return CONDLatent(sigma.to(device))
 
 
 def check_canvas(

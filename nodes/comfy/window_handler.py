@@ -262,7 +262,9 @@ class WindowHandler(ContextHandlerABC):
         if "lq_latent" in values:
             latent = values["lq_latent"].cond
             if self._ours:
-                values["lq_latent"] = CONDLatent(latent, tuple(windows), (height, width))
+                for key in ("lq_latent", "degrade_sigma"):
+                    if isinstance(values[key], CONDLatent):
+                        values[key] = CONDLatent(values[key].cond, tuple(windows), (height, width))
             else:
                 latent = latent.expand(images, -1, -1, -1) if latent.shape[0] == 1 else latent
                 values["lq_latent"] = comfy.conds.CONDRegular(crop(latent, windows, self.config.latent_cell))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...pid_core.errors import PiDError
 from ...pid_core.images.pixels import WHITE, as_floats, with_colour
+from ...pid_core.latents.sigma_map import SigmaMap
 from ...pid_core.model.guard import all_finite
 from ...pid_core.printable import printable
 from ..comfy.regions import RegionalCaption
@@ -321,6 +322,20 @@ def _conditioning(entry: io.Input, value) -> list:
     return list(value)
 
 
+def _mask(entry: io.Input, value) -> Tensor:
+    """[B, H, W] float32 in 0 to 1; [H, W] is one mask."""
+    name, shape = entry.id, "[B, H, W]"
+    if not isinstance(value, Tensor):
+        raise _wrong(name, value, f"a mask, {shape}")
+    value = _tensor(name, value, (2, 3), shape)
+    if 0 in value.shape:
+        raise ValueError(f"{name} is empty, its shape is {list(value.shape)}: what is connected gave no mask")
+    value = value.float()
+    if not all_finite(value):
+        raise ValueError(f"{name} holds NaN or infinite values: the step that made it failed")
+    return value.clamp(0, 1).view(-1, *value.shape[-2:])
+
+
 def _sigmas(entry: io.Input, value) -> Tensor:
     if not isinstance(value, Tensor):
         raise _wrong(entry.id, value, "a schedule from a scheduler node")
@@ -331,7 +346,9 @@ def _sigmas(entry: io.Input, value) -> Tensor:
 
 
 def _sigma_list(name: str, value):
-    """One number, or a list of them."""
+    """One number, a list of them, or a map."""
+    if isinstance(value, SigmaMap):
+        return value
     many = value.flatten().tolist() if _is_plain(value) else value
     many = list(many) if isinstance(many, list | tuple) else [many]
     if not many:
@@ -380,6 +397,7 @@ _CHECKS: dict[str, Callable] = {
     "BOOLEAN": _boolean,
     "STRING": _string,
     "IMAGE": _image,
+    "MASK": _mask,
     "LATENT": _latent,
     "CONDITIONING": _conditioning,
     "SIGMAS": _sigmas,

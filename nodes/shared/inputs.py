@@ -16,7 +16,7 @@ from ...pid_core.latents.families import LatentFamily, families, families_with
 from ...pid_core.latents.lq_input import LATENT_NOISE, TRAINED_SIGMA
 from ...pid_core.windows.plan import OVERLAP
 
-SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch
+SigmaList = io.Custom("PIDKIT_SIGMA_LIST")  # a list of numbers, one per image of the batch, or a SigmaMap
 FramedPicture = io.Custom("PIDKIT_FRAMING")
 CheckFigures = io.Custom("PIDKIT_CHECK")  # {"images": [figures by name, of each image of the batch]}
 ABSENT = object()  # default of a link in validate_inputs: not connected. A connected one is None there
@@ -74,8 +74,8 @@ def sigma_list_input() -> io.MultiType.Input:
         "sigma_list",
         types=[SigmaList, io.Float],
         optional=True,
-        tooltip="degrade_sigma for every image of the batch on its own, from PiD Sigma Tuner: a list with one "
-        "number per image. Takes the place of degrade_sigma.",
+        tooltip="degrade_sigma for every image of the batch on its own, from PiD Sigma Tuner (a list with one number "
+        "per image), or for every place of the picture, from PiD Sigma Map. Takes the place of degrade_sigma.",
     )
 
 

@@ -9,20 +9,22 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...pid_core.captions.fingerprint import digest
+from ...pid_core.latents.sigma_map import SigmaMap
 from ..comfy.latent_tags import TAGS, read_tag
+from .sigma_maps import sigma_mark
 
 UNFINISHED = "unfinished"  # in the keys of images from a run that failed over another one
 
 
 class Job(NamedTuple):
-    """One image to decode: a LATENT of one image, degrade_sigma, seed of all its noise.
+    """One image to decode: a LATENT of one image, degrade_sigma (or a map of it), seed of all its noise.
 
     row: which caption of `Shared.positive` is its own, where that holds more than one. mark: whatever else of this
     image changes the result.
     """
 
     latent: dict
-    sigma: float
+    sigma: float | SigmaMap
     seed: int
     row: int = 0
     mark: tuple = ()
@@ -88,7 +90,7 @@ def cache_keys(shared: Shared, jobs: Sequence[Job]) -> tuple[list[tuple], list[t
             rows[row] = tuple(digest(row_of(caption, row)) for caption, _ in texts or [])
         text = None if texts is None else (rows[row], extras)
         tags = tuple(read_tag(job.latent, key) for key in TAGS)
-        own = text, digest(job.latent["samples"]), tags, job.sigma, job.seed, job.mark
+        own = text, digest(job.latent["samples"]), tags, sigma_mark(job.sigma), job.seed, job.mark
         keys.append((*shared[2:], *own))
         unfinished.append((UNFINISHED, *shared._replace(windows=None)[2:], *own))
     return keys, unfinished

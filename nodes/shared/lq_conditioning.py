@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 import comfy.model_management
 import node_helpers
 import torch
+from torch import Tensor
 
 from ...pid_core.latents.lq_input import TRAINED_SIGMA, LatentSpec, LQInput, prepare_lq
+from ...pid_core.latents.sigma_map import SigmaMap
 from ...pid_core.log import log
 from ..comfy.latent_tags import FAMILY, NOISE, read_tag
+from ..comfy.model import PiDKitModel
 from ..comfy.picture_size import CANVAS_KEY, picture_size
 from ..comfy.pid_models import config_of
 from ..comfy.remedies import explain
+from .sigma_maps import fitted, stretched
 
 NO_TEXT = "neither positive nor model is connected: connect a text to positive, or PiD Loader to model"
 
@@ -36,7 +40,7 @@ def condition(
     model=None,
     *,
     latent_format: str = "auto",
-    sigma: float | list = 0.0,
+    sigma: float | list | SigmaMap = 0.0,
     latent_noise: str = "add",
     seed: int = 0,
     positive: list | None = None,
@@ -48,8 +52,11 @@ def condition(
     carried = read_tag(latent, NOISE)
     if latent_format == "auto" and carried is None:
         latent_format = _saved_family(latent, spec)
-    lq = prepare_lq(samples, latent_format, sigma, latent_noise=latent_noise, seed=seed, spec=spec, carried=carried)
-    notes = _ignored_text(model, [*(positive or ()), *(negative or ())])
+    level, notes = _level(sigma, model, samples, spec)
+    lq = prepare_lq(samples, latent_format, level, latent_noise=latent_noise, seed=seed, spec=spec, carried=carried)
+    if isinstance(sigma, SigmaMap):
+        notes += tuple(stretched(sigma, lq.height, lq.width))
+    notes += _ignored_text(model, [*(positive or ()), *(negative or ())])
     positive = positive or _own_caption(model)
     tags: dict[str, Any] = {"lq_latent": lq.latent, "degrade_sigma": lq.sigma}
     size, changed = picture_size(latent)
@@ -66,6 +73,21 @@ def condition(
         lq,
         notes,
     )
+
+
+def _level(sigma, model, samples: Tensor, spec: LatentSpec | None) -> tuple[Any, tuple[str, ...]]:
+    """degrade_sigma as the model can take it, and lines for the node."""
+    if not isinstance(sigma, SigmaMap):
+        return sigma, ()
+    if model is None or spec is None:
+        raise ValueError("a sigma map needs the model it is for: connect PiD Loader to model")
+    sigma, lines = fitted(sigma, len(samples))
+    if isinstance(model.model, PiDKitModel):
+        return sigma, tuple(lines)
+    means = sigma.on_cells(*samples.shape[-2:], spec.cell).mean((1, 2, 3)).tolist()
+    shown = ", ".join(f"{mean:.2f}" for mean in means)
+    line = f"ComfyUI's own PiD knows no sigma map: it gets the mean, {shown}; load the file with PiD Loader"
+    return means, (*lines, line)
 
 
 def describe(conditioning: LQConditioning) -> list[str]:

@@ -11,6 +11,7 @@ from .checks import check_latent, detect_family, is_blank
 from .early_stop import CarriedNoise
 from .families import LatentFamily, get_family, latent_cell
 from .noise import Sigma, degrade, scale_down, sigma_per_image
+from .sigma_map import SigmaMap
 
 TRAINED_SIGMA = 0.8  # largest degrade_sigma in NVIDIA's training
 LATENT_NOISE = ("add", "scale", "keep")
@@ -41,7 +42,7 @@ class LQInput(NamedTuple):
 def prepare_lq(
     latent: Tensor,
     family: str = "auto",
-    sigma: Sigma = 0.0,
+    sigma: Sigma | SigmaMap = 0.0,
     *,
     latent_noise: str = "add",
     seed: int = 0,
@@ -51,15 +52,19 @@ def prepare_lq(
     """Check a raw VAE latent [B, C, h, w] (or [B, C, 1, h, w]) and make it the network's input.
 
     family: a name in LATENT_FAMILIES, or "auto": the spec's, else the only one with that channel count.
-    sigma: degrade_sigma, 0 to 1, one number, one per image, or a map [1 or B, 1, h, w]. latent_noise: "add" noise of
-    that level, drawn from `seed`; "scale" a noisy picture's latent down to where noise of that level belongs, and add
-    nothing; "keep" a latent that is noised already. carried: what a latent that was stopped early says of itself; where
-    the rest disagrees, `LQInput.warnings` tells. Raises ValueError in one line when anything does not fit.
+    sigma: degrade_sigma, 0 to 1, one number, one per image, or a map, [1 or B, 1, h, w] or by masks. latent_noise:
+    "add" noise of that level, drawn from `seed`; "scale" a noisy picture's latent down to where noise of that level
+    belongs, and add nothing; "keep" a latent that is noised already. carried: what a latent that was stopped early says
+    of itself; where the rest disagrees, `LQInput.warnings` tells. Raises ValueError in one line when anything does not
+    fit.
     """
     if latent_noise not in LATENT_NOISE:
         raise ValueError(f"latent_noise is {latent_noise!r}; choose one of {', '.join(LATENT_NOISE)}")
     row = _family(latent, family, spec, carried)
     latent = check_latent(latent, spec.channels) if spec else check_latent(latent, row.channels, row.name)
+    cell = spec.cell if spec else latent_cell(row)
+    if isinstance(sigma, SigmaMap):
+        sigma = sigma.on_cells(latent.shape[2], latent.shape[3], cell)
     sigmas = sigma_per_image(sigma, latent.shape[0], cells=latent.shape[2:])
     warnings: tuple[PiDError, ...] = (BlankLatentError(),) if is_blank(latent) else ()
     latent = row.normalise(latent.float())
@@ -68,7 +73,6 @@ def prepare_lq(
         latent = degrade(latent, sigmas, row.name, seed)
     elif latent_noise == "scale":
         latent = scale_down(latent, sigmas, row.name)
-    cell = spec.cell if spec else latent_cell(row)
     if carried:
         warnings += _noise_warnings(carried, sigmas, latent_noise)
     return LQInput(latent, sigmas, row, latent.shape[2] * cell, latent.shape[3] * cell, warnings)

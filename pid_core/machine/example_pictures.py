@@ -1,4 +1,4 @@
-"""The pictures of the example workflows, and how they get into ComfyUI's input folder: one, or a folder of all."""
+"""The pictures of the example workflows, and how they get into ComfyUI's input folder: one, or a folder of photos."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "example_workflows"
-WHOLE_FOLDER = "pidkit_photos"  # all of them
+WHOLE_FOLDER = "pidkit_photos"  # all but those that are painted on
 
 
 def example_pictures() -> set[str]:
@@ -41,7 +41,7 @@ def _put_folder(target: Path) -> None:
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         part.mkdir()
-        for path in _files():
+        for path in sorted(FOLDER.glob("pidkit_photo*.png")):
             shutil.copyfile(path, part / path.name)
         part.rename(target)
     except OSError:

@@ -26,6 +26,7 @@ SETTINGS = {
     "Comfy.Window.UnloadConfirmation": False,
     "Comfy.Workflow.WarnUnsavedChanges": False,
     "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Pointer.DoubleClickTime": 1000,  # ms, the most there is: a busy machine takes its time between two clicks
     "Comfy.ColorPalette": "dark",
     "Comfy.Locale": "en",
     "Comfy.Extension.Disabled": [],

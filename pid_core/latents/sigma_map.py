@@ -1,0 +1,85 @@
+"""SigmaMap: a degrade_sigma that differs over the picture, by masks, whatever latent it will be for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+POINT = 8  # pixels of the output between two points that a mask is feathered at
+
+
+class SigmaMask(NamedTuple):
+    """mask [1 or B, H, W] in 0 to 1, of any size: where it is 1, `sigma` holds.
+
+    feather: pixels of the output, outside the mask, over which it falls off.
+    """
+
+    mask: Tensor
+    sigma: float
+    feather: float
+
+
+@dataclass(frozen=True, eq=False)
+class SigmaMap:
+    """base: degrade_sigma outside all masks, one number or one per picture; each mask lies over those before it."""
+
+    base: tuple[float, ...]
+    masks: tuple[SigmaMask, ...]
+
+    def for_pictures(self, count: int) -> SigmaMap:
+        """The same with as many of each mask as there are pictures: those there are, again and again.
+
+        Raises ValueError where base has another number of values.
+        """
+        if len(self.base) not in (1, count):
+            raise ValueError(
+                f"the sigma map's base has {len(self.base)} values for {count} pictures: give one, or one per picture"
+            )
+        masks = (one._replace(mask=one.mask[[i % len(one.mask) for i in range(count)]]) for one in self.masks)
+        return SigmaMap(self.base * (count // len(self.base)), tuple(masks))
+
+    def of_picture(self, index: int) -> SigmaMap:
+        """What of a map `for_pictures` belongs to one of them."""
+        masks = (one._replace(mask=one.mask[index : index + 1]) for one in self.masks)
+        return SigmaMap(self.base[index : index + 1], tuple(masks))
+
+    def with_last(self, sigma: float) -> SigmaMap:
+        """The same with another degrade_sigma inside the last mask."""
+        return replace(self, masks=(*self.masks[:-1], self.masks[-1]._replace(sigma=sigma)))
+
+    def on_cells(self, rows: int, cols: int, cell: float) -> Tensor:
+        """The map [pictures, 1, rows, cols] float32 for a latent whose cells cover `cell` pixels of the output.
+
+        As many masks as values in base are needed, or one of either.
+        """
+        values = torch.tensor(self.base, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 1, rows, cols)
+        for one in self.masks:
+            share = _share_of_cells(one, rows, cols, cell).to(values.device)
+            values = values * (1 - share) + one.sigma * share  # exact at both ends
+        return values.clamp(0, 1)
+
+
+def _share_of_cells(mask: SigmaMask, rows: int, cols: int, cell: float) -> Tensor:
+    """How much of each cell a mask covers with its feather, [B, 1, rows, cols] in 0 to 1."""
+    points = max(1, round(cell / POINT))  # along a cell
+    size = rows * points, cols * points
+    shares = F.interpolate(mask.mask[:, None].float(), size=size, mode="area")
+    shares = _feathered(shares, mask.feather * points / cell)
+    return F.avg_pool2d(shares, points).clamp(0, 1)
+
+
+def _feathered(shares: Tensor, reach: float) -> Tensor:
+    """[B, 1, h, w] grown by half of `reach` points and blurred by the other half: what was 1 stays 1."""
+    half = round(reach / 4)
+    if half < 1:
+        return shares
+    for down, across in ((2 * half, 0), (0, 2 * half)):
+        shares = F.max_pool2d(shares, (2 * down + 1, 2 * across + 1), stride=1, padding=(down, across))
+    for down, across in ((half, 0), (0, half)) * 2:
+        padded = F.pad(shares, (across, across, down, down), mode="replicate")
+        shares = F.avg_pool2d(padded, (2 * down + 1, 2 * across + 1), stride=1)
+    return shares
