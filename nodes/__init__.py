@@ -11,6 +11,7 @@ from .decode import PiDKitDecode
 from .download import PiDKitDownload
 from .early_stop import PiDKitEarlyStop
 from .finish_image import PiDKitFinishImage
+from .hold import PiDKitHold
 from .latent_from_noisy import PiDKitLatentFromNoisy
 from .load_caption import PiDKitLoadCaption
 from .load_latent import PiDKitLoadLatent
@@ -45,6 +46,7 @@ _NODES: list[type[io.ComfyNode]] = [
     PiDKitPrepareImage,
     PiDKitFinishImage,
     PiDKitColourHold,
+    PiDKitHold,
     PiDKitCheck,
     PiDKitSigmaTuner,
     PiDKitSigmaMap,

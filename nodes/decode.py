@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..pid_core.captions.fingerprint import digest
 from ..pid_core.errors import NonFiniteError
-from ..pid_core.images.colour import check_hold
 from ..pid_core.images.framing import check_decoded
 from ..pid_core.latents.rgb import from_rgb_latent, to_pixels
 from ..pid_core.latents.sigma_map import SigmaMap
@@ -27,6 +26,7 @@ from .comfy.sampling import sampler_seed
 from .comfy.window_handler import WindowSettings
 from .shared.decoding import check_student, in_need, one_of, sample, windows_key, with_windows
 from .shared.finishing import finish_if_possible, hold_if_possible, image_of
+from .shared.guide import Guide, guide_for
 from .shared.image_cache import drawn_in_need, runs_in_need
 from .shared.inputs import (
     ABSENT,
@@ -34,10 +34,12 @@ from .shared.inputs import (
     colour_hold_input,
     fidelity_input,
     framing_input,
+    hold_input,
     latent_format_input,
     latent_noise_input,
     sigma_input,
     sigma_list_input,
+    start_at_input,
     window_overlap_input,
     window_size_input,
 )
@@ -119,13 +121,27 @@ class PiDKitDecode(io.ComfyNode):
                 io.Image.Input(
                     "reference",
                     optional=True,
-                    tooltip="For colour_hold and fidelity: VAE Decode of the latent, or the picture it was made from. "
-                    "Not needed with framing, nor with PiD RGB Latent.",
+                    tooltip="For colour_hold, fidelity, hold and start_at: VAE Decode of the latent, or the picture it "
+                    "was made from. Not needed with framing, nor with PiD RGB Latent.",
                 ),
                 framing_input(
                     optional=True,
                     tooltip="From PiD Prepare Image: its padding or cropping is undone here, and its picture is the "
                     "reference.",
+                ),
+                io.Image.Input(
+                    "start_image",
+                    optional=True,
+                    tooltip="The picture that start_at above 1 begins from, such as an earlier result; one, or one per "
+                    "image. Any size, the same shape. Take another seed than made it.",
+                ),
+                # behind the others: workflows store values of inputs by their place
+                hold_input(optional=True, advanced=True),
+                start_at_input(
+                    4,
+                    "The picture is start_image, else the reference. Needs steps above 1.",
+                    optional=True,
+                    advanced=True,
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The decoded images.")],
@@ -165,6 +181,9 @@ class PiDKitDecode(io.ComfyNode):
         sigma_list: list | float | SigmaMap | None = None,
         reference: Tensor | None = None,
         framing: Framed | None = None,
+        hold: float = 0.0,
+        start_at: int = 1,
+        start_image: Tensor | None = None,
     ) -> io.NodeOutput:
         check_student(model)
         images = latent["samples"].shape[0]
@@ -190,19 +209,26 @@ class PiDKitDecode(io.ComfyNode):
         if framing is not None:
             check_decoded((canvas.shape[0], *canvas.shape[2:]), framing.framing, framing.source)
             lines.append(framing.framing.describe())
-        target = None
-        if colour_hold != "none" or fidelity > 0:
-            target = _reference(reference, framing, latent, conditioning.lq.family.name)
-            check_hold(canvas.shape, target, colour_hold, fidelity)
+        guide = guide_for(
+            canvas.shape,
+            steps,
+            lambda: _reference(reference, framing, latent, conditioning.lq.family.name),
+            colour_hold=colour_hold,
+            fidelity=fidelity,
+            hold=hold,
+            start_at=start_at,
+            start_image=start_image,
+        )
+        lines += guide.lines
         show_on_node(cls, title, *lines)
 
         node_id = cls.hidden.unique_id if cls.hidden else None
         settings = WindowSettings(window_size, window_overlap)
         windowed = with_windows(model, settings, window_mode, node_id)
-        draw = _Draw(windowed, steps, seed, target, colour_hold, fidelity, framing)
-        rest = () if target is None else (colour_hold, fidelity)
-        shared = Shared(model, caption, steps, latent_format, latent_noise, windows_key(window_mode, settings), rest)
-        jobs = _jobs(latent, sigmas, conditioning, seed, target, framing)
+        draw = _Draw(windowed, steps, seed, guide, framing)
+        run, how = steps + 1 - guide.start.at, windows_key(window_mode, settings)
+        shared = Shared(model, caption, run, latent_format, latent_noise, how, guide.settings)
+        jobs = _jobs(latent, sigmas, conditioning, seed, guide, framing)
         cache = sigmas is not None and sigma_list is not None
         latent_name = f"{conditioning.lq.family.name} latent, {describe_steps(steps)}"
         with watching(node_id, latent_name, title, *lines) as watch:
@@ -222,31 +248,26 @@ class PiDKitDecode(io.ComfyNode):
 class _Draw:
     """Draws one image, or all of a batch at once, and finishes what was drawn.
 
-    reference: the picture to hold colours by, [B, 3, h, w], if any. `notes`: lines about what could not be done with a
-    finished decode. `in_need`: whether some run had too little memory for proper windows.
+    `notes`: lines about what could not be done with a finished decode. `in_need`: whether some run had too little
+    memory for proper windows.
     """
 
-    def __init__(
-        self,
-        windowed,
-        steps: int,
-        seed: int,
-        reference: Tensor | None,
-        colour_hold: str,
-        fidelity: float,
-        framing: Framed | None,
-    ):
+    def __init__(self, windowed, steps: int, seed: int, guide: Guide, framing: Framed | None):
         self.windowed, self.steps, self.seed = windowed, steps, seed
-        self._reference, self._hold, self._framing = reference, (colour_hold, fidelity), framing
+        self._guide, self._framing = guide, framing
         self.notes: dict[str, None] = {}
         self.in_need = False
 
     def __call__(self, index: int | None, conditioning: LQConditioning, callback=None, noise: RowNoise | None = None):
         """[B, H, W, 3] in [0, 1]. index: of the image in the batch, None: all of it."""
-        pixels = sample(self.windowed, conditioning, self.steps, self.seed, callback, noise)
+        guide = self._guide
+        hold = guide.hold if guide.hold is None or index is None else guide.hold.of(index)
+        pixels = sample(
+            self.windowed, conditioning, self.steps, self.seed, callback, noise, guide.start.of(index), hold
+        )
         self.in_need = self.in_need or in_need(self.windowed)
-        if self._reference is not None:
-            self._note(hold_if_possible(pixels, row_of(self._reference, index), *self._hold))
+        if guide.colours is not None:
+            self._note(hold_if_possible(pixels, row_of(guide.colours, index), guide.colour_hold, guide.fidelity))
         image = image_of(pixels)
         if self._framing is None:
             return image
@@ -264,7 +285,7 @@ def _jobs(
     sigmas: list[float] | list[SigmaMap] | None,
     conditioning: LQConditioning,
     seed: int,
-    reference: Tensor | None,
+    guide: Guide,
     framing: Framed | None,
 ) -> list[Job]:
     """One per image. sigmas: None for a batch, where the noise of an image depends on where it stands."""
@@ -272,7 +293,7 @@ def _jobs(
     place = [(("of a batch", i, count),) if sigmas is None else () for i in range(count)]
     values: Sequence[float | SigmaMap] = sigmas or [float(conditioning.lq.sigma[i]) for i in range(count)]
     return [
-        Job(slice_latent(latent, i), sigma, seed, i, (*_mark(reference, framing, i), *place[i]))
+        Job(slice_latent(latent, i), sigma, seed, i, (*_mark(guide, framing, i), *place[i]))
         for i, sigma in enumerate(values)
     ]
 
@@ -318,9 +339,9 @@ def _sigmas(level: float | list | SigmaMap, images: int) -> list[float] | list[S
     return [float(sigma) for sigma in sigmas]
 
 
-def _mark(reference: Tensor | None, framing: Framed | None, index: int) -> tuple:
+def _mark(guide: Guide, framing: Framed | None, index: int) -> tuple:
     """What of one image alone changes its result, beside latent and sigma."""
-    marks = () if reference is None else (digest(row_of(reference, index)),)
+    marks = guide.mark(index)
     return marks if framing is None else (*marks, framing.framing, digest(row_of(framing.source, index)))
 
 
@@ -345,8 +366,8 @@ def _caption(hidden, positive: list | None, clip, text: str) -> tuple[list | Non
     return conditioning, [line]
 
 
-def _reference(reference: Tensor | None, framed: Framed | None, latent: dict, family: str) -> Tensor:
-    """The picture to hold colours by, [B, 3, h, w] in [-1, 1]."""
+def _reference(reference: Tensor | None, framed: Framed | None, latent: dict, family: str) -> Tensor | None:
+    """The picture to hold to and to begin from, [B, 3, h, w] in [-1, 1], where there is one."""
     if reference is not None:
         return to_pixels(reference)
     if framed is not None:
@@ -355,7 +376,4 @@ def _reference(reference: Tensor | None, framed: Framed | None, latent: dict, fa
         size, _ = picture_size(latent)
         pixels = from_rgb_latent(latent["samples"])
         return pixels if size is None else pixels[..., : size.height, : size.width]
-    raise ValueError(
-        "colour_hold and fidelity need a reference: connect VAE Decode of the latent, or the picture it was made from, "
-        "to reference; or set colour_hold to none and fidelity to 0"
-    )
+    return None

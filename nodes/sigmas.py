@@ -2,12 +2,14 @@
 
 import comfy.samplers
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..pid_core import distilled_sigmas
 from ..pid_core.sampling.schedule import DISTILLED_SIGMAS, undistilled_sigmas
+from ..pid_core.sampling.start import from_step
 from .comfy.pid_models import steps_for
 from .comfy.sampling import PixelDiTSampling, UndistilledSampling
-from .shared.inputs import ABSENT
+from .shared.inputs import ABSENT, start_at_input
 
 MOST = len(DISTILLED_SIGMAS) - 1
 
@@ -33,6 +35,11 @@ class PiDKitSigmas(io.ComfyNode):
                     "and smoother. 25 for undistilled ones, 30 for PixelDiT. 0: what the model is best at, 4 where "
                     "none is connected.",
                 ),
+                start_at_input(
+                    1000,
+                    "Give the sampler that picture as latent_image, by VAE Encode with Pixel-Space VAE.",
+                    optional=True,
+                ),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -53,12 +60,14 @@ class PiDKitSigmas(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, steps: int, model=None) -> io.NodeOutput:
-        sampling = None if model is None else model.get_model_object("model_sampling")
-        if isinstance(sampling, UndistilledSampling):
-            return io.NodeOutput(undistilled_sigmas(steps or 25, sampling.shift))
-        if isinstance(sampling, PixelDiTSampling):
-            return io.NodeOutput(comfy.samplers.calculate_sigmas(sampling, "simple", steps or 30).cpu())
-        if model is None:
-            return io.NodeOutput(distilled_sigmas(steps or 4))
-        return io.NodeOutput(distilled_sigmas(steps_for(model, steps)))
+    def execute(cls, steps: int, model=None, start_at: int = 1) -> io.NodeOutput:
+        return io.NodeOutput(from_step(_levels(steps, model), start_at))
+
+
+def _levels(steps: int, model) -> Tensor:
+    sampling = None if model is None else model.get_model_object("model_sampling")
+    if isinstance(sampling, UndistilledSampling):
+        return undistilled_sigmas(steps or 25, sampling.shift)
+    if isinstance(sampling, PixelDiTSampling):
+        return comfy.samplers.calculate_sigmas(sampling, "simple", steps or 30).cpu()
+    return distilled_sigmas((steps or 4) if model is None else steps_for(model, steps))

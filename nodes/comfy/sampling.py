@@ -17,6 +17,7 @@ from ...pid_core.model.guard import checked_together
 from ...pid_core.sampling.predict import x0_from_velocity
 from ...pid_core.sampling.schedule import PIXELDIT_SHIFT, TEACHER_START, flow_shift, shift_sigmas
 from ...pid_core.sampling.sigma_table import sigma_table, tidy_sigmas
+from .holding import POST_CFG, held, holds_alone
 from .run_checks import check_run
 from .student import nothing_like, wrapped_by_others
 
@@ -150,7 +151,7 @@ def predict_noise(executor, x, timestep, model_options=None, seed=None):
             return executor(x, timestep, options, seed)
         conds = [guider.conds.get("positive")]
         (out,) = comfy.samplers.calc_cond_batch(guider.inner_model, conds, x, timestep, options)
-        return out
+        return held(out, timestep, options)
 
     return checked_together(predict) if _may_repeat(executor, guider, options) else predict()
 
@@ -164,8 +165,8 @@ def _may_repeat(executor, guider, options: dict) -> bool:
 
 
 def _has_functions(options: dict) -> bool:
-    """Whether nodes put functions around the guidance."""
-    return any(name.startswith("sampler_") for name in options)
+    """Whether nodes put functions around the guidance, other than holds."""
+    return any(name.startswith("sampler_") and name != POST_CFG for name in options) or not holds_alone(options)
 
 
 def _is_plain(executor, guider) -> bool:

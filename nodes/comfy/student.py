@@ -21,10 +21,11 @@ class StudentSampler(comfy.samplers.Sampler):
     ComfyUI's own holds the first noise, the noise and the prediction of the step before to the end: 800 MB each at
     8192 x 8192. Here the first noise is the sampler's, and what ComfyUI is given is `nothing_like` it.
     noise [B, 3, H, W]; noise_sampler(sigma, next sigma) draws that of the later steps, by default as `lcm` does.
+    start [B, 3, H, W]: the picture that a run begins from whose first level is no pure noise; None: ComfyUI's.
     """
 
-    def __init__(self, noise: Tensor, noise_sampler: Callable | None = None):
-        self._noise = [noise]  # until the run begins
+    def __init__(self, noise: Tensor, noise_sampler: Callable | None = None, start: Tensor | None = None):
+        self._noise, self._start = [noise], [start]  # until the run begins
         self._noise_sampler = noise_sampler
 
     @torch.no_grad()
@@ -44,7 +45,10 @@ class StudentSampler(comfy.samplers.Sampler):
         # a copy: on a CPU it would else be the kept noise, and nodes may write into x
         x = self._noise.pop().to(noise.device, torch.float32, copy=True)
         draw = self._noise_sampler or default_noise_sampler(nothing_like(x, x.device), seed=seed)  # it holds on to it
-        x = sampling.noise_scaling(sigmas[0], x, latent_image, highest)
+        start = self._start.pop()
+        begun = latent_image if start is None else start.to(x.device)
+        x = sampling.noise_scaling(sigmas[0], x, begun, highest)
+        del start, begun
         ones, steps = x.new_ones(x.shape[0]), len(levels) - 1
         for step in model_trange(steps, disable=disable_pbar):
             denoised = model_wrap(x, sigmas[step] * ones, model_options=extra_args["model_options"], seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import comfy.sample
 import comfy.samplers
@@ -11,7 +12,9 @@ import latent_preview
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...pid_core import distilled_sigmas
+from ...pid_core.sampling.hold import Hold
+from ...pid_core.sampling.start import sigmas_from, start_canvas
+from ..comfy.holding import with_hold
 from ..comfy.latent_tags import slice_latent
 from ..comfy.noise import RowNoise, first_noise
 from ..comfy.pid_models import with_checks
@@ -63,32 +66,61 @@ def one_of(conditioning: LQConditioning, index: int) -> LQConditioning:
     return LQConditioning(positive, negative, slice_latent(conditioning.canvas, index), lq, conditioning.notes)
 
 
+class Start(NamedTuple):
+    """Where a run begins: at the noise of step `at`, from 1; behind the first from a picture [B or 1, 3, h, w]."""
+
+    at: int = 1
+    picture: Tensor | None = None
+
+    def of(self, index: int | None) -> Start:
+        """That of one image of a batch; None: of all."""
+        return self if self.picture is None else Start(self.at, row_of(self.picture, index))
+
+    def describe(self, steps: int) -> str:
+        """A line for the node."""
+        return f"begins at step {self.at} of {steps}, from a picture"
+
+
+FROM_NOISE = Start()
+
+
 def sample(
-    model, conditioning: LQConditioning, steps: int, seed: int, callback=None, row_noise: RowNoise | None = None
+    model,
+    conditioning: LQConditioning,
+    steps: int,
+    seed: int,
+    callback=None,
+    row_noise: RowNoise | None = None,
+    start: Start = FROM_NOISE,
+    hold: Hold | None = None,
 ) -> Tensor:
     """Run the distilled student on the canvas, as KSampler with lcm, simple and cfg 1 does: [B, 3, H, W], not clamped.
 
-    Progress, previews (callback None) and interruption are ComfyUI's own. row_noise: where it is one of a batch.
+    From a later step on it is what SamplerCustomAdvanced does with the picture for its latent_image. Progress, previews
+    (callback None) and interruption are ComfyUI's own. row_noise: where it is one of a batch.
     """
     canvas = conditioning.canvas["samples"]
-    seed = sampler_seed(seed)
+    seed, sigmas = sampler_seed(seed), sigmas_from(start.at, steps)
+    model = model if hold is None else with_hold(model, hold)
+    picture = None if start.picture is None else start_canvas(start.picture, canvas.shape, canvas.device)
     noise = first_noise(model, tuple(canvas.shape), seed) if row_noise is None else row_noise.first
     if wrapped_by_others(model):
         sampler = comfy.samplers.ksampler("lcm", {} if row_noise is None else {"noise_sampler": row_noise.at_step})
-        noise = noise.clone()
+        noise, canvas = noise.clone(), canvas if picture is None else picture
     else:
-        sampler = StudentSampler(noise, None if row_noise is None else row_noise.at_step)
+        sampler = StudentSampler(noise, None if row_noise is None else row_noise.at_step, picture)
         noise = nothing_like(canvas, model.load_device)
+    del picture
     return comfy.sample.sample_custom(
         model,
         noise,
         1.0,
         sampler,
-        distilled_sigmas(steps),
+        sigmas,
         conditioning.positive,
         conditioning.negative,
         canvas,
-        callback=callback or latent_preview.prepare_callback(model, steps),
+        callback=callback or latent_preview.prepare_callback(model, len(sigmas) - 1),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )

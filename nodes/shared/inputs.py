@@ -116,6 +116,33 @@ def fidelity_input(**options) -> io.Float.Input:
     )
 
 
+def start_at_input(most: int, picture: str, **options) -> io.Int.Input:
+    """picture: where the picture comes from, as a sentence."""
+    return io.Int.Input(
+        "start_at",
+        default=1,
+        min=1,
+        max=most,
+        tooltip="The step to begin with. 1: from pure noise, all steps. 2 and up: from a picture mixed with that "
+        f"step's noise; each step left out saves a network call. {picture}",
+        **options,
+    )
+
+
+def hold_input(**options) -> io.Float.Input:
+    return io.Float.Input(
+        "hold",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        tooltip="Keeps to the reference at every step: what the picture, made four times smaller, differs from it by "
+        "is given back, 0 to 1. 1: made smaller again, the result is the reference. Finer detail stays PiD's. For a "
+        "degrade_sigma above 0 that must not change shapes and colours.",
+        **options,
+    )
+
+
 def window_size_input(name: str, tooltip: str, **options) -> io.Int.Input:
     text = f"Largest side of a window in pixels of the output, {tooltip}"
     return io.Int.Input(name, default=2048, min=8, max=16384, step=8, tooltip=text, **options)

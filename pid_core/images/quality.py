@@ -80,6 +80,12 @@ def suggest_sigma(quality: Quality, *, invents: bool) -> float:
     return min(TRAINED_SIGMA, sigma) if sigma >= LEAST else 0.0
 
 
+def grain(image: Tensor) -> float:
+    """The noise of one image as `estimate_quality` sees it; 0 where it is within what texture is taken for."""
+    noise = estimate_quality(image).noise
+    return noise if sigma_for_noise(noise) >= LEAST else 0.0
+
+
 def sigma_for_noise(noise: float) -> float:
     """The part that grain asks for: the level at which a latent's noise is as strong, sigma / (1 - sigma) = 2 * noise.
 

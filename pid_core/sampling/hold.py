@@ -34,14 +34,20 @@ class Hold:
         if not 0 <= strength <= 1:
             raise ValueError(f"hold must be between 0 and 1, got {strength}")
         self.reference, self.strength = reference, strength
-        images = reference.shape[0]
-        self._noise = [float(n) for n in noise] if isinstance(noise, Sequence) else [float(noise)] * images
-        if len(self._noise) != images or min(self._noise, default=0.0) < 0:
+        images = reference.shape[0] if reference.ndim else 1
+        self.noise = [float(n) for n in noise] if isinstance(noise, Sequence) else [float(noise)] * images
+        if len(self.noise) != images or min(self.noise, default=0.0) < 0:
             raise ValueError(f"noise must be 0 or more, one number or {images} of them, got {noise}")
 
     def check(self, shape: Sequence[int]) -> None:
         """Raise ValueError in one line if the reference does not belong to pixels of this shape, [B, 3, H, W]."""
         check_reference(shape, self.reference)
+
+    def of(self, index: int) -> Hold:
+        """That of one image of a batch."""
+        if self.reference.shape[0] == 1:
+            return self
+        return Hold(self.reference[index : index + 1], self.strength, noise=[self.noise[index]])
 
     def apply_(self, x0: Tensor, level: Tensor | float) -> Tensor:
         """Change x0 [B, 3, H, W] in place, and return it.
@@ -58,7 +64,7 @@ class Hold:
             row = i % reference.shape[0]
             targets = [resize(to_device(channel, x0.device), grid) for channel in reference[row]]
             lacks = [target - resize(channel, grid) for channel, target in zip(image, targets, strict=True)]
-            share = weight * _signal(lacks, _noise_left(self._noise[row], reference.shape[-2:], grid))
+            share = weight * _signal(lacks, _noise_left(self.noise[row], reference.shape[-2:], grid))
             for channel, lack in zip(image, lacks, strict=True):
                 channel.add_(_enlarged(lack, channel.shape).mul_(share))
         return x0

@@ -19,7 +19,12 @@ def sigmas_from(start_at: int, steps: int) -> Tensor:
 
     Raises ValueError in one line where there is no such step, and what `distilled_sigmas` raises.
     """
-    sigmas = distilled_sigmas(steps)
+    return from_step(distilled_sigmas(steps), start_at)
+
+
+def from_step(sigmas: Tensor, start_at: int) -> Tensor:
+    """A falling schedule [n + 1] without what lies before step `start_at`. Raises ValueError in one line."""
+    steps = len(sigmas) - 1
     if not isinstance(start_at, float) and start_at in range(1, steps + 1):
         return sigmas[start_at - 1 :]
     if steps == 1:

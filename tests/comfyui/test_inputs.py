@@ -29,7 +29,9 @@ def image_inputs(comfyui):
         ("PiDKitColourHold", "reference"): {"image": image, "colour_hold": "mean_deviation", "fidelity": 0.5},
         ("PiDKitSigmaTuner", "image"): {"default_sigma": [0.0], "sigmas": [""], "pictures": [""]},
         ("PiDKitFinishImage", "image"): {"framing": framing},
+        ("PiDKitHold", "reference"): {"model": comfyui.load("rgb")[0], "strength": 1.0},
         ("PiDKitDecode", "reference"): {},
+        ("PiDKitDecode", "start_image"): {},
     }
 
 
@@ -40,7 +42,8 @@ def test_grey_is_a_picture_for_every_input(comfyui, channels):
     for (name, which), others in image_inputs(comfyui).items():
         if name == "PiDKitDecode":
             patcher, _ = comfyui.load("rgb")
-            others = {"model": patcher, "degrade_sigma": 0.0, "steps": 1, "seed": 0, "colour_hold": "mean_deviation"}
+            others = {"model": patcher, "degrade_sigma": 0.0, "steps": 2, "seed": 0, "colour_hold": "mean_deviation"}
+            others |= {"start_at": 2, "hold": 0.5}
             others["latent"] = {"samples": torch.zeros(1, 12, 4, 3)}
         value = grey
         if name == "PiDKitFinishImage":
