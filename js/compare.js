@@ -10,7 +10,9 @@ const PIXELS = 2; // from this zoom on single pixels are shown, not smoothed ove
 const TARGETS = [1, 3]; // of the buttons and the double click
 
 export class Compare {
-  constructor() {
+  // brush: to paint with on the picture.
+  constructor(brush) {
+    this.brush = brush;
     this.choices = [];
     this.chosen = { left: null, right: null }; // keys; null: what is shown by itself
     this.scale = null; // layout pixels per picture pixel; null: the whole picture
@@ -30,6 +32,8 @@ export class Compare {
       { className: "pidkit-stage", onpointerdown: (event) => this.grab(event), ondblclick: (event) => this.next(event) },
       this.left.layer,
       this.right.layer,
+      brush.canvas,
+      brush.ring,
       this.left.tag,
       this.right.tag,
       this.slider,
@@ -46,7 +50,11 @@ export class Compare {
     );
     this.bar = element("div", { className: "pidkit-bar" }, this.left.select, this.zooms, this.right.select);
     this.note = element("p", { className: "pidkit-note" });
-    this.root = element("div", { className: "pidkit-compare" }, this.bar, this.stage, this.note);
+    this.root = element("div", { className: "pidkit-compare" }, this.bar, brush.bar, this.stage, this.note);
+    this.stage.addEventListener("pointermove", (event) => brush.point(this.at(event)));
+    this.stage.addEventListener("pointerleave", () => {
+      brush.ring.hidden = true;
+    });
     this.root.addEventListener("keydown", (event) => this.onKey(event));
     this.root.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     new ResizeObserver(() => this.place()).observe(this.stage);
@@ -82,7 +90,8 @@ export class Compare {
     this.root.hidden = false;
     this.choices = choices;
     this.usual = { left: choices[0].key, right: usual };
-    this.stage.hidden = this.bar.hidden = choices.length < 2;
+    this.stage.hidden = this.bar.hidden = choices.length < 2 && !this.brush.on;
+    this.stage.classList.toggle("pidkit-painting", this.brush.on);
     this.note.hidden = !this.stage.hidden;
     this.note.textContent = word("noResult", number);
     this.slider.setAttribute("aria-label", word("compare"));
@@ -178,7 +187,7 @@ export class Compare {
 
   // The double click: closer, closer still, the whole picture.
   next(event) {
-    if (event.target !== this.stage) return;
+    if (event.target !== this.stage || this.brush.on) return;
     const zoom = (this.scale ?? this.whole) * this.screen;
     const closer = TARGETS.find((to) => this.whole * this.screen < to && zoom < to * 0.99);
     if (closer) this.zoomTo(closer, this.at(event));
@@ -215,13 +224,15 @@ export class Compare {
         imageRendering: zoom >= PIXELS && image.naturalWidth === width ? "pixelated" : "auto",
       });
     }
+    this.brush.place(corner, box);
     this.stage.classList.toggle("pidkit-zoomed", this.scale !== null);
     this.zoomed.textContent = `${Math.round(zoom * 100)} %`;
   }
 
   // ------------------------------------------------------------------------------------------- by hand
 
-  // A drag moves the line; in a zoomed picture only near the line, and elsewhere the picture.
+  // A drag paints with the brush, else it moves the line; in a zoomed picture only near the line, and elsewhere the
+  // picture.
   grab(event) {
     if (event.button !== 0) return;
     event.stopPropagation();
@@ -229,23 +240,27 @@ export class Compare {
     this.slider.focus({ preventScroll: true });
     const [x] = this.at(event);
     const line = (Number(this.slider.value) / 100) * this.stage.clientWidth;
-    const moves = this.scale !== null && Math.abs(x - line) > GRIP;
+    const { brush } = this;
+    const moves = this.scale !== null && Math.abs(x - line) > GRIP && !brush.on;
     let last = this.at(event);
     const drag = (moved) => {
       const now = this.at(moved);
-      if (moves) this.move(now[0] - last[0], now[1] - last[1]);
+      if (brush.on) brush.to(now);
+      else if (moves) this.move(now[0] - last[0], now[1] - last[1]);
       else this.slide((100 * now[0]) / this.stage.clientWidth);
       last = now;
     };
     const end = () => {
       this.stage.removeEventListener("pointermove", drag);
+      brush.end();
       this.stage.classList.remove("pidkit-moving");
     };
     this.stage.setPointerCapture(event.pointerId);
     this.stage.addEventListener("pointermove", drag);
     this.stage.addEventListener("pointerup", end, { once: true });
     this.stage.addEventListener("pointercancel", end, { once: true });
-    if (moves) this.stage.classList.add("pidkit-moving");
+    if (brush.on) brush.begin(last);
+    else if (moves) this.stage.classList.add("pidkit-moving");
     else drag(event);
   }
 
@@ -280,7 +295,9 @@ export class Compare {
       ArrowUp: [0, far[1]],
       ArrowDown: [0, -far[1]],
     };
-    if (event.shiftKey && moves[event.key]) this.move(...moves[event.key]);
+    if (this.brush.onKey(event.key)) {
+      // its own
+    } else if (event.shiftKey && moves[event.key]) this.move(...moves[event.key]);
     else if (actions[event.key]) actions[event.key]();
     else return;
     event.preventDefault();

@@ -1,6 +1,7 @@
 // The strip of PiD Sigma Tuner: a picture, a slider and a suggestion per image of the batch.
 
 import { app } from "../../scripts/app.js";
+import { Brush, paintOf, textOf } from "./brush.js";
 import { Compare } from "./compare.js";
 import { button, element, pictureUrl } from "./elements.js";
 import { executionIds } from "./graph.js";
@@ -31,8 +32,8 @@ function listOf(value, pattern) {
 }
 
 export class SigmaStrip {
-  // sigmas, pictures: what the node's definition says of these two inputs.
-  constructor(node, sigmas, pictures) {
+  // sigmas, pictures, painted: what the node's definition says of these inputs.
+  constructor(node, { sigmas, pictures, painted }) {
     this.node = node;
     this.presets = Object.entries(sigmas.presets);
     this.trained = sigmas.trained;
@@ -42,7 +43,8 @@ export class SigmaStrip {
     this.cards = [];
     this.chosen = 0;
     this.grown = false; // by the comparison
-    this.compare = new Compare();
+    this.brush = new Brush(painted.longest, (text) => this.paint(text));
+    this.compare = new Compare(this.brush);
     this.list = element("div", { className: "pidkit-list", role: "list" });
     this.tools = element("div", { className: "pidkit-tools", role: "toolbar" });
     this.root = element("div", { className: "pidkit-tuner" }, this.tools, this.list, this.compare.root);
@@ -106,6 +108,17 @@ export class SigmaStrip {
     });
   }
 
+  // What is painted on the chosen picture now.
+  paint(text) {
+    this.change(() => {
+      const paint = paintOf(this.widget("painted").value);
+      paint.delete(this.cards[this.chosen].id);
+      if (text) paint.set(this.cards[this.chosen].id, text);
+      this.widget("painted").value = textOf(paint);
+    });
+    this.update(this.chosen);
+  }
+
   suggestion(index) {
     return pictureOf(this.ids[index])?.suggestion;
   }
@@ -129,6 +142,8 @@ export class SigmaStrip {
       this.change(() => {
         this.sigmas = sigmas.map(rounded);
         this.widget("pictures").value = ids;
+        const paint = paintOf(this.widget("painted").value);
+        this.widget("painted").value = textOf([...paint].filter(([id]) => ids.includes(id)));
       });
     }
     this.draw();
@@ -168,6 +183,8 @@ export class SigmaStrip {
   // ------------------------------------------------------------------------------------------- drawing
 
   drawTools() {
+    this.painter = button(word("paint"), word("paintHint"), () => this.startPainting(!this.brush.on));
+    this.painter.setAttribute("aria-pressed", "false");
     this.tools.append(button(word("load"), word("loadHint"), () => this.load()));
     this.presets.forEach(([name, value], i) => {
       const hint = word("presetHint", value, i + 1);
@@ -176,7 +193,14 @@ export class SigmaStrip {
     this.tools.append(
       button(word("same"), word("sameHint"), () => this.writeAll(this.sigmas[this.chosen])),
       button(word("reset"), word("resetHint"), () => this.writeAll(this.defaultSigma)),
+      this.painter,
     );
+  }
+
+  startPainting(on) {
+    this.brush.turn(on);
+    this.painter.setAttribute("aria-pressed", String(on));
+    this.drawCompare();
   }
 
   // Once for both widgets, when a workflow sets one after the other.
@@ -256,6 +280,7 @@ export class SigmaStrip {
     card.range.value = value;
     card.number.value = value.toFixed(2);
     card.root.classList.toggle("pidkit-chosen", index === this.chosen);
+    card.root.classList.toggle("pidkit-painted", paintOf(this.widget("painted")?.value).has(card.id));
     card.root.classList.toggle("pidkit-untrained", value > this.trained);
     card.number.title = value > this.trained ? word("untrained", this.trained) : "";
     card.mark.hidden = card.take.hidden = suggestion === undefined;
@@ -281,6 +306,7 @@ export class SigmaStrip {
       const before = { key: "before", label: word("before"), url: pictureUrl(this.fileOf(id, "large")) };
       const results = resultsOf(id);
       this.compare.show(this.chosen + 1, [before, ...labelled(results)], this.usual(results));
+      this.showPaint(id);
     } else {
       this.compare.hide();
     }
@@ -288,6 +314,17 @@ export class SigmaStrip {
     this.grown = this.comparing;
     if (this.grown) this.node.expandToFitContent?.();
     app.canvas.setDirty(true, true); // what stands below it moves when the canvas is drawn
+  }
+
+  // Of the picture with this id, as soon as its shape is known.
+  showPaint(id) {
+    const { image } = this.compare.left;
+    const show = () => {
+      if (this.cards[this.chosen]?.id !== id || !image.naturalWidth) return;
+      this.brush.load(paintOf(this.widget("painted")?.value).get(id), image.naturalWidth / image.naturalHeight);
+    };
+    if (image.complete) show();
+    else image.addEventListener("load", show, { once: true });
   }
 
   // The result that stands beside the picture by itself: of the last run, else the sweep's with the chosen value.

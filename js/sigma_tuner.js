@@ -16,14 +16,15 @@ app.registerExtension({
     if (nodeData.name !== NODE) return;
     const { sigmas, pictures } = nodeData.input.required;
     sigmas[1].widgetType = WIDGET;
-    definition = { sigmas: sigmas[1], pictures: pictures[1] };
-    pictures[1].hidden = true;
+    const { painted } = nodeData.input.optional;
+    definition = { sigmas: sigmas[1], pictures: pictures[1], painted: painted[1] };
+    pictures[1].hidden = painted[1].hidden = true;
   },
 
   getCustomWidgets() {
     return {
       [WIDGET](node, name) {
-        const strip = new SigmaStrip(node, definition.sigmas, definition.pictures);
+        const strip = new SigmaStrip(node, definition);
         const widget = addWidget(node, name, WIDGET, strip.root, strip.list, {
           getValue: () => strip.value,
           setValue: (value) => {

@@ -126,7 +126,7 @@ class PiDKitSigmaSweep(io.ComfyNode):
         windows_mark = windows_key("auto", settings)
         number = steps_for(model[0], steps[0])
         shared = Shared(model[0], positive[0], number, latent_format[0], latent_noise[0], windows_mark)
-        jobs = [Job(one, painted.with_last(sigma) if painted else sigma, seed, row) for seed, sigma in trials]
+        jobs = [Job(one, painted.with_value(sigma) if painted else sigma, seed, row) for seed, sigma in trials]
         strongest = condition_job(shared, jobs[max(range(len(trials)), key=lambda index: trials[index][1])])
         title, *lines = describe(strongest)
         node_id = cls.hidden.unique_id if cls.hidden else None
@@ -195,7 +195,7 @@ def _map_of(sigma_list: list | None, latent: list[dict], place: int, row: int) -
     if not sigma_list or not isinstance(sigma_list[-1], SigmaMap):
         return None
     one = sigma_list[min(place, len(sigma_list) - 1)]
-    return fitted(one, len(latent[place]["samples"]))[0].of_picture(row) if one.masks else None
+    return fitted(one, len(latent[place]["samples"]))[0].of_picture(row)
 
 
 def _picture(latent: list[dict], number: int) -> tuple[dict, int, int]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..pid_core.images.paint import LONGEST, paint_masks, parse_paint
 from ..pid_core.images.per_picture import ID_LENGTH, match_values, parse_ids, parse_sigmas, picture_id
 from ..pid_core.images.quality import Quality, estimate_quality, suggest_sigma
 from ..pid_core.images.strengths import STRENGTHS
 from ..pid_core.latents.lq_input import TRAINED_SIGMA
+from ..pid_core.latents.sigma_map import SigmaMap
 from .comfy.node_text import show_on_node
 from .comfy.pid_models import config_of
 from .shared.inputs import SigmaList
@@ -64,6 +67,15 @@ class PiDKitSigmaTuner(io.ComfyNode):
                     tooltip="Which picture each value belongs to. The node writes it, so that values stay with their "
                     "pictures. Empty: values go by position.",
                 ),
+                io.String.Input(
+                    "painted",
+                    default="",
+                    socketless=True,
+                    optional=True,
+                    extra_dict={"longest": LONGEST},
+                    tooltip="What is painted on the pictures: degrade_sigma for a part of one. The node's brush writes "
+                    "it. Empty: nothing.",
+                ),
                 io.Latent.Input(
                     "latent",
                     optional=True,
@@ -81,18 +93,22 @@ class PiDKitSigmaTuner(io.ComfyNode):
                 SigmaList.Output(
                     display_name="sigma_list",
                     is_output_list=True,
-                    tooltip="One degrade_sigma per picture, for sigma_list of PiD Decode or PiD Latent Conditioning.",
+                    tooltip="One degrade_sigma per picture, and what is painted on it, for sigma_list of PiD Decode or "
+                    "PiD Latent Conditioning.",
                 )
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def validate_inputs(cls, sigmas: list | tuple = ("",), default_sigma: list | tuple = (0.0,)) -> bool | str:
+    def validate_inputs(
+        cls, sigmas: list | tuple = ("",), default_sigma: list | tuple = (0.0,), painted: list | tuple = ("",)
+    ) -> bool | str:
         # None: it comes by a link
         try:
             parse_sigmas("" if sigmas[0] is None else sigmas[0])
             _default(0.0 if default_sigma[0] is None else default_sigma[0])
+            parse_paint(painted[0] or "")
         except ValueError as error:
             return str(error)
         return True
@@ -104,6 +120,7 @@ class PiDKitSigmaTuner(io.ComfyNode):
         default_sigma: list[float],
         sigmas: list,
         pictures: list,
+        painted: list | tuple = ("",),
         latent: list[dict] | None = None,
         model: list | None = None,
     ) -> io.NodeOutput:
@@ -125,9 +142,21 @@ class PiDKitSigmaTuner(io.ComfyNode):
             }
             for name, value, picture, quality in zip(ids, values, single, qualities, strict=True)
         ]
-        show_on_node(cls, _changes(known, ids, default), _blurred(qualities, invents))
-        lists = [list(part.tolist()) for part in torch.tensor(values, dtype=torch.float64).split(counts)]
-        return io.NodeOutput(lists, ui={"pidkit_pictures": tiles})
+        paint = parse_paint(painted[0])
+        count = sum(name in paint for name in ids)
+        painted_line = f"{count} painted on" if count else ""
+        show_on_node(cls, _changes(known, ids, default), _blurred(qualities, invents), painted_line)
+        parts = [part.tolist() for part in torch.arange(len(values)).split(counts)]
+        return io.NodeOutput(
+            [_level([values[i] for i in part], [paint.get(ids[i]) for i in part]) for part in parts],
+            ui={"pidkit_pictures": tiles},
+        )
+
+
+def _level(values: list[float], grids: list[Tensor | None]) -> list[float] | SigmaMap:
+    """degrade_sigma of the pictures of one batch, a map where something is painted on one."""
+    masks = paint_masks(grids)
+    return SigmaMap(tuple(values), masks, sets_base=True) if masks else values
 
 
 def _file_name(picture: str, size: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 
 from ...pid_core.captions.fingerprint import digest
 from ...pid_core.images.framing import Framing, prepare_image
@@ -24,7 +25,7 @@ def fitted(sigma_map: SigmaMap, images: int, framing: Framing | None = None) -> 
         if framing is not None and tuple(mask.shape[1:]) == tuple(framing.source):
             mask = prepare_image(mask[..., None].expand(-1, -1, -1, 3), framing)[..., 0]
         masks.append(one._replace(mask=mask))
-    return SigmaMap(sigma_map.base, tuple(masks)).for_pictures(images), lines
+    return replace(sigma_map, masks=tuple(masks)).for_pictures(images), lines
 
 
 def stretched(sigma_map: SigmaMap, height: int, width: int) -> list[str]:

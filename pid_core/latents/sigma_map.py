@@ -10,25 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 POINT = 8  # pixels of the output between two points that a mask is feathered at
+SOFT = 4  # latent cells over which a value may change without an edge that shows
 
 
 class SigmaMask(NamedTuple):
     """mask [1 or B, H, W] in 0 to 1, of any size: where it is 1, `sigma` holds.
 
-    feather: pixels of the output, outside the mask, over which it falls off.
+    feather: pixels of the output, outside the mask, over which it falls off; None: so many that no edge shows.
     """
 
     mask: Tensor
     sigma: float
-    feather: float
+    feather: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class SigmaMap:
-    """base: degrade_sigma outside all masks, one number or one per picture; each mask lies over those before it."""
+    """base: degrade_sigma outside all masks, one number or one per picture; each mask lies over those before it.
+
+    sets_base: whether the value that is tried out and chosen for it is that of base, and not the last mask's.
+    """
 
     base: tuple[float, ...]
     masks: tuple[SigmaMask, ...]
+    sets_base: bool = False
 
     def for_pictures(self, count: int) -> SigmaMap:
         """The same with as many of each mask as there are pictures: those there are, again and again.
@@ -40,15 +45,17 @@ class SigmaMap:
                 f"the sigma map's base has {len(self.base)} values for {count} pictures: give one, or one per picture"
             )
         masks = (one._replace(mask=one.mask[[i % len(one.mask) for i in range(count)]]) for one in self.masks)
-        return SigmaMap(self.base * (count // len(self.base)), tuple(masks))
+        return replace(self, base=self.base * (count // len(self.base)), masks=tuple(masks))
 
     def of_picture(self, index: int) -> SigmaMap:
         """What of a map `for_pictures` belongs to one of them."""
         masks = (one._replace(mask=one.mask[index : index + 1]) for one in self.masks)
-        return SigmaMap(self.base[index : index + 1], tuple(masks))
+        return replace(self, base=self.base[index : index + 1], masks=tuple(masks))
 
-    def with_last(self, sigma: float) -> SigmaMap:
-        """The same with another degrade_sigma inside the last mask."""
+    def with_value(self, sigma: float) -> SigmaMap:
+        """The same with another degrade_sigma where it is to be chosen: in base, or inside the last mask."""
+        if self.sets_base or not self.masks:
+            return replace(self, base=(sigma,) * len(self.base))
         return replace(self, masks=(*self.masks[:-1], self.masks[-1]._replace(sigma=sigma)))
 
     def on_cells(self, rows: int, cols: int, cell: float) -> Tensor:
@@ -68,7 +75,7 @@ def _share_of_cells(mask: SigmaMask, rows: int, cols: int, cell: float) -> Tenso
     points = max(1, round(cell / POINT))  # along a cell
     size = rows * points, cols * points
     shares = F.interpolate(mask.mask[:, None].float(), size=size, mode="area")
-    shares = _feathered(shares, mask.feather * points / cell)
+    shares = _feathered(shares, (SOFT * cell if mask.feather is None else mask.feather) * points / cell)
     return F.avg_pool2d(shares, points).clamp(0, 1)
 
 

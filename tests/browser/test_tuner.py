@@ -201,3 +201,39 @@ def test_nodes_of_others_are_left_alone(front_end):
     ours = front_end.js(widgets)
     front_end.open(**DISABLED)
     assert front_end.js(widgets) == ours
+
+
+def test_paint_is_kept_with_its_picture_and_undone_and_drawn(tuner, vue):
+    page, fe = tuner.page, tuner.fe
+    page.get_by_role("button", name="Paint", exact=True).click()
+    fe.wait_for_images(".pidkit-stage img", 2)
+    fe.show(tuner.node)
+
+    def stroke() -> None:
+        box = page.locator(".pidkit-paint").bounding_box()
+        x, y = box["x"] + box["width"] * 0.25, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 30, y, steps=3)
+        page.mouse.up()
+
+    def painted() -> str:
+        return tuner.sent()["painted"]
+
+    assert painted() == ""
+    stroke()
+    first = painted()
+    assert "@40" in first and first.count("=") == 1
+    fe.screenshot(f"tuner_painted_{'vue' if vue else 'classic'}", tuner.node)
+    page.keyboard.press("e")  # the eraser
+    stroke()
+    assert painted() == ""
+    page.keyboard.press("Control+z")
+    fe.wait("() => app.graph.nodes.some(n => n.widgets?.some(w => w.name === 'painted' && w.value))")
+    assert painted() == first
+
+    fe.show()
+    drawn = fe.pictures(fe.run(), fe.id_of("SaveImage"))
+    tuner.set("PiDKitSigmaTuner", painted="")
+    plain = fe.pictures(fe.run(), fe.id_of("SaveImage"))
+    assert [a.tobytes() != b.tobytes() for a, b in zip(drawn, plain, strict=True)] == [True, False, False]

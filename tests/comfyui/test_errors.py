@@ -144,6 +144,7 @@ SETTINGS = {
     "seeds of a sweep": ("PiDKitSigmaSweep", {"seeds": "-1"}, "seeds", "must be whole numbers from 0"),
     "too many": ("PiDKitSigmaSweep", {"seeds": ",".join(map(str, range(33)))}, "seeds", "at most 64 are possible"),
     "picture of a sweep": ("PiDKitSigmaSweep", {"picture": 0}, "picture", "picture"),
+    "paint of the tuner": ("PiDKitSigmaTuner", {"painted": "0a=2x2:3"}, "painted", "painted is damaged, it holds"),
     "sigmas of the tuner": ("PiDKitSigmaTuner", {"sigmas": "2"}, "sigmas", "must be between 0 and 1 each, got 2"),
 }
 USUAL = {

@@ -356,3 +356,16 @@ def test_one_caption_per_image(comfyui):
             options |= {"degrade_sigma": sigma, "positive": [[captions[i : i + 1], {}]]}
             alone = decode(latent={"samples": latent[i : i + 1]}, **options).args[0]
             assert torch.equal(both[i : i + 1], alone)
+
+
+def test_what_is_painted_is_drawn_with_its_picture_alone(comfy, model, photos):
+    plain = tuner_graph(model, photos[:2], [0.1, 0.1])
+    finished = comfy.queue(plain)
+    first, second = (one["id"] for one in finished.outputs["tuner"]["pidkit_pictures"])
+    painted = tuner_graph(model, photos[:2], [0.1, 0.1], painted=f"{second}=6x4:8.8@60.8")
+    before, after = (comfy.images(one, "png") for one in (finished, comfy.queue(painted)))
+    assert np.array_equal(before[0], after[0]) and not np.array_equal(before[1], after[1])
+    everywhere = tuner_graph(model, photos[:2], [0.1, 0.1], painted=f"{first}=6x4:24@60")
+    as_value = tuner_graph(model, photos[:2], [0.6, 0.1])
+    for a, b in zip(*(comfy.images(comfy.queue(graph), "png") for graph in (everywhere, as_value)), strict=True):
+        assert np.array_equal(a, b)

@@ -67,7 +67,7 @@ def test_each_picture_has_its_own():
 
 def test_another_value_inside_the_last():
     two = SigmaMap((0.0,), (SigmaMask(square(), 0.3, 0), SigmaMask(square(256, 96, 128), 0.6, 0)))
-    values = two.with_last(0.9).on_cells(8, 8, CELL)[0, 0]
+    values = two.with_value(0.9).on_cells(8, 8, CELL)[0, 0]
     assert values[3, 3] == pytest.approx(0.9) and values[4, 4] == pytest.approx(0.3)
     assert two.on_cells(8, 8, CELL)[0, 0, 3, 3] == pytest.approx(0.6)
 
