@@ -160,14 +160,16 @@ class ComfyServer:
         *,
         on_event: Callable[[str, dict], None] | None = None,
         timeout: float = 900.0,
+        extra: dict | None = None,
     ) -> Finished:
         """Runs an API-format graph to its end and returns what it put out.
 
         on_event gets every websocket message of the run: its type and its data; for text that a node shows about
         itself "text" and {"node": its id, "text": the text}.
+        extra: what the front end sends along, such as {"extra_pnginfo": {"workflow": ...}}.
         Raises PromptError where ComfyUI refuses the graph or a node fails, ServerError where the server ends.
         """
-        return self._call(asyncio.wait_for(self._queue(prompt, on_event), timeout))
+        return self._call(asyncio.wait_for(self._queue(prompt, on_event, extra), timeout))
 
     def get(self, path: str, **query: str) -> dict:
         """The JSON answer of a GET, e.g. get("/system_stats")."""
@@ -227,12 +229,13 @@ class ComfyServer:
             response.raise_for_status()
             return await response.read()
 
-    async def _queue(self, prompt: dict, on_event) -> Finished:
+    async def _queue(self, prompt: dict, on_event, extra: dict | None) -> Finished:
         client = uuid.uuid4().hex
         async with aiohttp.ClientSession(f"http://{self.address}") as session:
             # The socket opens before the prompt is posted, so that no message of the run is missed.
             async with session.ws_connect(f"/ws?clientId={client}", max_msg_size=0) as socket_:
-                async with session.post("/prompt", json={"prompt": prompt, "client_id": client}) as response:
+                body = {"prompt": prompt, "client_id": client, "extra_data": extra or {}}
+                async with session.post("/prompt", json=body) as response:
                     posted = await response.json()
                     if response.status != 200:
                         raise _refusal(posted)

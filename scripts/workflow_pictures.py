@@ -19,6 +19,7 @@ from workflow_graphs import PAINTED
 sys.path.insert(0, str(ROOT))
 from pid_core import NANO_PATH, decode, load_network
 from pid_core.hub.model_sets import BUNDLED_SET
+from pid_core.images.check import check_picture
 from pid_core.images.quality import estimate_quality, suggest_sigma
 from pid_core.latents.lq_input import prepare_lq
 from pid_core.latents.rgb import to_image, to_rgb_latent
@@ -117,6 +118,16 @@ def before_and_after(name: str, centre: tuple[float, float], part: float, node: 
     return card
 
 
+def checked(name: str, centre: tuple[float, float], part: float) -> Image.Image:
+    """`before_and_after`, with the first figures of PiD Check."""
+    card = before_and_after(name, centre, part)
+    found = check_picture(values(restored(name)), values(photo(name))).check
+    lines = (f"{found.close.agreement:.0f} dB from the source", f"edges {found.sharpness:.1f} times as steep")
+    for i, line in enumerate((*lines, "structure changed nowhere" if found.place is None else "structure changed")):
+        write(card, line, (16, 16 + 34 * i))
+    return card
+
+
 def windows(name: str) -> Image.Image:
     """The enlarged picture with overlapping windows over it, one of them in full light."""
     picture = window(restored(name), (0.33, 0.4), 0.75, (SIDE, SIDE))
@@ -196,6 +207,7 @@ def generator(title: str, hue: float, **more) -> Callable[[str], Image.Image]:
 PICTURES: dict[str, Callable[[str], Image.Image]] = {
     "pid_upscale": partial(before_and_after, centre=(0.33, 0.4), part=0.75),
     "pid_upscale_demo": partial(before_and_after, centre=(0.66, 0.38), part=0.6),
+    "pid_upscale_and_check": partial(checked, centre=(0.45, 0.35), part=0.7),
     "pid_context_window_demo": windows,
     "pid_folder_to_4k": partial(each, sigmas=(0.0,) * 3, label="{number} of 3", size=24, title="a folder"),
     "pid_folder_auto_strength": partial(each, label="auto: {sigma:g}", size=24, title="a folder"),

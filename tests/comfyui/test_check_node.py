@@ -1,10 +1,13 @@
 """PiD Check in the real ComfyUI: what it takes for the source, what it says, what it gives on."""
 
+import io
+import json
 import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from pid_core.images.framing import finish_image
 from pid_core.latents.rgb import to_rgb_latent
@@ -128,3 +131,22 @@ def test_what_cannot_be_compared_is_one_line(check, inputs, line):
 def test_a_latent_of_the_rgb_family_needs_no_vae(check):
     source = picture()
     assert check(image=enlarged(source), latent={"samples": to_rgb_latent(source)})[2][0]["agreement"] > 40
+
+
+def test_the_workflow_shows_figures_and_saves_them_in_the_picture(comfy, root):
+    graph = json.loads((root / "example_workflows/api/pid_upscale_and_check.json").read_text(encoding="utf-8"))
+    keys = {node["class_type"]: key for key, node in graph.items()}
+    check, texts = keys["PiDKitCheck"], []
+    done = comfy.queue(
+        graph,
+        extra={"extra_pnginfo": {"workflow": {"version": 1}}},
+        on_event=lambda kind, data: texts.append(data) if kind == "text" else None,
+    )
+    lines = next(entry["text"] for entry in texts if entry["node"] == check).splitlines()
+    assert lines[0].startswith("after 4x reduction ") and "structure changed nowhere" in lines[-2]
+    (heat,) = done.outputs[check]["images"]
+    assert Image.open(io.BytesIO(comfy.view(heat))).size == (768, 576)
+    saved = Image.open(io.BytesIO(comfy.image_files(done, keys["SaveImage"])[0]))
+    (figures,) = json.loads(saved.info["pid_check"])[check]
+    assert f"{figures['agreement']:.1f} dB" in lines[0] and figures["agreement"] > 40
+    assert json.loads(saved.info["workflow"]) == {"version": 1}
