@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 POINT = 8  # pixels of the output between two points that a mask is feathered at
+FINEST = 2  # the same where the feather is less than four of them
 SOFT = 4  # latent cells over which a value may change without an edge that shows
 
 
@@ -72,10 +74,13 @@ class SigmaMap:
 
 def _share_of_cells(mask: SigmaMask, rows: int, cols: int, cell: float) -> Tensor:
     """How much of each cell a mask covers with its feather, [B, 1, rows, cols] in 0 to 1."""
+    feather = SOFT * cell if mask.feather is None else mask.feather
     points = max(1, round(cell / POINT))  # along a cell
+    if feather > 0:  # a short one would be none on points so coarse
+        points = max(points, min(math.ceil(4 * cell / feather), round(cell / FINEST)))
     size = rows * points, cols * points
     shares = F.interpolate(mask.mask[:, None].float(), size=size, mode="area")
-    shares = _feathered(shares, (SOFT * cell if mask.feather is None else mask.feather) * points / cell)
+    shares = _feathered(shares, feather * points / cell)
     return F.avg_pool2d(shares, points).clamp(0, 1)
 
 

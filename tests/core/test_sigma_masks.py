@@ -46,6 +46,19 @@ def test_it_falls_off_evenly_over_the_feather(feather):
     assert (row[:-1] - row[1:]).max() < 2.2 / points  # no step more than twice the straight line's
 
 
+@pytest.mark.parametrize("cell", [8, 32])
+@pytest.mark.parametrize("feather", [8, 16, 24])
+def test_a_short_feather_is_one(cell, feather):
+    hard, soft = (
+        SigmaMap((0.0,), (SigmaMask(square(256, 64, 128), 1.0, one),)).on_cells(256 // cell, 256 // cell, cell)
+        for one in (0, feather)
+    )
+    row = slice(96 // cell, 96 // cell + 1), slice(128 // cell, None)  # from the mask's right border on
+    assert hard[0, 0][row].max() == 0
+    beyond = float(soft[0, 0][row].sum()) * cell  # pixels; along a straight line half of the feather
+    assert 0.25 * feather <= beyond <= 0.75 * feather
+
+
 def test_a_mask_of_any_size_is_the_same():
     maps = [SigmaMap((0.1,), (SigmaMask(square(side, 3 * side // 8, 5 * side // 8), 0.5, 0),)) for side in (8, 64, 512)]
     first, *others = (one.on_cells(8, 8, CELL) for one in maps)
