@@ -304,8 +304,9 @@ class PiDKitModel(BaseModel):
             self.forget_run()
 
     def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
-        """Cut the latent to a context window's part of the canvas."""
-        if not isinstance(cond_value, CONDLatent) or window.dim not in (2, 3):
+        """Cut the latent, and a map of degrade_sigma, to a context window's part of the canvas."""
+        of_cells = cond_key in ("lq_latent", "degrade_sigma") and cond_value.cond.ndim == 4
+        if not of_cells or window.dim not in (2, 3):
             return None
         cell = self.config.latent_cell
         cells = sorted({i // cell for i in window.index_list if i // cell < cond_value.cond.shape[window.dim]})

@@ -246,6 +246,13 @@ def test_cores_context_windows_cut_the_latent(comfyui):
     )
     assert torch.equal(cut.cond, latent[..., 1:3])
 
+    device, sigma_map = torch.device("cpu"), torch.rand(1, 1, 2, 4)
+    cond = conds.CONDRegular(sigma_map)
+    cut = patcher.model.resize_cond_for_context_window("degrade_sigma", cond, window, None, device)
+    assert torch.equal(cut.cond, sigma_map[..., 1:3])
+    number = conds.CONDRegular(torch.tensor([0.3]))
+    assert patcher.model.resize_cond_for_context_window("degrade_sigma", number, window, None, device) is None
+
 
 @pytest.mark.parametrize(("family", "version"), [("flux", "v1"), ("flux", "v1.5"), ("flux2", "v1.5"), ("sdxl", "v1")])
 def test_our_conditioning_and_sigmas_with_cores_model(comfyui, core_pid, family, version):
