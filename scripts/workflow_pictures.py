@@ -163,7 +163,7 @@ def each(
         card.paste(window(photo(name, i), centre, 0.75, box), (x, 0))
         card.paste(window(restored(name, i, sigma), centre, 0.75, box), (x, box[1] + gap))
         write(card, label.format(sigma=sigma, number=i + 1), (x + 12, SIDE - 12), size, anchor="ld")
-    write(card, title, (12, 10))
+    write(card, title, (SIDE - 12, 10), anchor="ra")
     return card
 
 
@@ -183,7 +183,7 @@ def schematic(name: str, *, title: str, small: str, large: str, hue: float, nois
     scene = lighthouse(SIDE, hue)
     card = scene.copy()
     pen = ImageDraw.Draw(card)
-    write(card, title, (20, 18), 38)
+    write(card, title, (SIDE - 20, 18), 38, anchor="ra")  # the template browser has its badge at the left
     write(card, large, (SIDE - 18, SIDE - 44), 30, anchor="rd")
     write(card, "schematic drawing, not a result", (SIDE - 18, SIDE - 14), 16, anchor="rd")
     if small:
