@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import replace
 
+import torch.nn.functional as F
+from torch import Tensor
+
 from ...pid_core.captions.fingerprint import digest
 from ...pid_core.images.framing import Framing, prepare_image
 from ...pid_core.latents.sigma_map import SigmaMap
@@ -15,17 +18,22 @@ SAME_SHAPE = 0.02  # up to which two aspects count as one
 def fitted(sigma_map: SigmaMap, images: int, framing: Framing | None = None) -> tuple[SigmaMap, list[str]]:
     """The map for so many pictures, and lines for the node.
 
-    framing: how the pictures were framed; masks of their size are framed so, too.
+    framing: how the pictures were framed. Masks are of the pictures before, except those that have the size after.
     """
     masks, lines = [], []
     for number, one in enumerate(sigma_map.masks, start=1):
         mask = one.mask
         if len(mask) not in (1, images):
             lines.append(f"{_name(sigma_map, number)} holds {len(mask)} masks for {images} pictures: taken in turn")
-        if framing is not None and tuple(mask.shape[1:]) == tuple(framing.source):
-            mask = prepare_image(mask[..., None].expand(-1, -1, -1, 3), framing)[..., 0]
-        masks.append(one._replace(mask=mask))
+        masks.append(one if framing is None else one._replace(mask=_framed(mask, framing)))
     return replace(sigma_map, masks=tuple(masks)).for_pictures(images), lines
+
+
+def _framed(mask: Tensor, framing: Framing) -> Tensor:
+    if tuple(mask.shape[1:]) == tuple(framing.canvas):
+        return mask
+    picture = F.interpolate(mask[:, None], tuple(framing.source), mode="nearest-exact").movedim(1, -1)
+    return prepare_image(picture.expand(-1, -1, -1, 3), framing)[..., 0]
 
 
 def stretched(sigma_map: SigmaMap, height: int, width: int) -> list[str]:

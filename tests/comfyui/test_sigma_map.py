@@ -172,3 +172,22 @@ def test_a_mask_painted_in_the_mask_editor_runs_through_the_server(comfy):
     del graph["decode"]["inputs"]["sigma_list"]
     (plain,) = comfy.images(comfy.queue(graph), "png")
     assert not np.array_equal(mapped, plain)
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_a_mask_is_framed_as_its_picture_was(comfyui, fit):
+    """The right half of a picture that gets a border: of its own size, and small as the tuner's brush has it."""
+    inputs = {"image": torch.rand(1, 40, 83, 3), "target": "factor", "family": "flux", "fit": fit, "factor": 4.0}
+    *_, framing, _ = comfyui.nodes.PiDKitPrepareImage.execute(**inputs).args
+    fitted = comfyui.module("nodes.shared.sigma_maps").fitted
+    height, width = framing.framing.canvas
+    _, left_edge = framing.framing.offset
+    for size in ((40, 83), (8, 84)):
+        mask = (torch.arange(size[1]) >= size[1] / 2).float().expand(1, *size)
+        sigma_map, _ = run(comfyui, mask)
+        (one,) = fitted(sigma_map, 1, framing.framing)[0].masks
+        assert tuple(one.mask.shape) == (1, height, width)
+        middle = 83 / 2 - left_edge  # offset: of the canvas in the picture; below 0 where it was padded
+        row = one.mask[0, height // 2]
+        edge = int((row > 0.5).nonzero()[0])
+        assert abs(edge - middle) <= 1.5 and (row[edge + 2 : round(middle + 41)] > 0.5).all()
