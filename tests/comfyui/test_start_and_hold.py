@@ -78,6 +78,20 @@ def test_the_cores_own_model_and_windows_are_held(comfyui, core_pid):
     assert lacks[1] < lacks[0] / 8
 
 
+def test_windows_of_decode_are_held_together(comfyui):
+    """What is held is the whole picture, put together from its windows."""
+    patcher, _ = comfyui.load()
+    latent, reference = latent_of(), picture(size=(16, 8))
+    handlers = comfyui.module("nodes.comfy.window_handler")
+    windowed, _ = handlers.add_windows(patcher, handlers.WindowSettings(32, 0, auto=False), (), None)
+    (model,) = comfyui.nodes.PiDKitHold.execute(windowed, reference, 0.7).args
+    by_ksampler = to_image(comfyui.sample(model, *comfyui.conditioning(patcher, latent)))
+    windows = {"window_mode": "manual", "window_size": 32, "window_overlap": 0}
+    ours = comfyui.decode(patcher, latent, hold=0.7, reference=reference, **windows)
+    assert torch.equal(ours, by_ksampler)
+    assert not torch.equal(ours, comfyui.decode(patcher, latent, hold=0.7, reference=reference))
+
+
 def test_each_image_has_its_own_pictures(comfyui):
     """Drawn one by one, with a sigma each, and all at once."""
     patcher, _ = comfyui.load()
@@ -123,6 +137,16 @@ def test_another_nodes_wrapper_changes_no_bit(comfyui):
     wrapped = patcher.clone()
     wrapped.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "another", lambda run, *args, **kwargs: run(*args, **kwargs))
     assert torch.equal(comfyui.decode(wrapped, latent_of(), **options), ours)
+
+
+def test_what_other_functions_hold_is_not_written_to(comfyui):
+    """Another node's function may hand on the conditioned prediction itself, which others read later."""
+    patch = comfyui.module("nodes.comfy.holding").HoldPatch(Hold(to_pixels(picture(size=(16, 8)))))
+    x0, options = torch.zeros(1, 3, *SIZE), {"transformer_options": {"sample_sigmas": torch.tensor([0.8, 0.3, 0.0])}}
+    own = {"denoised": x0, "sigma": torch.tensor([0.8]), "model_options": options}
+    held = patch(own | {"cond_denoised": x0})
+    assert not x0.any() and held.any()
+    assert patch(own) is x0 and torch.equal(x0, held)
 
 
 def test_a_noisy_reference_is_told_on_the_node(comfyui, monkeypatch):
