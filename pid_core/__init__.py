@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .latents.checks import detect_family
     from .latents.families import LATENT_FAMILIES, LatentFamily
     from .latents.noise import degrade
+    from .latents.sigma_map import SigmaMap, SigmaMask
     from .model.config import PiDConfig
     from .model.network import PiDNetwork
     from .sampling.decode import decode
@@ -38,6 +39,8 @@ __all__ = [
     "LatentFamily",
     "PiDConfig",
     "PiDNetwork",
+    "SigmaMap",
+    "SigmaMask",
     "WindowPlan",
     "choose_plan",
     "decode",
@@ -62,6 +65,8 @@ _PLACES = {
     "NANO_PATH": "assets",
     "PiDConfig": "model.config",
     "PiDNetwork": "model.network",
+    "SigmaMap": "latents.sigma_map",
+    "SigmaMask": "latents.sigma_map",
     "WindowPlan": "windows.plan",
     "choose_plan": "windows.plan",
     "decode": "sampling.decode",
