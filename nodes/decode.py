@@ -24,6 +24,7 @@ from .comfy.pid_models import describe_steps, steps_for, steps_input
 from .comfy.progress import watching
 from .comfy.sampling import sampler_seed
 from .comfy.window_handler import WindowSettings
+from .shared.agreement_line import agreement_lines
 from .shared.decoding import check_student, in_need, one_of, sample, windows_key, with_windows
 from .shared.finishing import finish_if_possible, hold_if_possible, image_of
 from .shared.guide import Guide, guide_for
@@ -241,7 +242,8 @@ class PiDKitDecode(io.ComfyNode):
             drawn_in_need(cls.hidden)
         repeated = getattr(model.model.diffusion_model, "repeated", [])
         again = [f"repeated in float32, because it gave NaN: {'; '.join(repeated)}"] if repeated else []
-        show_on_node(cls, *watch.lines(), *notes, *draw.notes, *again)
+        close = agreement_lines(image, reference, framing, latent)
+        show_on_node(cls, *watch.lines(), *close, *notes, *draw.notes, *again)
         return io.NodeOutput(image)
 
 
