@@ -55,7 +55,7 @@ def agreement_of(result: Tensor, source: Tensor) -> Agreement:
 
 
 def reduced_pair(result: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-    """A picture [H, W, 3] and its source [h, w, 3] at the common size of `agreement_of`: [3, h', w'] float32 each."""
+    """A picture [H, W, 3] and its source [h, w, 3] at the common size of `agreement_of`: [3, h', w'] float32, CPU."""
     height, width = result.shape[:2]
     source = crop_as_encoded(source[..., :3].movedim(-1, 0), height, width)
     rows, cols = source.shape[1:]
@@ -63,7 +63,7 @@ def reduced_pair(result: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
     if math.sqrt(height * width / (rows * cols)) >= REDUCTION * NEARLY:
         size = rows, cols
     small, wanted = (
-        torch.stack([resize(channel, size) for channel in image]).clamp(0, 1)
-        for image in (result[..., :3].movedim(-1, 0), source.to(result.device))
+        torch.stack([resize(channel, size) for channel in image]).cpu().clamp(0, 1)
+        for image in (result[..., :3].movedim(-1, 0), source)
     )
     return small, wanted

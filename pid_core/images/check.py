@@ -82,7 +82,7 @@ def check_picture(
     borders: rows and columns of the result where windows begin or end. A source larger than the result is reduced.
     """
     changed = structure_change(*(image.mean(0) for image in reduced_pair(result, source)))
-    grey, reference = (image[..., :3].float().mean(-1) for image in (result, source.to(result.device)))
+    grey, reference = (image[..., :3].float().mean(-1).cpu() for image in (result, source))
     reference = crop_as_encoded(reference, *grey.shape)
     if reference.numel() > grey.numel():
         reference = resize(reference, grey.shape)

@@ -69,9 +69,9 @@ def remove_speckles(result: Tensor, speckles: Speckles) -> Tensor:
             for across in range(3):
                 near = weights[:, down : down + 3, across : across + 3, None].to(result.device)
                 near = near / near.sum((1, 2), keepdim=True).clamp_min(1)
-                own = shapes[:, down, across].to(result.device)
+                own = shapes[:, down, across]
                 mean = (patches[:, down : down + 3, across : across + 3] * near).sum((1, 2)).to(result.dtype)
-                colours[rows[own, down + 1], cols[own, across + 1]] = mean[own]
+                colours[rows[own, down + 1], cols[own, across + 1]] = mean[own.to(mean.device)]
     return cleaned
 
 

@@ -47,7 +47,7 @@ def heat_picture(result: Tensor, changed: Tensor) -> Tensor:
     heat = resize(changed.to(result.device), result.shape[:2]).clamp(0, 1)[..., None]
     heat = ((heat - CHANGED / 2) / (1.5 * CHANGED)).clamp(0, 0.9)
     grey = 0.6 * result[..., :3].float().mean(-1, keepdim=True).clamp(0, 1) + 0.1
-    return grey.lerp(grey.new_tensor(HEAT), heat)
+    return grey.lerp(torch.tensor(HEAT).to(grey.device), heat)
 
 
 def _slopes(image: Tensor) -> Tensor:

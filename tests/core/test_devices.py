@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pid_core import decode, load_network
+from pid_core.images.check import check_picture
 from pid_core.images.colour import hold_colour_
+from pid_core.images.speckles import find_speckles, remove_speckles
+from pid_core.images.structure import heat_picture
 from pid_core.latents.noise import degrade
 from pid_core.model.devices import widest_float
 from pid_core.model.network import PiDNetwork
@@ -75,6 +78,18 @@ def test_colour_hold(device, hold):
     pixels, reference = draw(1, [1, 3, 64, 96]), draw(2, [1, 3, 16, 24]).double()
     expected = hold_colour_(pixels.clone(), reference, hold, 0.3)
     assert (hold_colour_(pixels.to(DEVICE), reference, hold, 0.3).cpu() - expected).abs().max() < 1e-5
+
+
+def test_check(device):
+    result, source = draw(1, [48, 64, 3]).sigmoid(), draw(2, [12, 16, 3]).double().sigmoid()
+    result[20, 30] = 1.6
+    checked, expected = (check_picture(one, source, ([24], [32])) for one in (result.to(DEVICE), result))
+    assert checked.check == expected.check and torch.equal(checked.changed, expected.changed)
+    heats = [heat_picture(one, expected.changed).cpu() for one in (result.to(DEVICE), result)]
+    assert (heats[0] - heats[1]).abs().max() < 1e-5
+    bright = find_speckles(torch.zeros(9, 9).index_put((torch.tensor(4), torch.tensor(5)), torch.tensor(1.0)))
+    clean = remove_speckles(result.to(DEVICE), bright).cpu()
+    assert bright.number == 1 and torch.equal(clean, remove_speckles(result, bright))
 
 
 def test_latent_noise_is_the_same_on_every_device(device):
