@@ -50,7 +50,8 @@ thumbnails: setup  ## draws example_workflows/*.jpg with the bundled model and b
 model-pictures: setup  ## all that show what the bundled model draws: README's, the examples' and the tour's
 	@$(RUN) scripts/readme_pictures.py
 	@$(RUN) scripts/workflow_pictures.py pid_upscale pid_upscale_demo pid_context_window_demo pid_tune_per_image \
-		pid_sigma_sweep pid_paint_sigma pid_upscale_and_check pid_folder_to_4k pid_folder_auto_strength
+		pid_sigma_sweep pid_paint_sigma pid_touch_up pid_upscale_and_check pid_folder_to_4k \
+		pid_folder_auto_strength
 	@$(RUN) -m pytest -q tests/browser/test_tour.py && $(RUN) scripts/pictures.py tour
 
 pictures: setup  ## screenshots for the docs, from the browser tests

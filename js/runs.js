@@ -15,7 +15,7 @@ const SWEEP = "PiDKitSigmaSweep";
 
 const pictures = new Map(); // id -> { suggestion, thumbnail, large }
 const results = new Map(); // id -> [{ key, sigma, seed, steps, sweep, file, workflow }], newest first
-const swept = new Map(); // place -> what that sweep last showed
+const swept = new Map(); // place -> what that sweep or touch-up last showed
 const undelivered = new Map(); // place -> the pictures that a tuner found and has not taken yet
 const running = new Map(); // prompt id -> { outputs, prompt, workflow, fresh }
 const listeners = new Set();
@@ -42,8 +42,8 @@ export function resultsOf(id) {
   return [...(results.get(id) ?? [])].sort((a, b) => rank(a) - rank(b));
 }
 
-// What a sweep's last run showed: {pidkit_tiles, pidkit_picture, pidkit_columns}, or undefined.
-export function sweptBy(node) {
+// What the last run of a sweep or a touch-up showed: {pidkit_tiles, ...}, or undefined.
+export function tilesOf(node) {
   return placesOf(node)
     .map((where) => swept.get(where))
     .find(Boolean);
@@ -89,8 +89,9 @@ function take({ prompt, outputs, workflow }) {
   }
   for (const [id, node] of Object.entries(prompt)) {
     const output = outputs[id];
-    if (node.class_type !== SWEEP || !output?.pidkit_tiles) continue;
+    if (!output?.pidkit_tiles) continue;
     put(swept, place(workflow, id), output, PICTURES);
+    if (node.class_type !== SWEEP) continue;
     const wire = node.inputs.sigma_list;
     const picture = outputs[Array.isArray(wire) ? wire[0] : ""]?.pidkit_pictures?.[output.pidkit_picture[0] - 1];
     if (!picture) continue;

@@ -2,22 +2,13 @@
 // is inside the mask of PiD Sigma Map.
 
 import { app } from "../../scripts/app.js";
-import { addWidget, element, followNode, pictureUrl } from "./elements.js";
 import { nodeBefore } from "./graph.js";
-import { listen, sweptBy } from "./runs.js";
+import { Tiles, addTiles } from "./tiles.js";
 import { word } from "./words.js";
 
 const NODE = "PiDKitSigmaSweep";
 
-class Tiles {
-  constructor(node) {
-    this.node = node;
-    this.list = element("div", { className: "pidkit-tiles pidkit-none" });
-    this.list.dataset.empty = word("noTiles");
-    this.line = element("p", { className: "pidkit-note", role: "status" });
-    this.root = element("div", { className: "pidkit-sweep" }, this.list, this.line);
-  }
-
+class Sweep extends Tiles {
   // What a click sets, or undefined: {count, value(picture), set(picture, sigma)}, pictures counted from 0.
   get target() {
     const widgets = nodeBefore(this.node, "sigma_list")?.widgets ?? [];
@@ -35,36 +26,19 @@ class Tiles {
     return inside && { count: Infinity, value: () => inside.value, set };
   }
 
-  // Shows what the last run brought, if it is new.
-  draw() {
-    const found = sweptBy(this.node);
-    if (!found || found === this.shown) return;
-    this.shown = found;
-    this.show(found);
-  }
-
   // found: {pidkit_tiles, pidkit_picture, pidkit_columns}.
   show({ pidkit_tiles: tiles, pidkit_picture: [picture], pidkit_columns: [columns] }) {
     const severalSeeds = columns < tiles.length;
-    // a row of one seed may go on in the next line; with several each seed is a row
-    this.list.style.setProperty("--pidkit-columns", severalSeeds ? columns : "auto-fit");
-    this.list.classList.toggle("pidkit-none", tiles.length === 0);
-    this.list.replaceChildren(
-      ...tiles.map(({ sigma, seed, image }) => {
-        const label = severalSeeds ? `${sigma} · ${word("seed", seed)}` : `${sigma}`;
-        return element(
-          "button",
-          {
-            type: "button",
-            className: "pidkit-tile",
-            title: word("tileHint", picture, sigma),
-            "aria-pressed": String(this.target?.value(picture - 1) === sigma),
-            onclick: (event) => this.take(event.currentTarget, picture, sigma),
-          },
-          element("img", { src: pictureUrl(image), alt: label, draggable: false, decoding: "async" }),
-          element("span", { textContent: label }),
-        );
-      }),
+    this.fill(
+      tiles.map(({ sigma, seed, image }) => ({
+        image,
+        label: severalSeeds ? `${sigma} · ${word("seed", seed)}` : `${sigma}`,
+        hint: word("tileHint", picture, sigma),
+        chosen: this.target?.value(picture - 1) === sigma,
+        take: (tile) => this.take(tile, picture, sigma),
+      })),
+      // a row of one seed may go on in the next line; with several each seed is a row
+      severalSeeds ? columns : "auto-fit",
     );
     this.line.textContent = this.target ? "" : word("noTuner");
   }
@@ -75,8 +49,7 @@ class Tiles {
     else if (picture > target.count) this.line.textContent = word("notLoaded", picture);
     else {
       target.set(picture - 1, sigma);
-      for (const other of this.list.children) other.setAttribute("aria-pressed", String(other === tile));
-      this.line.textContent = word("taken", picture, sigma);
+      this.choose(tile, word("taken", picture, sigma));
     }
   }
 }
@@ -85,18 +58,6 @@ app.registerExtension({
   name: "PiDKit.SigmaSweep",
 
   nodeCreated(node) {
-    if (node.comfyClass !== NODE) return;
-    const tiles = new Tiles(node);
-    const options = { serialize: false, getMinHeight: () => 190 };
-    const widget = addWidget(node, "results", "PIDKIT_TILES", tiles.root, tiles.list, options);
-    widget.serialize = false;
-    node.setSize([Math.max(node.size[0], 440), Math.max(node.size[1], 460)]);
-
-    let deaf;
-    const added = () => {
-      deaf = listen(() => tiles.draw());
-      queueMicrotask(() => tiles.draw());
-    };
-    followNode(node, tiles.root, added, () => deaf?.());
+    if (node.comfyClass === NODE) addTiles(new Sweep(node), 440, 460);
   },
 });

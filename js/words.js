@@ -49,6 +49,8 @@ const ENGLISH = {
   noTuner: "Connect PiD Sigma Tuner or PiD Sigma Map to sigma_list to set its value by a click.",
   notLoaded: "PiD Sigma Tuner shows no picture {0} yet: press Load pictures there.",
   seed: "seed {0}",
+  keepHint: "Keep variation {0}",
+  kept: "Variation {0} is kept: run again, nothing is drawn anew.",
   pixelVae: "This VAE is for latents, and PiD gives pixels: connect Pixel-Space VAE to vae.",
   pictureFailed: "Could not put {0} into ComfyUI's input folder ({1}). Choose pictures of your own instead.",
 };
@@ -100,6 +102,8 @@ const CHINESE = {
   noTuner: "把“PiD 强度调节器”或“PiD 强度图”接到 sigma_list，点击即可设置它的值。",
   notLoaded: "“PiD 强度调节器”还没有图像 {0}：请在那里点击“载入图像”。",
   seed: "种子 {0}",
+  keepHint: "保留变体 {0}",
+  kept: "已保留变体 {0}：再次运行即可，不会重新绘制。",
   pixelVae: "这个 VAE 用于潜空间，而 PiD 给出的是像素：请把“像素空间 VAE”接到 vae。",
   pictureFailed: "无法把 {0} 放入 ComfyUI 的 input 文件夹（{1}）。请改用自己的图像。",
 };

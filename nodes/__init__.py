@@ -30,6 +30,7 @@ from .sigma_map import PiDKitSigmaMap
 from .sigma_sweep import PiDKitSigmaSweep
 from .sigma_tuner import PiDKitSigmaTuner
 from .sigmas import PiDKitSigmas
+from .touch_up import PiDKitTouchUp
 from .upscale import PiDKitUpscale
 from .upscale_picture import PiDKitUpscalePicture
 
@@ -38,6 +39,7 @@ _NODES: list[type[io.ComfyNode]] = [
     PiDKitUpscalePicture,
     PiDKitLoader,
     PiDKitDecode,
+    PiDKitTouchUp,
     PiDKitConditioning,
     PiDKitContextWindow,
     PiDKitRegionalCaption,

@@ -24,7 +24,6 @@ from .comfy.pid_models import describe_steps, steps_for, steps_input
 from .comfy.progress import watching
 from .comfy.sampling import sampler_seed
 from .comfy.window_handler import WindowSettings
-from .shared.agreement_line import agreement_lines
 from .shared.decoding import check_student, in_need, one_of, sample, windows_key, with_windows
 from .shared.finishing import finish_if_possible, hold_if_possible, image_of
 from .shared.guide import Guide, guide_for
@@ -47,8 +46,8 @@ from .shared.inputs import (
 from .shared.jobs import Job, Shared, row_of
 from .shared.lq_conditioning import LQConditioning, condition, describe
 from .shared.per_image import are_unfinished, decode_each
-from .shared.sigma_maps import fitted
-from .shared.text_encoder import clip_is_linked, linked_caption, needed_inputs
+from .shared.sigma_maps import fitted, sigma_of_each
+from .shared.text_encoder import caption_of, caption_problem, needed_inputs
 
 
 class PiDKitDecode(io.ComfyNode):
@@ -151,7 +150,7 @@ class PiDKitDecode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, text: str | None = "", clip=ABSENT, positive=ABSENT) -> bool | str:
-        return _caption_problem(text or "", clip is not ABSENT, positive is not ABSENT) or True
+        return caption_problem(text or "", clip is not ABSENT, positive is not ABSENT) or True
 
     @classmethod
     def check_lazy_status(cls, clip=None, text: str = "", **_) -> list[str]:
@@ -192,8 +191,8 @@ class PiDKitDecode(io.ComfyNode):
         sigma_lines: list[str] = []
         if isinstance(level, SigmaMap):
             level, sigma_lines = fitted(level, images, framing and framing.framing)
-        sigmas = _sigmas(level, images)
-        caption, caption_lines = _caption(cls.hidden, positive, clip, text)
+        sigmas = sigma_of_each(level, images)
+        caption, caption_lines = caption_of(cls.hidden, positive, clip, text)
         conditioning = condition(
             latent,
             model,
@@ -242,8 +241,7 @@ class PiDKitDecode(io.ComfyNode):
             drawn_in_need(cls.hidden)
         repeated = getattr(model.model.diffusion_model, "repeated", [])
         again = [f"repeated in float32, because it gave NaN: {'; '.join(repeated)}"] if repeated else []
-        close = agreement_lines(image, reference, framing, latent)
-        show_on_node(cls, *watch.lines(), *close, *notes, *draw.notes, *again)
+        show_on_node(cls, *watch.lines(), *notes, *draw.notes, *again)
         return io.NodeOutput(image)
 
 
@@ -326,46 +324,10 @@ def _batch(
     return done.images, [*notes, done.summary]
 
 
-def _sigmas(level: float | list | SigmaMap, images: int) -> list[float] | list[SigmaMap] | None:
-    """The sigma of every image where each is decoded on its own; None: several images, with one value for all."""
-    if isinstance(level, SigmaMap):
-        return [level.of_picture(i) for i in range(images)]
-    sigmas = list(level) if isinstance(level, list | tuple) else [level]
-    if len(sigmas) == 1 and images > 1:
-        return None
-    if len(sigmas) != images:
-        raise ValueError(
-            f"sigma_list has {len(sigmas)} values, latent holds {images} images: "
-            "give PiD Sigma Tuner the images that the latent was made from"
-        )
-    return [float(sigma) for sigma in sigmas]
-
-
 def _mark(guide: Guide, framing: Framed | None, index: int) -> tuple:
     """What of one image alone changes its result, beside latent and sigma."""
     marks = guide.mark(index)
     return marks if framing is None else (*marks, framing.framing, digest(row_of(framing.source, index)))
-
-
-def _caption_problem(text: str, clip: bool, positive: bool) -> str | None:
-    """What is wrong with the three ways to give a text; clip, positive: whether they are connected."""
-    if clip and positive:
-        return "both positive and clip are connected: positive is a text already, take one of them away"
-    if text.strip() and not clip and not positive:
-        return "text is set, but clip is not connected: connect Load CLIP (type pixeldit) to clip, or empty text"
-    return None
-
-
-def _caption(hidden, positive: list | None, clip, text: str) -> tuple[list | None, list[str]]:
-    """The conditioning of the text, or None where nothing is connected; and lines for the node."""
-    linked = clip_is_linked(hidden, clip)
-    problem = _caption_problem(text, linked, positive is not None)
-    if problem is not None:
-        raise ValueError(problem)
-    if not linked:
-        return positive, []
-    conditioning, line = linked_caption(hidden, clip, text)
-    return conditioning, [line]
 
 
 def _reference(reference: Tensor | None, framed: Framed | None, latent: dict, family: str) -> Tensor | None:

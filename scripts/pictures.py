@@ -22,6 +22,7 @@ CHOSEN = {
     "js/docs/PiDKitSigmaTuner/node.jpg": "tour_3_compare",
     "js/docs/PiDKitSigmaSweep/node.jpg": "tour_4_sweep",
     "js/docs/PiDKitSigmaMap/node.jpg": "sigma_map_vue",
+    "js/docs/PiDKitTouchUp/node.jpg": "touch_up_vue",
 }
 
 

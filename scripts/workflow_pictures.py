@@ -17,12 +17,12 @@ from lighthouse import lighthouse
 from workflow_graphs import PAINTED
 
 sys.path.insert(0, str(ROOT))
-from pid_core import NANO_PATH, decode, load_network
+from pid_core import NANO_PATH, decode, load_network, touch_up
 from pid_core.hub.model_sets import BUNDLED_SET
 from pid_core.images.check import check_picture
 from pid_core.images.quality import estimate_quality, suggest_sigma
 from pid_core.latents.lq_input import prepare_lq
-from pid_core.latents.rgb import to_image, to_rgb_latent
+from pid_core.latents.rgb import to_image, to_pixels, to_rgb_latent
 from pid_core.latents.sigma_map import SigmaMap, SigmaMask
 
 FOLDER = ROOT / "example_workflows"
@@ -75,9 +75,13 @@ def sigma_map(name: str) -> SigmaMap | None:
     (node, *_) = [entry["inputs"] for entry in api(name).values() if entry["class_type"] == "PiDKitSigmaMap"] or [None]
     if node is None:
         return None
+    return SigmaMap((node["base_sigma"],), (SigmaMask(paint(), node["sigma_inside"], node["feather"]),))
+
+
+def paint() -> torch.Tensor:
+    """What is painted on the example picture for it, [1, H, W]."""
     with Image.open(FOLDER / PAINTED) as file:
-        mask = 1 - values(file.getchannel("A").convert("RGB"))[None, ..., 0]
-    return SigmaMap((node["base_sigma"],), (SigmaMask(mask, node["sigma_inside"], node["feather"]),))
+        return 1 - values(file.getchannel("A").convert("RGB"))[None, ..., 0]
 
 
 def values(picture: Image.Image) -> torch.Tensor:
@@ -115,6 +119,24 @@ def before_and_after(name: str, centre: tuple[float, float], part: float, node: 
     ImageDraw.Draw(card).line((SIDE / 2, 0, SIDE / 2, SIDE), INK, 3)
     write(card, "before", (16, SIDE - 16), anchor="ld")
     write(card, "4x", (SIDE - 16, SIDE - 16), 36, anchor="rd")
+    return card
+
+
+def touched(name: str, centre: tuple[float, float], part: float) -> Image.Image:
+    """Left the enlarged picture, right the same with its painted part drawn again."""
+    (node,) = [entry["inputs"] for entry in api(name).values() if entry["class_type"] == "PiDKitTouchUp"]
+    whole, latent = restored(name), to_rgb_latent(values(photo(name))[None])
+    lq = prepare_lq(latent, "rgb", node["degrade_sigma"], latent_noise=node["latent_noise"])
+    mask = torch.nn.functional.interpolate(paint()[None], size=whole.size[::-1], mode="bilinear").clamp(0, 1)
+    options = {"degrade_sigma": lq.sigma, "seed": node["seed"], "feather": node["feather"]}
+    pixels = touch_up(network(), to_pixels(values(whole)[None]), lq.latent, mask, **options)
+    again = Image.fromarray((to_image(pixels)[0] * 255).round().byte().numpy())
+    card, half = Image.new("RGB", (SIDE, SIDE)), SIDE // 2
+    for i, picture in enumerate((whole, again)):
+        card.paste(window(picture, centre, part, (half, SIDE)), (i * half, 0))
+    ImageDraw.Draw(card).line((half, 0, half, SIDE), INK, 3)
+    write(card, "before", (16, SIDE - 16), anchor="ld")
+    write(card, "drawn again", (SIDE - 16, SIDE - 16), anchor="rd")
     return card
 
 
@@ -214,6 +236,7 @@ PICTURES: dict[str, Callable[[str], Image.Image]] = {
     "pid_tune_per_image": partial(each, sigmas=(0.0, 0.0, 0.1)),
     "pid_sigma_sweep": partial(sweep, sigmas=(0.0, 0.1, 0.2, 0.3)),
     "pid_paint_sigma": partial(before_and_after, centre=(0.31, 0.4), part=0.6),
+    "pid_touch_up": partial(touched, centre=(0.31, 0.34), part=0.5),
     "pid_with_flux_upscale_picture": generator("Photo to 2K", 0.0, small="photo", large="2048 x 2048"),
     "pid_with_flux_to_4k": generator("FLUX.1", 0.1),
     "pid_with_flux_early_stop": generator("FLUX.1, 24 of 28 steps", 0.2, small="noisy latent", noisy=True),

@@ -8,6 +8,8 @@ import comfy.sample
 import torch
 from torch import Tensor
 
+from ...pid_core.windows.plan import Window
+
 LARGEST_KEPT = 256 << 20  # bytes; larger noise is drawn again
 
 _last: WeakKeyDictionary[object, tuple[tuple, Tensor]] = WeakKeyDictionary()
@@ -55,7 +57,29 @@ class RowNoise:
     def at_step(self, sigma: Tensor, _) -> Tensor:
         """For re-noising; as ComfyUI's own sampler draws it for the whole batch."""
         if self._generator is None:
-            seed = self._batch.seed + 1 if sigma.device.type == "cpu" else self._batch.seed
-            self._generator = torch.Generator(sigma.device).manual_seed(seed)
+            self._generator = step_generator(self._batch.seed, sigma.device)
         noise = torch.randn(self._batch.shape, generator=self._generator, device=sigma.device)
         return noise[self._row].clone()
+
+
+class PartNoise:
+    """The noise of a rectangle of a canvas [B, 3, H, W], in one run: what a run of the whole canvas has there."""
+
+    def __init__(self, model, shape: tuple[int, ...], seed: int, window: Window):
+        self._shape, self._seed, self._window = shape, seed, window
+        self._generator: torch.Generator | None = None
+        self.first = self._cut(first_noise(model, shape, seed))
+
+    def at_step(self, sigma: Tensor, _) -> Tensor:
+        """For re-noising; as ComfyUI's own sampler draws it for the whole canvas."""
+        self._generator = self._generator or step_generator(self._seed, sigma.device)
+        return self._cut(torch.randn(self._shape, generator=self._generator, device=sigma.device))
+
+    def _cut(self, noise: Tensor) -> Tensor:
+        rows, cols = self._window.slices()
+        return noise[..., rows, cols].clone()
+
+
+def step_generator(seed: int, device: torch.device) -> torch.Generator:
+    """What ComfyUI draws the noise of the later steps from: on the CPU the first noise already used this seed."""
+    return torch.Generator(device).manual_seed(seed + 1 if device.type == "cpu" else seed)

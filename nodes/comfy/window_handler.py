@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import comfy.conds
@@ -42,6 +42,7 @@ from .student import nothing_like
 from .window_memory import memory_of
 
 KEY = "pidkit_windows"
+INSIDE = "pidkit_inside"  # in a model's options: the canvas's pixels that are drawn, bool [B or 1, 1, H, W]
 Conds = Sequence[list[dict] | None]  # one list of conditionings for positive, one for negative
 
 
@@ -166,6 +167,7 @@ class WindowHandler(ContextHandlerABC):
             on_windows=self._tick,
             least=self.config.window_min // SMALLEST,
             free=comfy.model_management.soft_empty_cache,
+            wanted=_wanted(patcher.model_options.get(INSIDE)),
         )
         run = progress.current_run()
         if run is not None:
@@ -326,6 +328,13 @@ class WindowHandler(ContextHandlerABC):
             run.watch.show(status)
         if run is None or run.watch.node_id != self.node_id:
             send_text(self.node_id, *status.lines(status.expected))
+
+
+def _wanted(inside: Tensor | None) -> Callable[[Window], bool] | None:
+    """Whether a window is to run: where only some pixels are drawn, those without any need not."""
+    if inside is None:
+        return None
+    return lambda window: bool(crop(inside, [window]).any())
 
 
 def _too_little(memory: MemoryModel, height: int, width: int, error: NoPlanError) -> str:

@@ -36,6 +36,21 @@ def _framed(mask: Tensor, framing: Framing) -> Tensor:
     return prepare_image(picture.expand(-1, -1, -1, 3), framing)[..., 0]
 
 
+def sigma_of_each(level: float | list | SigmaMap, images: int) -> list[float] | list[SigmaMap] | None:
+    """The sigma of every image where each is decoded on its own; None: several images, with one value for all."""
+    if isinstance(level, SigmaMap):
+        return [level.of_picture(i) for i in range(images)]
+    sigmas = list(level) if isinstance(level, list | tuple) else [level]
+    if len(sigmas) == 1 and images > 1:
+        return None
+    if len(sigmas) != images:
+        raise ValueError(
+            f"sigma_list has {len(sigmas)} values, latent holds {images} images: "
+            "give PiD Sigma Tuner the images that the latent was made from"
+        )
+    return [float(sigma) for sigma in sigmas]
+
+
 def stretched(sigma_map: SigmaMap, height: int, width: int) -> list[str]:
     """Lines about masks of another shape than the picture of height x width pixels."""
     lines = []

@@ -15,15 +15,20 @@ RGB = "rgb"
 
 def source_of(source: Tensor | None, framing: Framed | None, latent: dict | None, vae) -> Tensor:
     """[B, h, w, 3 or 4] in [0, 1]: the first that is connected. Raises ValueError in one line where none is."""
-    there = source_if_there(source, framing, latent)
-    if there is not None:
-        return there
+    if source is not None:
+        return source
+    if framing is not None:
+        return framing.source
     if latent is None:
         raise ValueError(
             "there is nothing to compare with: connect the picture that the image was made from to source, or framing, "
             "or latent with vae"
         )
     samples = latent["samples"]
+    if _is_rgb(samples):
+        size, _ = picture_size(latent)
+        pixels = from_rgb_latent(samples)
+        return to_image(pixels if size is None else pixels[..., : size.height, : size.width])
     if vae is None:
         raise ValueError(
             f"latent has {samples.shape[1]} channels and needs its VAE to be compared with: connect vae, or the "
@@ -35,19 +40,6 @@ def source_of(source: Tensor | None, framing: Framed | None, latent: dict | None
     if not all_finite(decoded):
         raise ValueError("the VAE's decode of latent holds NaN or infinite values: connect the picture to source")
     return decoded
-
-
-def source_if_there(source: Tensor | None, framing: Framed | None, latent: dict | None) -> Tensor | None:
-    """What of it needs no VAE, the first that is connected; None where nothing is."""
-    if source is not None:
-        return source
-    if framing is not None:
-        return framing.source
-    if latent is None or not _is_rgb(latent["samples"]):
-        return None
-    size, _ = picture_size(latent)
-    pixels = from_rgb_latent(latent["samples"])
-    return to_image(pixels if size is None else pixels[..., : size.height, : size.width])
 
 
 def _is_rgb(samples: Tensor) -> bool:

@@ -60,6 +60,27 @@ def linked_caption(hidden, clip, text: str, use_cache: bool = True) -> tuple[lis
     return conditioning, warn_of_cut(cut) or "caption encoded"
 
 
+def caption_problem(text: str, clip: bool, positive: bool) -> str | None:
+    """What is wrong with the three ways to give a text; clip, positive: whether they are connected."""
+    if clip and positive:
+        return "both positive and clip are connected: positive is a text already, take one of them away"
+    if text.strip() and not clip and not positive:
+        return "text is set, but clip is not connected: connect Load CLIP (type pixeldit) to clip, or empty text"
+    return None
+
+
+def caption_of(hidden, positive: list | None, clip, text: str) -> tuple[list | None, list[str]]:
+    """The conditioning of the text, or None where nothing is connected; and lines for the node."""
+    linked = clip_is_linked(hidden, clip)
+    problem = caption_problem(text, linked, positive is not None)
+    if problem is not None:
+        raise ValueError(problem)
+    if not linked:
+        return positive, []
+    conditioning, line = linked_caption(hidden, clip, text)
+    return conditioning, [line]
+
+
 def _inputs(hidden) -> Mapping:
     """The running node's inputs as the graph has them; empty outside a run."""
     if not (hidden and hidden.dynprompt):

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .feather import feathered
+
 POINT = 8  # pixels of the output between two points that a mask is feathered at
 FINEST = 2  # the same where the feather is less than four of them
 SOFT = 4  # latent cells over which a value may change without an edge that shows
@@ -80,18 +82,5 @@ def _share_of_cells(mask: SigmaMask, rows: int, cols: int, cell: float) -> Tenso
         points = max(points, min(math.ceil(4 * cell / feather), round(cell / FINEST)))
     size = rows * points, cols * points
     shares = F.interpolate(mask.mask[:, None].float(), size=size, mode="area")
-    shares = _feathered(shares, feather * points / cell)
+    shares = feathered(shares, 4 * round(feather * points / cell / 4))
     return F.avg_pool2d(shares, points).clamp(0, 1)
-
-
-def _feathered(shares: Tensor, reach: float) -> Tensor:
-    """[B, 1, h, w] grown by half of `reach` points and blurred by the other half: what was 1 stays 1."""
-    half = round(reach / 4)
-    if half < 1:
-        return shares
-    for down, across in ((2 * half, 0), (0, 2 * half)):
-        shares = F.max_pool2d(shares, (2 * down + 1, 2 * across + 1), stride=1, padding=(down, across))
-    for down, across in ((half, 0), (0, half)) * 2:
-        padded = F.pad(shares, (across, across, down, down), mode="replicate")
-        shares = F.avg_pool2d(padded, (2 * down + 1, 2 * across + 1), stride=1)
-    return shares

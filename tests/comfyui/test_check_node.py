@@ -136,7 +136,6 @@ def test_a_latent_of_the_rgb_family_needs_no_vae(check):
 def test_the_workflow_shows_figures_and_saves_them_in_the_picture(comfy, root):
     graph = json.loads((root / "example_workflows/api/pid_upscale_and_check.json").read_text(encoding="utf-8"))
     keys = {node["class_type"]: key for key, node in graph.items()}
-    graph[keys["PiDKitDecode"]]["inputs"]["seed"] = 4711  # of no other run, whose results ComfyUI would take
     check, texts = keys["PiDKitCheck"], []
     done = comfy.queue(
         graph,
@@ -151,31 +150,3 @@ def test_the_workflow_shows_figures_and_saves_them_in_the_picture(comfy, root):
     (figures,) = json.loads(saved.info["pid_check"])[check]
     assert f"{figures['agreement']:.1f} dB" in lines[0] and figures["agreement"] > 40
     assert json.loads(saved.info["workflow"]) == {"version": 1}
-
-
-@pytest.mark.parametrize("way", ["rgb latent", "reference", "framing", "another's picture"])
-def test_pid_decode_shows_the_first_line_by_itself(comfyui, monkeypatch, way):
-    """A picture that does not belong to the latent costs no decode where nothing is held by it."""
-    module = sys.modules[comfyui.nodes.PiDKitDecode.__module__]
-    shown = []
-    monkeypatch.setattr(module, "show_on_node", lambda node, *lines: shown.append(lines))
-    monkeypatch.setattr(module, "sample", lambda *args, **more: 2 * enlarged(prepared).movedim(-1, 1) - 1)
-    patcher, _ = comfyui.load("rgb")
-    source, more = picture(45, 64, images=2), {}
-    with torch.inference_mode():
-        prepared, framing, latent = comfyui.nodes.PiDKitPrepareImage.execute(
-            image=source, target="factor", family="rgb", fit="pad", factor=4.0
-        ).args
-        if way == "framing":
-            more = {"framing": framing}
-        elif way != "rgb latent":
-            more = {"reference": prepared if way == "reference" else picture(64, 45)}
-        inputs = {"latent": latent, "degrade_sigma": 0.0, "steps": 1, "seed": 0}
-        comfyui.nodes.PiDKitDecode.execute(model=patcher, **inputs, **more)
-    lines = [line for line in shown[-1] if line.startswith("after 4x reduction ")]
-    if way == "another's picture":
-        assert lines == []
-    else:
-        (line,) = lines
-        assert "(CIEDE2000), of 2 images the furthest: " in line
-        assert float(line.split()[3]) > 40
