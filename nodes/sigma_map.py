@@ -54,7 +54,8 @@ class PiDKitSigmaMap(io.ComfyNode):
                     max=2048,
                     step=8,
                     tooltip="Pixels of the result, outside the mask, over which the value falls to that around, 0 to "
-                    "2048, 128 by default. Less than four latent cells (128 pixels; 32 with rgb) may show an edge.",
+                    "2048, 128 by default. What is under it gets softer. Less than four latent cells (128 pixels; 32 "
+                    "with rgb) show an edge, and more may show a faint one.",
                 ),
                 io.Float.Input(
                     "base_sigma",
