@@ -14,13 +14,13 @@ from .feather import feathered
 
 POINT = 8  # pixels of the output between two points that a mask is feathered at
 FINEST = 2  # the same where the feather is less than four of them
-SOFT = 4  # latent cells over which a value may change without an edge that shows
+SOFT = 4  # latent cells over which a value changes without a strong edge (benchmarks/RESULTS.md, Sigma map)
 
 
 class SigmaMask(NamedTuple):
     """mask [1 or B, H, W] in 0 to 1, of any size: where it is 1, `sigma` holds.
 
-    feather: pixels of the output, outside the mask, over which it falls off; None: so many that no edge shows.
+    feather: pixels of the output, outside the mask, over which it falls off; None: `SOFT` latent cells.
     """
 
     mask: Tensor
