@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..latents.reference import resize
 from .blur import gaussian
+from .slopes import slopes
 
 SMOOTHED = 1.0  # pixels of the source: its grain shows no edges
 TOGETHER = 1.5  # pixels of the source: the reach of one edge's direction
@@ -39,7 +40,7 @@ def edge_steepness(result: Tensor, source: Tensor) -> float:
 
 def _directions(source: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin, [h, w] each, of twice the angle of the slope at the source's edges; 0 where none is."""
-    down, across = _slopes(gaussian(source.float(), SMOOTHED))
+    down, across = slopes(gaussian(source.float(), SMOOTHED))
     even, odd = (gaussian(part, TOGETHER) for part in (across.square() - down.square(), 2 * across * down))
     strength = torch.hypot(even, odd)
     least = strength.flatten().kthvalue(max(1, round(strength.numel() * (1 - EDGES)))).values
@@ -55,17 +56,11 @@ def _directed(image: Tensor, even: Tensor, odd: Tensor) -> float:
     for top in range(0, height, ROWS):
         rows = torch.arange(top, min(top + ROWS, height), device=image.device)
         lines = torch.cat([rows[:1] - 1, rows, rows[-1:] + 1]).clamp(0, height - 1)
-        down, across = (part[1:-1] for part in _slopes(image[lines].float()))
+        down, across = slopes(image[lines])[:, 1:-1]
         at = rows.mul(even.shape[0]).div(height, rounding_mode="floor")[:, None], cols
         part = (across.square() - down.square()) * even[at] + 2 * across * down * odd[at]
         total += float(part.sum())
     return total
-
-
-def _slopes(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Down and across, [H, W] each, by central differences; beyond the edges it goes on as they are."""
-    padded = F.pad(image[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
-    return (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2, (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
 
 
 def _gain(result: Tensor, source: Tensor) -> float:

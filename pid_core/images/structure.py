@@ -8,11 +8,11 @@ Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 13,
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..latents.reference import resize
 from .blur import gaussian
+from .slopes import slopes
 
 SCALES = (1.5, 3.0)  # deviation in pixels of the Gaussian that each comparison is made after
 REACH = 1.5  # of what is compared together, in deviations
@@ -30,7 +30,7 @@ def structure_change(reduced: Tensor, source: Tensor) -> Tensor:
     """
     changed = torch.zeros_like(source, dtype=torch.float32)
     for scale in SCALES:
-        ours, theirs = (_slopes(gaussian(image.float(), scale)) for image in (reduced, source))
+        ours, theirs = (slopes(gaussian(image.float(), scale)) for image in (reduced, source))
         # Noise that only one of them has differs everywhere; structure that was changed, at some places.
         usual = float((ours - theirs).square().sum(0).median())
         floor = max(FAINT**2, min(NOISE * usual, MOST_NOISE**2))
@@ -48,9 +48,3 @@ def heat_picture(result: Tensor, changed: Tensor) -> Tensor:
     heat = ((heat - CHANGED / 2) / (1.5 * CHANGED)).clamp(0, 0.9)
     grey = 0.6 * result[..., :3].float().mean(-1, keepdim=True).clamp(0, 1) + 0.1
     return grey.lerp(torch.tensor(HEAT).to(grey.device), heat)
-
-
-def _slopes(image: Tensor) -> Tensor:
-    """Down and across, [2, h, w]."""
-    padded = F.pad(image[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
-    return torch.stack([padded[2:, 1:-1] - padded[:-2, 1:-1], padded[1:-1, 2:] - padded[1:-1, :-2]]) / 2
