@@ -146,7 +146,7 @@ def checked(name: str, centre: tuple[float, float], part: float) -> Image.Image:
     found = check_picture(values(restored(name)), values(photo(name))).check
     lines = (f"{found.close.agreement:.0f} dB from the source", f"edges {found.sharpness:.1f} times as steep")
     for i, line in enumerate((*lines, "structure changed nowhere" if found.place is None else "structure changed")):
-        write(card, line, (16, 16 + 34 * i))
+        write(card, line, (SIDE - 16, 16 + 34 * i), anchor="ra")
     return card
 
 
