@@ -1,6 +1,8 @@
 """A 256 px mask drawn again with the bundled model: what it costs, whether its border shows, and what else changes.
 
-`python -m benchmarks.touch_up --held FOLDER` (see photos.py) prints the table of RESULTS.md.
+    python -m benchmarks.touch_up --held FOLDER | python -m benchmarks.written touch_up
+
+Photos and the held ones' folder: benchmarks/photos.py.
 """
 
 from __future__ import annotations
@@ -58,38 +60,54 @@ def border(mask: Tensor, feather: int) -> Tensor:
     return ((outer > 0) & (inner > 0))[0, 0]
 
 
+def timed(net) -> tuple[float, float]:
+    """Seconds of a decode of LARGE x LARGE in windows, and of the mask alone."""
+    config = net.config
+    plan = choose_plan(LARGE, LARGE, config, memory_budget=24e9, overlap=config.window_max // 4, device="cpu")
+    latent = to_rgb_latent(torch.rand(1, LARGE // 4, LARGE // 4, 3, generator=torch.Generator().manual_seed(0)))
+    began = time.perf_counter()
+    picture = decode(net, latent, seed=0, windows=plan)
+    between = time.perf_counter()
+    touch_up(net, picture, latent, square(LARGE, 1900), seed=1)
+    return between - began, time.perf_counter() - between
+
+
+def row(net, name: str, photo: Tensor, feather: int = 32) -> str:
+    """One photo's line of the second table."""
+    mask = square(PICTURE, (PICTURE - SIDE) // 2 + 37)
+    side = PICTURE // 4
+    top, left = ((length - side) // 2 for length in photo.shape[-2:])
+    latent = to_rgb_latent(photo[:, top : top + side, left : left + side].permute(1, 2, 0)[None])
+    clean, noisy = (prepare_lq(latent, "rgb", sigma, seed=1) for sigma in (0.0, SIGMA))
+    picture = decode(net, clean.latent, seed=0)
+    uniform = decode(net, noisy.latent, degrade_sigma=noisy.sigma, seed=1)
+    shares = []
+    for reach in (feather, 0):
+        out = touch_up(net, picture, noisy.latent, mask, degrade_sigma=noisy.sigma, seed=1, feather=reach)
+        near = border(mask, reach)
+        shares.append(2 * steps_across(out, near) / (steps_across(picture, near) + steps_across(uniform, near)))
+        far = torch.nn.functional.max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)[0, 0] == 0
+        same = torch.equal(out[..., far], picture[..., far])
+        changed = float((out - picture).abs()[..., mask[0, 0] > 0].mean()) * 127.5
+    return f"| {name} | {shares[0]:.3f} | {shares[1]:.3f} | {changed:.1f} | {'yes' if same else 'no'} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--held", type=Path, required=True)
+    held = load_held(parser.parse_args().held)
     net = load_network(NANO_PATH)
+    print(f"| {LARGE} x {LARGE} | calls of the decode | of the mask | FLOP, share | time on this CPU |")
+    print("|---|---|---|---|---|")
+    whole_seconds, seconds = timed(net)
+    spent = f"{seconds:.1f} s of {whole_seconds:.0f} s, {100 * seconds / whole_seconds:.1f} %"
     for name, config in {"pid_nano": net.config, **RELEASED}.items():
         whole, part, share = cost(config)
-        print(f"| {name} | {whole} | {part} | {100 * share:.1f} % |")
-
-    corner, feather = (PICTURE - SIDE) // 2 + 37, 32
-    mask = square(PICTURE, corner)
-    near = border(mask, feather)
-    for name, photo in load_held(parser.parse_args().held):
-        small = photo[:, : PICTURE // 4, : PICTURE // 4].permute(1, 2, 0)[None]
-        latent = to_rgb_latent(small)
-        clean, noisy = (prepare_lq(latent, "rgb", sigma, seed=1) for sigma in (0.0, SIGMA))
-        began = time.perf_counter()
-        picture = decode(net, clean.latent, seed=0)
-        between = time.perf_counter()
-        out = touch_up(net, picture, noisy.latent, mask, degrade_sigma=noisy.sigma, seed=1, feather=feather)
-        ended = time.perf_counter()
-        uniform = decode(net, noisy.latent, degrade_sigma=noisy.sigma, seed=1)
-        sharp = touch_up(net, picture, noisy.latent, mask, degrade_sigma=noisy.sigma, seed=1, feather=0)
-        beside = (steps_across(picture, near) + steps_across(uniform, near)) / 2
-        edge = border(mask, 0)
-        plain = (steps_across(picture, edge) + steps_across(uniform, edge)) / 2
-        far = torch.nn.functional.max_pool2d(mask, 2 * feather + 1, stride=1, padding=feather)[0, 0] == 0
-        same = torch.equal(out[..., far], picture[..., far])
-        inside = (out - picture).abs()[..., mask[0, 0] > 0].mean() * 127.5
-        print(
-            f"| {name} | {(ended - between) / (between - began):.3f} | {steps_across(out, near) / beside:.3f} | "
-            f"{steps_across(sharp, edge) / plain:.3f} | {inside:.1f} | {'yes' if same else 'NO'} |"
-        )
+        print(f"| {name} | {whole} | {part} | {100 * share:.1f} % | {spent if config is net.config else ''} |")
+    print("\n| photo | gradient at the border, feather 32 | feather 0 | change inside, 1/255 | outside the same |")
+    print("|---|---|---|---|---|")
+    for name, photo in held:
+        print(row(net, name, photo))
 
 
 if __name__ == "__main__":
