@@ -81,13 +81,13 @@ def row(net, name: str, photo: Tensor, feather: int = 32) -> str:
     clean, noisy = (prepare_lq(latent, "rgb", sigma, seed=1) for sigma in (0.0, SIGMA))
     picture = decode(net, clean.latent, seed=0)
     uniform = decode(net, noisy.latent, degrade_sigma=noisy.sigma, seed=1)
-    shares = []
+    shares, same = [], True
     for reach in (feather, 0):
         out = touch_up(net, picture, noisy.latent, mask, degrade_sigma=noisy.sigma, seed=1, feather=reach)
         near = border(mask, reach)
         shares.append(2 * steps_across(out, near) / (steps_across(picture, near) + steps_across(uniform, near)))
         far = torch.nn.functional.max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)[0, 0] == 0
-        same = torch.equal(out[..., far], picture[..., far])
+        same = same and torch.equal(out[..., far], picture[..., far])
         changed = float((out - picture).abs()[..., mask[0, 0] > 0].mean()) * 127.5
     return f"| {name} | {shares[0]:.3f} | {shares[1]:.3f} | {changed:.1f} | {'yes' if same else 'no'} |"
 
