@@ -211,13 +211,12 @@ class PiDKitTouchUp(io.ComfyNode):
         show_on_node(cls, *watch.lines(), done.summary)
         drawn = done.images.unflatten(0, (images, variations))
         tiles = [_tile(part, image, drawn[:, i], one) for i, one in enumerate(seeds)]
-        before = _tile(part, image, part.of_picture(image.movedim(-1, 1)).movedim(1, -1), None)
         soft = torch.zeros(len(part.mask), height, width, device=mask.device)
         part.of_picture(soft).copy_(part.mask[:, 0])
         return io.NodeOutput(
             part.put(image.movedim(-1, 1), drawn[:, keep - 1].movedim(-1, 1)).movedim(1, -1).contiguous(),
             soft,
-            ui={"pidkit_tiles": tiles, "pidkit_before": [before], "pidkit_keep": [keep]},
+            ui={"pidkit_tiles": tiles, "pidkit_keep": [keep]},
         )
 
 
@@ -270,7 +269,7 @@ def _about(part: Part, mask: Tensor) -> list[str]:
     return [f"{share:.2g} % of the picture is drawn again, in a part of {part.size[1]} x {part.size[0]}"]
 
 
-def _tile(part: Part, image: Tensor, drawn: Tensor, seed: int | None) -> dict:
+def _tile(part: Part, image: Tensor, drawn: Tensor, seed: int) -> dict:
     """What the node shows of a variation [B, h, w, 3], of the first picture: the mask and what is around it."""
     mask = row_of(part.mask, 0)
     finished = part.of_picture(image[:1].movedim(-1, 1))
@@ -279,7 +278,7 @@ def _tile(part: Part, image: Tensor, drawn: Tensor, seed: int | None) -> dict:
     shown = shown[:, rows, cols].movedim(0, -1)
     name = f"touch_up_{digest(shown)}"
     picture = save_picture(shown, name, LARGE, exact=True)
-    return {"image": picture} if seed is None else {"seed": str(seed), "image": picture}
+    return {"seed": str(seed), "image": picture}
 
 
 def _view(inside: Tensor) -> tuple[slice, slice]:

@@ -59,6 +59,14 @@ def test_a_short_feather_is_one(cell, feather):
     assert 0.25 * feather <= beyond <= 0.75 * feather
 
 
+def test_the_border_point_by_point():
+    """32 pixels of 8: two points more are whole, then two means of three points fall off."""
+    values = SigmaMap((0.0,), (SigmaMask(square(), 1.0, 32),)).on_cells(32, 32, 8)[0, 0]
+    outside = torch.tensor([8 / 9, 6 / 9, 3 / 9, 1 / 9, 0, 0])
+    for row in (values[16], values[:, 16]):
+        assert torch.allclose(row[20:26], outside, atol=1e-6) and torch.allclose(row[6:12].flip(0), outside, atol=1e-6)
+
+
 def test_a_mask_of_any_size_is_the_same():
     maps = [SigmaMap((0.1,), (SigmaMask(square(side, 3 * side // 8, 5 * side // 8), 0.5, 0),)) for side in (8, 64, 512)]
     first, *others = (one.on_cells(8, 8, CELL) for one in maps)

@@ -167,6 +167,16 @@ def test_ramps_lie_inside_the_overlaps_only():
     assert torch.allclose(fuse_profiles(plan, "pyramid")[0], linear)
 
 
+def test_a_ramp_is_straight_between_any_two_windows():
+    plan = plan_windows(264, 96, (96, 96), 8, align=8)
+    assert len(plan.tops) == 3
+    linear = fuse_profiles(plan, "linear")[0]
+    for i, (first, second) in enumerate(pairwise(plan.tops)):
+        overlap = first + 96 - second
+        ramp = 1 - (torch.arange(overlap, dtype=torch.float64) + 0.5) / overlap
+        assert torch.allclose(linear[i, -overlap:], ramp) and torch.allclose(linear[i + 1, :overlap], 1 - ramp)
+
+
 def test_pyramid_falls_to_every_inner_edge():
     plan = plan_windows(320, 320, 128, 32, align=8)
     weight = fuse_weights(plan, "pyramid", [plan.count // 2])[0]
