@@ -61,7 +61,7 @@ export class Brush {
     this.strength = this.range(word("brushStrength"), { min: 0, max: 1, step: 0.01, value: 0.4 });
     this.eraser = button(word("erase"), word("eraseHint"), () => this.erase(!this.erases));
     this.eraser.setAttribute("aria-pressed", "false");
-    this.shown = element("output", { className: "pidkit-zoom" });
+    this.shown = element("output", { className: "pidkit-value" });
     this.bar = element(
       "div",
       { className: "pidkit-bar pidkit-brush", hidden: true },

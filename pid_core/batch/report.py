@@ -180,7 +180,7 @@ def summary(out: str | Path) -> dict[str, Any]:
             reason = line.get("error", line["status"])
             errors[reason] = errors.get(reason, 0) + 1
     first = sorted(errors.items(), key=lambda item: -item[1])[:10]
-    return {"rows": dict(counts), "seconds": {k: round(v, 1) for k, v in seconds.items()}, "errors": dict(first)}
+    return {"rows": dict(counts), "seconds": {k: round(v, 3) for k, v in seconds.items()}, "errors": dict(first)}
 
 
 def last_lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:

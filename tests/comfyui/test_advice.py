@@ -26,6 +26,7 @@ OTHERS = {
     "rope_ref_h", "rope_ref_w", "weight_scale", "pid_nano", "step_noise", "extra_model_paths", "diffusion_models",
     "gemma_2_2b_it_elm_bf16", "huggingface_hub", "flux2_klein", "zimage_turbo", "fp8_scaled", "dpmpp_2m",
     "pid_core", "encode_lq", "causal_window_fix", "custom_nodes", "tensor_v", "picture_size",
+    "latent_image",
 }  # fmt: skip
 PLACES = re.compile(r"\{[^}]*\}|https?://\S+")
 SETTING = re.compile(r"\bset (?!it\b)([a-z_]+) to (?!the\b)([a-z0-9_]+)\b")
@@ -121,7 +122,7 @@ def test_inputs_that_are_named_exist(inputs):
     known = OTHERS | inputs.keys() | {str(option) for options in inputs.values() for option in options}
     found = [(place, name) for place, text in MESSAGES for name in SNAKE.findall(PLACES.sub("", text))]
     assert [(place, name) for place, name in found if name not in known] == []
-    assert ("nodes/decode.py", "colour_hold") in [(place.partition(":")[0], name) for place, name in found]
+    assert ("shared/guide.py", "colour_hold") in [(place.partition(":")[0], name) for place, name in found]
 
 
 def test_options_that_are_advised_exist(inputs, info):

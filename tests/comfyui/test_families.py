@@ -87,6 +87,7 @@ def test_it_is_in_every_list_that_has_families(schemas):
         "PiDKitPrepareImage",
         "PiDKitSaveLatent",
         "PiDKitSigmaSweep",
+        "PiDKitTouchUp",
     }
 
 
