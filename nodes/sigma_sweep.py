@@ -192,10 +192,9 @@ def _seed(text: str) -> int:
 
 def _map_of(sigma_list: list | None, latent: list[dict], place: int, row: int) -> SigmaMap | None:
     """What PiD Sigma Map says of the picture in this row of the latent in this place; None where it says nothing."""
-    if not sigma_list or not isinstance(sigma_list[-1], SigmaMap):
-        return None
-    one = sigma_list[min(place, len(sigma_list) - 1)]
-    return fitted(one, len(latent[place]["samples"]))[0].of_picture(row)
+    one = sigma_list[min(place, len(sigma_list) - 1)] if sigma_list else None
+    # PiD Sigma Tuner gives a map only for latents that something is painted on
+    return fitted(one, len(latent[place]["samples"]))[0].of_picture(row) if isinstance(one, SigmaMap) else None
 
 
 def _picture(latent: list[dict], number: int) -> tuple[dict, int, int]:

@@ -10,6 +10,7 @@ from ..pid_core.captions.fingerprint import digest
 from ..pid_core.latents.rgb import to_pixels
 from ..pid_core.latents.sigma_map import SigmaMap
 from ..pid_core.sampling.touch_up import FEATHER, Part
+from .comfy.holding import is_held
 from .comfy.latent_tags import slice_latent
 from .comfy.node_text import show_on_node
 from .comfy.pid_models import config_of, describe_steps, steps_for, steps_input
@@ -157,6 +158,7 @@ class PiDKitTouchUp(io.ComfyNode):
         sigma_list: list | float | SigmaMap | None = None,
     ) -> io.NodeOutput:
         check_student(model)
+        _check_held(model)
         problem = _keep_problem(variations, keep)
         if problem is not None:
             raise ValueError(problem)
@@ -240,10 +242,10 @@ class _Draw:
 
     def __call__(self, index: int, conditioning: LQConditioning, callback) -> Tensor:
         job = self.jobs[index]
-        finished = to_pixels(self._finished[job.row : job.row + 1])
-        pixels = sample_part(
-            self.windowed, conditioning, self._parts[job.row], finished, self._steps, job.seed, callback
-        )
+        part, finished = self._parts[job.row], self._finished[job.row : job.row + 1]
+        if not bool(part.inside.any()):  # another picture of the batch has a mask
+            return finished
+        pixels = sample_part(self.windowed, conditioning, part, to_pixels(finished), self._steps, job.seed, callback)
         self.in_need = self.in_need or in_need(self.windowed)
         return image_of(pixels)
 
@@ -254,13 +256,23 @@ def _keep_problem(variations: int, keep: int) -> str | None:
     return f"keep is {keep}, variations is {variations}: choose one of them, or draw more"
 
 
+def _check_held(model) -> None:
+    """A hold is to the whole picture; the part that is drawn would be held to all of it."""
+    if is_held(model.model_options):
+        raise ValueError(
+            "the model is held to a whole picture by PiD Hold, and PiD Touch Up draws a part: connect the model from "
+            "before PiD Hold"
+        )
+
+
 def _check_picture(image: Tensor, images: int, height: int, width: int) -> None:
     if len(image) != images:
         raise ValueError(f"image holds {len(image)} pictures, latent {images}: give every picture its latent")
     if tuple(image.shape[1:3]) != (height, width):
         raise ValueError(
             f"image is {image.shape[2]} x {image.shape[1]}, but its latent decodes to {width} x {height}: give the "
-            "picture as PiD Decode gave it, before it is cropped or scaled, and the latent it was decoded from"
+            "picture as PiD Decode gave it without framing, before it is cropped or scaled, and the latent it was "
+            "decoded from"
         )
 
 

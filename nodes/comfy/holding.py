@@ -40,6 +40,11 @@ def with_hold(model: ModelPatcher, hold: Hold) -> ModelPatcher:
     return model
 
 
+def is_held(options: dict) -> bool:
+    """Whether there is a hold among the functions after the guidance."""
+    return any(isinstance(function, HoldPatch) for function in options.get(POST_CFG, ()))
+
+
 def holds_alone(options: dict) -> bool:
     """Whether the functions after the guidance, if there are any, are all holds."""
     return all(isinstance(function, HoldPatch) for function in options.get(POST_CFG, ()))

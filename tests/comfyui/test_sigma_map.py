@@ -150,6 +150,22 @@ def test_the_sweep_tries_its_values_inside_the_mask(comfyui, loaded, latent):
         assert torch.allclose(image, expected[0], atol=2e-5)
 
 
+@pytest.mark.parametrize("painted", [0, 1])
+def test_the_sweep_of_a_list_of_which_one_picture_is_painted_on(comfyui, loaded, latent, painted):
+    """As PiD Sigma Tuner gives it: a map for that latent, numbers for the other."""
+    patcher, _ = loaded
+    values = [[0.1], [0.1]]
+    values[painted] = run(comfyui, left(2), base=0.1)[0]
+    latents = [{"samples": latent[:1]}, {"samples": latent[1:]}]
+    for i in range(2):
+        sweep = comfyui.nodes.PiDKitSigmaSweep.execute(
+            [patcher], latents, [i + 1], ["0.3"], [str(SEED)], [4], sigma_list=values
+        )
+        of_map = run(comfyui, left(2), 0.3, base=0.1)[0]
+        expected = comfyui.decode(patcher, latent[i : i + 1], sigma_list=of_map if i == painted else [0.3])
+        assert torch.allclose(sweep.args[0], expected, atol=2e-5)
+
+
 def test_a_mask_painted_in_the_mask_editor_runs_through_the_server(comfy):
     """As ComfyUI's mask editor leaves it: transparent where it was painted."""
     import numpy as np

@@ -124,6 +124,24 @@ def test_an_empty_mask_leaves_the_picture(touch, calls):
     )
 
 
+@pytest.mark.parametrize("masked", [0, 1])
+def test_a_picture_of_a_batch_whose_own_mask_is_empty_stays(touch, masked):
+    masks = torch.zeros(2, HEIGHT, WIDTH)
+    masks[masked] = spot(100, 200)[0]
+    pictures = {"image": PICTURE.repeat(2, 1, 1, 1), "latent": {"samples": LATENT.repeat(2, 1, 1, 1)}}
+    image, _ = touch(masks, **pictures)
+    assert torch.equal(image[1 - masked], PICTURE[0])
+    assert torch.equal(image[masked], touch(spot(100, 200))[0][0])
+
+
+def test_a_model_that_is_held_to_a_whole_picture_is_refused(comfyui, loaded, touch):
+    """The part, here as square as the picture, would be held to all of it."""
+    square = {"image": PICTURE[:, :, :HEIGHT], "latent": {"samples": LATENT[..., :32]}}
+    held = comfyui.nodes.PiDKitHold.execute(loaded[0], PICTURE[:, ::4, :HEIGHT:4], 1.0).args[0]
+    with pytest.raises(ValueError, match="connect the model from before PiD Hold"):
+        touch(spot(100, 100, width=HEIGHT), model=held, **square)
+
+
 def test_a_mask_of_another_size_or_count_is_fitted_and_said(touch):
     small = spot(16, 16, 8, 3, HEIGHT // 4, WIDTH // 4)
     image, soft = touch(
