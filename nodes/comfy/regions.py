@@ -24,3 +24,7 @@ class RegionalCaption(NamedTuple):
     def on(self, device: torch.device) -> RegionalCaption:
         mask = None if self.mask is None else self.mask.to(device)
         return self._replace(caption=without_float64(self.caption).to(device), mask=mask)
+
+    def seen_from(self, top: int, left: int) -> RegionalCaption:
+        """The same on a canvas that begins there in the picture."""
+        return self._replace(region=self.region._replace(top=self.region.top - top, left=self.region.left - left))

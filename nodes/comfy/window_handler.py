@@ -43,6 +43,7 @@ from .window_memory import memory_of
 
 KEY = "pidkit_windows"
 INSIDE = "pidkit_inside"  # in a model's options: the canvas's pixels that are drawn, bool [B or 1, 1, H, W]
+CORNER = "pidkit_corner"  # the same: (top, left) in pixels of a canvas that is a part of a larger picture
 Conds = Sequence[list[dict] | None]  # one list of conditionings for positive, one for negative
 
 
@@ -301,16 +302,18 @@ class WindowHandler(ContextHandlerABC):
                 )
         if not self._captions:
             return (), []
-        used = [region_of(window, [entry.region for entry in self._captions]) for window in plan.windows]
+        top, left = patcher.model_options.get(CORNER, (0, 0))
+        captions = [entry.seen_from(top, left) for entry in self._captions]
+        used = [region_of(window, [entry.region for entry in captions]) for window in plan.windows]
         lines = []
-        for index in range(len(self._captions)):
+        for index in range(len(captions)):
             count = used.count(index)
             lines.append(
                 f"regional caption {index + 1}: {count} of {plan.count} windows"
                 if count
                 else f"regional caption {index + 1} is not used: its rectangle covers half of no window"
             )
-        return tuple(entry.on(patcher.load_device) for entry in self._captions), lines
+        return tuple(entry.on(patcher.load_device) for entry in captions), lines
 
     def _tick(self, done: int, count: int) -> None:
         run = progress.current_run()

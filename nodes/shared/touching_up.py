@@ -15,7 +15,7 @@ from ..comfy.noise import PartNoise
 from ..comfy.picture_size import CANVAS_KEY
 from ..comfy.pid_models import config_of
 from ..comfy.sampling import sampler_seed
-from ..comfy.window_handler import INSIDE
+from ..comfy.window_handler import CORNER, INSIDE
 from .lq_conditioning import LQConditioning
 from .sigma_maps import SAME_SHAPE
 
@@ -47,7 +47,7 @@ def sample_part(
     positive, negative = (_cut(texts, conditioning, part, model) for texts in conditioning[:2])
     inside = part.inside.float()
     model = model.clone()
-    model.model_options[INSIDE] = part.inside
+    model.model_options |= {INSIDE: part.inside, CORNER: (part.window.top, part.window.left)}
     return comfy.sample.sample_custom(
         model,
         noise.first,

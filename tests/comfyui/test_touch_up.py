@@ -142,6 +142,20 @@ def test_a_model_that_is_held_to_a_whole_picture_is_refused(comfyui, loaded, tou
         touch(spot(100, 100, width=HEIGHT), model=held, **square)
 
 
+def test_a_regional_caption_keeps_its_place_in_the_picture(comfyui, loaded, touch):
+    """Its rectangle is of the whole picture, not of the part."""
+    text, mask = torch.randn(1, 9, 24, generator=torch.Generator().manual_seed(5)), spot(200, 260)
+    nodes = comfyui.nodes
+
+    def drawn(x, y):
+        regions = nodes.PiDKitRegionalCaption.execute([[text, {}]], x, y, 160, 160).args[0]
+        windows = {"size": 160, "overlap": 32, "fuse": "pyramid", "regions": regions}
+        return touch(mask, model=nodes.PiDKitContextWindow.execute(loaded[0], "manual", **windows).args[0])[0]
+
+    assert torch.equal(drawn(160, 96), touch(mask, positive=[[text, {}]])[0])
+    assert torch.equal(drawn(0, 0), touch(mask)[0])
+
+
 def test_a_mask_of_another_size_or_count_is_fitted_and_said(touch):
     small = spot(16, 16, 8, 3, HEIGHT // 4, WIDTH // 4)
     image, soft = touch(
