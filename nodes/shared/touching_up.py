@@ -72,4 +72,14 @@ def _cut(texts: list, conditioning: LQConditioning, part: Part, model) -> list:
         "degrade_sigma": part.of_cells(sigma, cell) if sigma.ndim == 4 else sigma,
         CANVAS_KEY: part.size,
     }
-    return node_helpers.conditioning_set_values(texts, tags)
+    size = tuple(conditioning.canvas["samples"].shape[-2:])
+    return [[text, _masked(options, part, size)] for text, options in node_helpers.conditioning_set_values(texts, tags)]
+
+
+def _masked(options: dict, part: Part, size: tuple[int, int]) -> dict:
+    """Options of a text with the part of its mask (Conditioning (Set Mask)), which ComfyUI stretches over a canvas."""
+    mask = options.get("mask")
+    if not isinstance(mask, Tensor):
+        return options
+    whole = F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]).float(), size, mode="bilinear")[:, 0]
+    return options | {"mask": part.of_picture(whole)}

@@ -156,6 +156,16 @@ def test_a_regional_caption_keeps_its_place_in_the_picture(comfyui, loaded, touc
     assert torch.equal(drawn(0, 0), touch(mask)[0])
 
 
+def test_the_mask_of_a_text_keeps_its_place_in_the_picture(touch):
+    """Conditioning (Set Mask), left and right half: the part lies in the right one."""
+    left, right = (torch.randn(1, 9, 24, generator=torch.Generator().manual_seed(i)) for i in (5, 6))
+    halves = torch.zeros(2, 1, HEIGHT // 4, WIDTH // 4)
+    halves[0, :, :, : WIDTH // 8] = halves[1, :, :, WIDTH // 8 :] = 1
+    two = [[text, {"mask": half, "mask_strength": 1.0}] for text, half in zip((left, right), halves, strict=True)]
+    mask = spot(200, 260)
+    assert torch.allclose(touch(mask, positive=two)[0], touch(mask, positive=[[right, {}]])[0], atol=1e-4)
+
+
 def test_a_mask_of_another_size_or_count_is_fitted_and_said(touch):
     small = spot(16, 16, 8, 3, HEIGHT // 4, WIDTH // 4)
     image, soft = touch(
