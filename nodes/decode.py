@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..pid_core.captions.fingerprint import digest
 from ..pid_core.errors import NonFiniteError
-from ..pid_core.images.framing import check_decoded
+from ..pid_core.images.framing import check_decoded, unfinish_image
 from ..pid_core.latents.rgb import from_rgb_latent, to_pixels
 from ..pid_core.latents.sigma_map import SigmaMap
 from ..pid_core.log import log
@@ -209,6 +209,8 @@ class PiDKitDecode(io.ComfyNode):
         if framing is not None:
             check_decoded((canvas.shape[0], *canvas.shape[2:]), framing.framing, framing.source)
             lines.append(framing.framing.describe())
+            if start_image is not None:
+                start_image = unfinish_image(start_image, framing.framing)
         guide = guide_for(
             canvas.shape,
             steps,

@@ -137,6 +137,20 @@ def prepare_image(image: Tensor, framing: Framing) -> Tensor:
     return to_image(content[:, :, rows][..., cols])
 
 
+def unfinish_image(image: Tensor, framing: Framing) -> Tensor:
+    """What `finish_image` gave, [B, H, W, C], as large as PiD decodes the canvas again; an image of another size as is.
+
+    Padding mirrors the image; what lies beyond a cropped canvas is cut off.
+    """
+    if tuple(image.shape[1:3]) != framing.output:
+        return image
+    rows, cols = (
+        mirrored(start * framing.scale, size, whole, image.device)
+        for start, size, whole in zip(framing.offset, framing.decoded, framing.output, strict=True)
+    )
+    return image[:, rows][:, :, cols]
+
+
 def finish_image(decoded: Tensor, framing: Framing, source: Tensor) -> Tensor:
     """Undo the canvas: what PiD decoded, [B, H, W, 3] in [0, 1], to the whole picture at the same scale.
 

@@ -127,6 +127,23 @@ def test_without_a_start_image_it_is_the_reference_or_the_latents_picture(comfyu
     assert torch.equal(taken, comfyui.decode(patcher, latent, start_at=3, hold=0.5, start_image=source))
 
 
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_a_finished_result_to_begin_from_is_put_back_where_it_was_decoded(comfyui, fit):
+    """With framing the result has lost its border, or got one; beside the canvas it would lie shifted."""
+    patcher, _ = comfyui.load("rgb")
+    settings = {"target": "factor", "family": "rgb", "fit": fit, "factor": 4.0}
+    prepared, framing, _ = comfyui.nodes.PiDKitPrepareImage.execute(image=picture(size=(41, 63)), **settings).args
+    (latent,) = comfyui.nodes.PiDKitRGBLatent.execute(prepared, "pad").args
+    height, width = (4 * side for side in prepared.shape[1:3])
+    canvas = picture(4, size=(height, width))
+    finished = comfyui.nodes.PiDKitFinishImage.execute(canvas, framing).args[0]
+    options = {"start_at": 4, "framing": framing}
+    ours = comfyui.decode(patcher, latent, start_image=finished, **options)
+    expected = comfyui.decode(patcher, latent, start_image=canvas, **options)
+    inner = slice(8, -8)  # the border is mirrored
+    assert (ours - expected)[:, inner, inner].abs().mean() < 1e-3
+
+
 def test_another_nodes_wrapper_changes_no_bit(comfyui):
     """Then ComfyUI's lcm runs, not our sampler."""
     from comfy.patcher_extension import WrappersMP
