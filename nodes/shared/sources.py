@@ -7,6 +7,8 @@ from torch import Tensor
 from ...pid_core.latents.families import families_with
 from ...pid_core.latents.rgb import from_rgb_latent, to_image
 from ...pid_core.model.guard import all_finite
+from ...pid_core.printable import printable
+from ...pid_core.windows.run import is_out_of_memory
 from ..comfy.picture_size import picture_size
 from .inputs import Framed
 
@@ -34,7 +36,15 @@ def source_of(source: Tensor | None, framing: Framed | None, latent: dict | None
             f"latent has {samples.shape[1]} channels and needs its VAE to be compared with: connect vae, or the "
             "picture to source"
         )
-    decoded = vae.decode(samples)
+    try:
+        decoded = vae.decode(samples)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"vae cannot decode latent, of {samples.shape[1]} channels: connect the VAE that made it, or the picture "
+            f"to source ({printable(error, 120)})"
+        ) from error
     if decoded.ndim == 5:  # VAEs for video: [B, frames, H, W, 3]
         decoded = decoded.flatten(0, 1)
     if not all_finite(decoded):

@@ -128,6 +128,18 @@ def test_what_cannot_be_compared_is_one_line(check, inputs, line):
     assert "\n" not in str(refused.value)
 
 
+def test_a_vae_of_another_family_is_one_line(check):
+    class Vae:
+        encode = None
+
+        def decode(self, samples):
+            return F.conv2d(samples, torch.zeros(8, 4, 3, 3))
+
+    with pytest.raises(ValueError, match="vae cannot decode latent, of 16 channels: connect the VAE") as refused:
+        check(image=enlarged(picture()), latent={"samples": torch.zeros(1, 16, 6, 8)}, vae=Vae())
+    assert "\n" not in str(refused.value)
+
+
 def test_a_latent_of_the_rgb_family_needs_no_vae(check):
     source = picture()
     assert check(image=enlarged(source), latent={"samples": to_rgb_latent(source)})[2][0]["agreement"] > 40
