@@ -40,6 +40,7 @@ from .shared.inputs import (
     sigma_input,
     sigma_list_input,
     start_at_input,
+    text_inputs,
     window_overlap_input,
     window_size_input,
 )
@@ -98,25 +99,7 @@ class PiDKitDecode(io.ComfyNode):
                 ),
                 colour_hold_input("none", optional=True),
                 fidelity_input(optional=True, advanced=True),
-                io.Conditioning.Input(
-                    "positive",
-                    optional=True,
-                    tooltip="The text: CLIP Text Encode with PiD's encoder (CLIPLoader, type pixeldit). Not "
-                    "needed with clip, or with a model that brings its own caption, such as pid_nano.",
-                ),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    lazy=True,
-                    tooltip="PiD's text encoder (CLIPLoader, type pixeldit), to encode the text below here.",
-                ),
-                io.String.Input(
-                    "text",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="What the picture shows. Used with clip; may stay empty.",
-                ),
+                *text_inputs("What the picture shows."),
                 sigma_list_input(),
                 io.Image.Input(
                     "reference",

@@ -19,7 +19,7 @@ from .comfy.window_handler import WindowSettings
 from .shared.decoding import check_student, in_need, windows_key, with_windows
 from .shared.finishing import image_of
 from .shared.image_cache import drawn_in_need, runs_in_need
-from .shared.inputs import ABSENT, latent_format_input, latent_noise_input, sigma_input, sigma_list_input
+from .shared.inputs import ABSENT, latent_format_input, latent_noise_input, sigma_input, sigma_list_input, text_inputs
 from .shared.jobs import Job, Shared, row_of
 from .shared.lq_conditioning import LQConditioning, condition, describe
 from .shared.per_image import decode_each
@@ -94,25 +94,7 @@ class PiDKitTouchUp(io.ComfyNode):
                     tooltip="Pixels of the picture, around the mask, over which new and old blend, 0 to 1024, "
                     f"{FEATHER} by default.",
                 ),
-                io.Conditioning.Input(
-                    "positive",
-                    optional=True,
-                    tooltip="The text: CLIP Text Encode with PiD's encoder (CLIPLoader, type pixeldit). Not "
-                    "needed with clip, or with a model that brings its own caption, such as pid_nano.",
-                ),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    lazy=True,
-                    tooltip="PiD's text encoder (CLIPLoader, type pixeldit), to encode the text below here.",
-                ),
-                io.String.Input(
-                    "text",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="What the part shows. Used with clip; may stay empty.",
-                ),
+                *text_inputs("What the part shows."),
                 sigma_list_input(),
             ],
             outputs=[

@@ -79,6 +79,31 @@ def sigma_list_input() -> io.MultiType.Input:
     )
 
 
+def text_inputs(shows: str) -> list[io.Input]:
+    """positive, clip and text, of which one way is taken. shows: what the text is of, as a sentence."""
+    return [
+        io.Conditioning.Input(
+            "positive",
+            optional=True,
+            tooltip="The text: CLIP Text Encode with PiD's encoder (CLIPLoader, type pixeldit). Not needed with clip, "
+            "or with a model that brings its own caption, such as pid_nano.",
+        ),
+        io.Clip.Input(
+            "clip",
+            optional=True,
+            lazy=True,
+            tooltip="PiD's text encoder (CLIPLoader, type pixeldit), to encode the text below here.",
+        ),
+        io.String.Input(
+            "text",
+            default="",
+            multiline=True,
+            optional=True,
+            tooltip=f"{shows} Used with clip; may stay empty.",
+        ),
+    ]
+
+
 def latent_noise_input(**options) -> io.Combo.Input:
     return io.Combo.Input(
         "latent_noise",
