@@ -32,7 +32,7 @@ def insert(front_end, name, vue):
     """From the node search, as a user does: a double click on the canvas, the name, Enter."""
     front_end.open(VueNodes_Enabled=vue)
     page = front_end.page
-    page.mouse.dblclick(500, 300)
+    front_end.double_click(500, 300)
     page.locator("input:focus").wait_for()  # what is typed before goes to the canvas
     page.keyboard.type(name)
     page.locator("[data-testid=result-item], [role=option]").filter(has_text=name).first.wait_for()

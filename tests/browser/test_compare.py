@@ -251,7 +251,7 @@ def test_zoom(tuner, vue):
 
     steps = [zoom for zoom in (1, 3) if zoom > whole["zoom"]]
     for zoom in [*steps, whole["zoom"]]:
-        page.mouse.dblclick(x, y)
+        front_end.double_click(x, y)
         assert fe.js(VIEW)["zoom"] == pytest.approx(zoom, rel=0.01)
 
 

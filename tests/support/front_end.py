@@ -235,6 +235,10 @@ class FrontEnd:
     def dialogs(self) -> Locator:
         return self.page.get_by_role("dialog")
 
+    def double_click(self, x: float, y: float) -> None:
+        """Two clicks as a hand makes them. The front end takes two of the same millisecond for one."""
+        self.page.mouse.dblclick(x, y, delay=10)  # ms
+
     def run(self, button: Locator | None = None) -> str:
         """Presses Run and waits for the end of that run, however long, as long as it moves on; returns the prompt's id.
 
