@@ -1,18 +1,17 @@
 """Which ComfyUI and which Python this checkout uses: read from COMFYUI_PATH and COMFYUI_COMMIT.
 
-Run as `python3 scripts/comfy_env.py` it prints the Python to use. Standard library only: it runs before
-any set-up.
+Standard library only: it runs before any set-up.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "ComfyUI-PiDKit"
+SET_UP = "Run `python scripts/dev.py setup`."
 RELEASES = {
     "v0.25.0": "0a92ed161e6fa18eb169d96d64b4c279cf280dc5",
     "v0.33.0": "0f1fa67ad8a68b62c65ebc97a7bf485df2459c3a",
@@ -61,8 +60,9 @@ def comfyui_venv() -> Path:
     return BASE_VENV if sha == DEFAULT_COMMIT else ROOT / f".venv-{sha[:8]}"
 
 
-def venv_python(venv: Path) -> Path:
-    return venv / "bin" / "python"
+def venv_python(venv: Path, system: str = os.name) -> Path:
+    """Where an environment has its Python; system: `os.name` of the machine."""
+    return venv / ("Scripts/python.exe" if system == "nt" else "bin/python")
 
 
 def python() -> Path:
@@ -86,17 +86,14 @@ def find_comfyui() -> tuple[Path, str]:
     """
     folder = comfyui_folder()
     if not (folder / "main.py").is_file():
-        raise FileNotFoundError(f"There is no ComfyUI in {folder} (no main.py). Run `make setup`.")
+        raise FileNotFoundError(f"There is no ComfyUI in {folder} (no main.py). {SET_UP}")
     pack = pack_folder(folder)
     if pack is None:
-        raise FileNotFoundError(f"The pack is not linked into {folder / 'custom_nodes'}. Run `make setup`.")
+        raise FileNotFoundError(
+            f"The pack is not linked into {folder / 'custom_nodes'}. Run `python scripts/dev.py setup`."
+        )
     if not venv_python(comfyui_venv()).exists():
-        raise FileNotFoundError(f"There is no Python environment in {comfyui_venv()}. Run `make setup`.")
+        raise FileNotFoundError(
+            f"There is no Python environment in {comfyui_venv()}. Run `python scripts/dev.py setup`."
+        )
     return folder, pack.name
-
-
-if __name__ == "__main__":
-    try:
-        print(python())
-    except ValueError as error:
-        sys.exit(str(error))

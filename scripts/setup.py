@@ -17,6 +17,8 @@ from pathlib import Path
 
 import comfy_env
 from comfy_env import BASE_VENV, PACK, ROOT, venv_python
+from folder_links import is_link, link_folder
+from terminal import print_anything
 
 # ComfyUI leaves torch unpinned; these three are known to run both releases it is tested on.
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
@@ -58,13 +60,13 @@ def run(*command: str | Path, **options) -> None:
 def once(venv: Path, step: str, *inputs: str):
     """Yields True where `step` is still to be done in `venv` with these inputs; records it on success."""
     stamps = venv / "pidkit-setup.json"
-    done = json.loads(stamps.read_text()) if stamps.exists() else {}
+    done = json.loads(stamps.read_text(encoding="utf-8")) if stamps.exists() else {}
     stamp = hashlib.sha256("\n".join(inputs).encode()).hexdigest()
     if done.get(step) == stamp:
         yield False
         return
     yield True
-    stamps.write_text(json.dumps({**done, step: stamp}, indent=1))
+    stamps.write_text(json.dumps({**done, step: stamp}, indent=1), encoding="utf-8")
 
 
 def install(venv: Path, *arguments: str | Path) -> None:
@@ -95,9 +97,9 @@ def make_venv(venv: Path) -> None:
 
 def install_tools() -> None:
     python = venv_python(BASE_VENV)
-    tools = subprocess.check_output([python, "-c", READ_DEV], cwd=ROOT, text=True).split()
+    tools = subprocess.check_output([python, "-c", READ_DEV], cwd=ROOT, encoding="utf-8").split()
     requirements = ROOT / "requirements.txt"
-    with once(BASE_VENV, "tools", requirements.read_text(), *TORCH, *tools) as needed:
+    with once(BASE_VENV, "tools", requirements.read_text(encoding="utf-8"), *TORCH, *tools) as needed:
         if needed:
             say("installing torch and the test tools into .venv (some minutes and 6 GB the first time)")
             install(BASE_VENV, "-r", requirements, *TORCH, *tools)
@@ -108,9 +110,10 @@ def git(folder: Path, *arguments: str) -> str:
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env["GIT_TERMINAL_PROMPT"] = "0"
     slow = ["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30"]
-    command = ["git", "-C", str(folder), *slow, *arguments]
+    command = ["git", "-C", str(folder), "-c", "core.longpaths=true", *slow, *arguments]
+    heard = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
     try:
-        done = subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, env=env, check=True, timeout=600, **heard)
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip() or "no message").splitlines()[-1]
         raise NoComfyUI(f"git {arguments[0]} of {REMOTE} failed: {last}") from None
@@ -139,16 +142,26 @@ def get_comfyui(folder: Path) -> None:
     git(folder, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--force", sha)
 
 
+def packages_folder(venv: Path) -> Path:
+    """Where an environment has its packages, as its own Python says."""
+    code = "import sys, sysconfig; sys.stdout.buffer.write(sysconfig.get_path('purelib').encode())"
+    return Path(subprocess.check_output([venv_python(venv), "-c", code]).decode())
+
+
+def lend_packages(venv: Path) -> None:
+    """Torch is gigabytes: what .venv has is seen there too, and only what this ComfyUI wants otherwise is installed."""
+    # A line of code in ASCII: Python reads these files in the system's encoding, which may lack a folder's name.
+    line = f"import sys; sys.path.append({str(packages_folder(BASE_VENV))!a})\n"
+    (packages_folder(venv) / "pidkit-base.pth").write_text(line, encoding="ascii")
+
+
 def install_requirements(folder: Path) -> None:
     venv = comfy_env.comfyui_venv()
-    if venv != BASE_VENV and not venv_python(venv).exists():
+    if venv != BASE_VENV:
         make_venv(venv)
-        # Torch is gigabytes: borrow .venv's packages, and install only what this ComfyUI wants otherwise.
-        (site,) = venv.glob("lib/python3*/site-packages")
-        (base,) = BASE_VENV.glob("lib/python3*/site-packages")
-        (site / "pidkit-base.pth").write_text(f"{base}\n")
+        lend_packages(venv)
     requirements = folder / "requirements.txt"
-    with once(venv, "comfyui", requirements.read_text(), *TORCH) as needed:
+    with once(venv, "comfyui", requirements.read_text(encoding="utf-8"), *TORCH) as needed:
         if needed:
             say(f"installing ComfyUI's requirements into {venv.name}")
             install(venv, "-r", requirements, *TORCH)
@@ -158,17 +171,16 @@ def link_pack(folder: Path) -> None:
     if comfy_env.pack_folder(folder):
         return
     link = folder / "custom_nodes" / PACK
-    if link.is_symlink():
+    if is_link(link):
         say(f"{link} pointed to {link.resolve()}; it points here now")
-        link.unlink()
-    if link.exists():
+    elif link.exists():
         raise SetupError(f"{link} is another copy of the pack. Move it away, then run again.")
-    link.parent.mkdir(exist_ok=True)
-    link.symlink_to("../.." if folder.parent == ROOT else ROOT, target_is_directory=True)
+    link_folder(link, ROOT)
     say(f"linked the pack as {link}")
 
 
 def main() -> int:
+    print_anything()
     if sys.version_info < (3, 10):  # noqa: UP036 - this file is what tells users of an old Python
         say(f"Python {sys.version.split()[0]} is too old; 3.10 or newer is needed.")
         return 1

@@ -251,7 +251,7 @@ def test_zoom(tuner, vue):
 
     steps = [zoom for zoom in (1, 3) if zoom > whole["zoom"]]
     for zoom in [*steps, whole["zoom"]]:
-        front_end.double_click(x, y)
+        fe.double_click(x, y)
         assert fe.js(VIEW)["zoom"] == pytest.approx(zoom, rel=0.01)
 
 
