@@ -15,7 +15,7 @@ def pack_version() -> str:
         text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
     except OSError:
         try:
-            return version("comfyui-pidkit")
+            return version("pidkit")
         except PackageNotFoundError:
             return "unknown"
     found = re.search(r'^version = "([^"]+)"', text, re.MULTILINE)

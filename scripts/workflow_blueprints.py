@@ -132,7 +132,7 @@ def blueprint_format(blueprint: Blueprint, object_info: dict) -> dict:
         "inputs": ports,
         "outputs": [{"name": port["name"], "type": port["type"], "links": []} for port in outputs],
         "title": blueprint.name,
-        "properties": {"proxyWidgets": widgets, "cnr_id": "comfyui-pidkit", "ver": pack_version()},
+        "properties": {"proxyWidgets": widgets, "cnr_id": "pidkit", "ver": pack_version()},
         "widgets_values": [],
     }
     return {

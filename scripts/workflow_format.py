@@ -265,7 +265,7 @@ def _properties(node: Node, info: dict, values: list) -> dict:
     files = [file for file in files if file is not None]
     return {
         "Node name for S&R": node.class_type,
-        **({"cnr_id": "comfyui-pidkit", "ver": pack_version()} if ours else CORE),
+        **({"cnr_id": "pidkit", "ver": pack_version()} if ours else CORE),
         **({"models": files} if files else {}),
     }
 

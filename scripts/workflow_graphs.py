@@ -55,7 +55,8 @@ def note(title: str, getting: list[str], change: list[str], about: str, yours: t
         LICENCE,
         *(["**You need as well**; ComfyUI offers what is missing:\n\n" + "\n".join(yours)] if yours else []),
         "**To change:**\n\n" + "\n".join(change),
-        "**python custom_nodes/ComfyUI-PiDKit doctor**, run in ComfyUI's folder, says what is missing.",
+        "**python custom_nodes/pidkit doctor**, run in ComfyUI's folder, says what is missing (**ComfyUI-PiDKit** for "
+        "**pidkit** where git brought the pack).",
     ]
     return "\n\n".join(parts)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from ..printable import LONGEST, quoted
 
-# by path, so that it works in a Python that ignores the working folder too, such as the portable build's
-COMMAND = "python custom_nodes/ComfyUI-PiDKit"
+_PACK = Path(__file__).parents[2]  # not resolved: in custom_nodes it may be a link by another name
+# By path, so that it works in a Python that ignores the working folder too, such as the portable build's. The folder's
+# name depends on what brought it: `pidkit` from ComfyUI-Manager, the repository's from git.
+COMMAND = f"python custom_nodes/{_PACK.name if _PACK.parent.name == 'custom_nodes' else 'ComfyUI-PiDKit'}"
 NVIDIA, COMFY = "nvidia/PiD", "Comfy-Org/PixelDiT"
 
 

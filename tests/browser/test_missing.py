@@ -50,6 +50,6 @@ def test_a_missing_pack_is_named(front_end):
     front_end.drop_text(workflow.replace('"type": "PiDKitUpscale"', '"type": "PiDKitOfAnotherDay"'), "gone.json")
     page = front_end.page
     page.get_by_test_id("error-overlay-see-errors").click()
-    page.get_by_test_id("missing-node-card").get_by_text("comfyui-pidkit").first.wait_for()
+    page.get_by_test_id("missing-node-card").get_by_text("pidkit", exact=True).first.wait_for()
     front_end.screenshot("missing_pack")
     page.keyboard.press("Escape")

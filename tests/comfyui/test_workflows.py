@@ -152,7 +152,7 @@ def test_loaders_tell_managers_where_their_files_lie(comfy, name):
         if node["type"] == "MarkdownNote":
             continue
         ours = node["type"].startswith("PiDKit")
-        assert node["properties"]["cnr_id"] == ("comfyui-pidkit" if ours else "comfy-core")
+        assert node["properties"]["cnr_id"] == ("pidkit" if ours else "comfy-core")
         assert ours == known[node["type"]]["python_module"].startswith("custom_nodes.")
         named = [str(v).removeprefix("fetch: ") for v in node["widgets_values"] if is_model(v)]
         models = node["properties"].get("models", [])
