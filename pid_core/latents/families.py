@@ -57,6 +57,7 @@ class LatentFamily:
     map raw -> normalised, (raw - shift) * scale, a single number or one per channel; `noising` is "flow"
     ((1-s)*z + s*eps) or "vp" (sqrt(1-s^2)*z + s*eps); `serves` names the models that share this latent space. `unit`
     marks a family whose latents come normalised from outside, to mean 0 and deviation 1: ComfyUI cannot make them.
+    `square` is the side in pixels of the only pictures its latents are made of, 0 where they may be of any size.
     `shown` is its name in a model set, `about` whose latents these are, for tooltips; `generators` are those that can
     be stopped early.
     """
@@ -70,6 +71,7 @@ class LatentFamily:
     sr_scale: int = 4
     serves: tuple[str, ...] = ()
     unit: bool = False
+    square: int = 0
     shown: str = ""
     about: str = ""
     vae: VAEFile | None = None
@@ -157,8 +159,8 @@ _ROWS = (
         generators=(LatentModel("qwenimage", "Qwen-Image", 44, 50),),
     ),
     # RAE latents arrive already normalised: their statistics are files of their own, not constants.
-    LatentFamily("dinov2", 768, 16, unit=True, about="RAE latents, normalised"),
-    LatentFamily("siglip", 1152, 16, sr_scale=8, unit=True, about="RAE latents, normalised"),
+    LatentFamily("dinov2", 768, 16, unit=True, square=512, about="RAE latents, normalised"),
+    LatentFamily("siglip", 1152, 16, sr_scale=8, unit=True, square=256, about="RAE latents, normalised"),
     # The bundled model's own space: pixel_unshuffle(image in [-1, 1], 2), lossless.
     LatentFamily("rgb", 12, 2, about="PiD RGB Latent"),
 )

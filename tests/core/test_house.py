@@ -11,7 +11,7 @@ FLOORS = {
     "pid_core": [
         {"assets", "model", "captions"},
         {"latents", "windows"},
-        {"sampling", "images", "hub"},
+        {"sampling", "images", "hub", "rae"},
         {"checkpoints"},
         {"machine"},
         {"upscale"},
