@@ -75,7 +75,7 @@ class ComfyBridge:
             path = self._paths[kind]
             if path is None:
                 raise ValueError(f"there is no --{kind}, which is needed here: name its file")
-            comfy = self._comfy = self._comfy or _import_comfy(self._folder, self._device)
+            comfy = self._comfy = self._comfy or import_comfy(self._folder, self._device)
             with _quiet() as lines, torch.inference_mode():
                 loaded = _in_one_line(self._name(kind), lambda: load(comfy, path))
             lacking = next((line for line in lines if line.startswith(LACKING)), None)
@@ -117,7 +117,7 @@ def _tokenizer(clip: Any) -> tuple[str, Any]:
         raise ValueError(f"this ComfyUI keeps its tokenizer elsewhere ({error}): update ComfyUI-PiDKit") from None
 
 
-def _import_comfy(folder: Path, device: torch.device) -> SimpleNamespace:
+def import_comfy(folder: Path, device: torch.device) -> SimpleNamespace:
     """ComfyUI's modules. Its own command line is left alone: it reads none unless its server asks for that."""
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))  # before a `nodes` of this project

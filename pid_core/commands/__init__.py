@@ -3,4 +3,4 @@
 A module has ABOUT (its help), add_arguments(parser) and run(args) -> exit code. It is imported when it is asked for.
 """
 
-COMMANDS = ("upscale", "batch", "fetch", "convert", "doctor")
+COMMANDS = ("upscale", "batch", "fetch", "convert", "doctor", "bench")

@@ -39,7 +39,7 @@ import functools, json, sys
 import pid_bridges.comfyui as bridge
 from pid_core.__main__ import main
 
-whole = bridge._import_comfy
+whole = bridge.import_comfy
 
 def small(folder, device):
     comfy = whole(folder, device)
@@ -47,7 +47,7 @@ def small(folder, device):
     llama.Gemma2_2B_Config = functools.partial(llama.Gemma2_2B_Config, **json.loads(sys.argv[1]))
     return comfy
 
-bridge._import_comfy = small
+bridge.import_comfy = small
 assert "comfy" not in sys.modules
 codes = [main(arguments) for arguments in json.loads(sys.argv[2])]
 leaked = sorted(name for name in ("nodes", "server", "execution", "folder_paths") if name in sys.modules)

@@ -15,7 +15,7 @@ FLOORS = {
         {"checkpoints"},
         {"machine"},
         {"upscale"},
-        {"batch"},
+        {"batch", "bench"},
         {"commands"},
     ],
     "nodes": [{"comfy"}, {"shared"}],
