@@ -18,6 +18,7 @@ RELEASES = {
 }
 DEFAULT_COMMIT = RELEASES["v0.33.0"]
 BASE_VENV = ROOT / ".venv"
+CLI_VENV = ROOT / ".venv-cli"  # comfy-cli, which packs and publishes
 
 
 def commit() -> str:

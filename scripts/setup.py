@@ -16,12 +16,13 @@ import sys
 from pathlib import Path
 
 import comfy_env
-from comfy_env import BASE_VENV, PACK, ROOT, venv_python
+from comfy_env import BASE_VENV, CLI_VENV, PACK, ROOT, venv_python
 from folder_links import is_link, link_folder
 from terminal import print_anything
 
 # ComfyUI leaves torch unpinned; these three are known to run both releases it is tested on.
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
+COMFY_CLI = "comfy-cli==1.23.0"
 REMOTE = "https://github.com/Comfy-Org/ComfyUI"
 # Large tokenizers of text encoders that nothing here uses.
 SPARSE = ["/*", "!/comfy/text_encoders/llama_tokenizer/", "!/comfy/text_encoders/qwen35_tokenizer/"]
@@ -76,7 +77,7 @@ def install(venv: Path, *arguments: str | Path) -> None:
     """
     loud = sys.stdout.isatty()
     # Only pip sees what .venv lends another environment.
-    if venv == BASE_VENV and (uv := shutil.which("uv")):
+    if venv in (BASE_VENV, CLI_VENV) and (uv := shutil.which("uv")):
         with contextlib.suppress(SetupError):  # pip may know another registry
             return run(uv, "pip", "install", *([] if loud else ["--quiet"]), "--python", venv_python(venv), *arguments)
     pip = venv_python(venv), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"
@@ -103,6 +104,23 @@ def install_tools() -> None:
         if needed:
             say("installing torch and the test tools into .venv (some minutes and 6 GB the first time)")
             install(BASE_VENV, "-r", requirements, *TORCH, *tools)
+
+
+def install_cli() -> None:
+    """Apart from the others, because it brings many packages, none of which may change what ComfyUI runs with.
+
+    Only the test of the registry's archive needs it, so outside CI set-up goes on without.
+    """
+    try:
+        make_venv(CLI_VENV)
+        with once(CLI_VENV, "comfy-cli", COMFY_CLI) as needed:
+            if needed:
+                say(f"installing {COMFY_CLI} into {CLI_VENV.name}")
+                install(CLI_VENV, COMFY_CLI)
+    except SetupError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        say(f"NO COMFY-CLI: {error}. The archive for the registry cannot be tested.")
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -188,6 +206,7 @@ def main() -> int:
         comfy_env.commit()
         make_venv(BASE_VENV)
         install_tools()
+        install_cli()
         folder = comfy_env.comfyui_folder()
         get_comfyui(folder)
         link_pack(folder)
