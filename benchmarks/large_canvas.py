@@ -44,7 +44,7 @@ def mosaic(side: int) -> Image.Image:
 
 def most_memory(pid: int) -> float:
     """GB that a process held at most."""
-    (line,) = [x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmHWM")]
+    (line,) = [x for x in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM")]
     return int(line.split()[1]) * 1024 / 1e9
 
 
@@ -54,7 +54,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--out", type=Path, default=None, help="where to write the picture")
     args = parser.parse_args()
-    graph = json.loads((ROOT / "example_workflows" / "api" / "pid_context_window_demo.json").read_text())
+    graph = json.loads(
+        (ROOT / "example_workflows" / "api" / "pid_context_window_demo.json").read_text(encoding="utf-8")
+    )
     file = io.BytesIO()
     mosaic(args.side // 4).save(file, "PNG")
     comfyui, pack = comfy_env.find_comfyui()

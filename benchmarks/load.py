@@ -55,7 +55,7 @@ class Memory:
 
 def memory(entry: str) -> int:
     """An entry of /proc/self/status in bytes: RssAnon, RssFile, VmHWM (peak of all resident pages)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{entry}:"):
             return int(line.split()[1]) * 1024
     raise OSError(f"this system does not report {entry}")

@@ -6,20 +6,21 @@ import contextlib
 import itertools
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from .printable import printable, quoted
+from .names import WINDOWS
 
-LONGEST_NAME = 200  # bytes of one part of a path; file systems take 255, and a number and an ending are added
+PAUSES = (0.05, 0.1, 0.2, 0.4, 0.5, 0.75)  # seconds
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Put a file in place in one move: readers see the old one or the new one, never a part."""
     path = Path(path)
     with _written_beside(path, content) as part:
-        os.replace(part, path)
+        move(part, path)
 
 
 def write_new(folder: Path, name: str, ending: str, content: bytes) -> Path:
@@ -34,18 +35,18 @@ def write_new(folder: Path, name: str, ending: str, content: bytes) -> Path:
         return next(path for path in paths if _put_new(part, path))
 
 
-def check_prefix(prefix: str) -> None:
-    """Raise ValueError in one line for the beginning of a file's path that no file system takes.
+def move(part: Path, path: Path) -> None:
+    """Put a file in its place, or in another's, in one move. Raises OSError.
 
-    Parts are separated by slashes of either kind. Nothing is said of where the path leads.
+    On Windows a scanner or an indexer may hold either open for a moment: it is then tried again, for two seconds.
     """
-    if not prefix.isprintable():
-        raise ValueError(f"filename_prefix {quoted(prefix)} holds what no file name can: type it again there")
-    longest = max(re.split(r"[/\\]", prefix), key=len)
-    if len(longest.encode()) > LONGEST_NAME or len(prefix) > 10 * LONGEST_NAME:
-        raise ValueError(
-            f"filename_prefix is too long, {printable(prefix, 40)}: a name can have {LONGEST_NAME} letters at most"
-        )
+    for pause in PAUSES if WINDOWS else ():
+        try:
+            os.replace(part, path)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(part, path)
 
 
 @contextlib.contextmanager
@@ -75,8 +76,8 @@ def _put_new(part: Path, path: Path) -> bool:
         return False
     except OSError:  # a file system without hard links
         try:
-            path.open("x").close()
+            path.open("xb").close()
         except FileExistsError:
             return False
-        os.replace(part, path)
+        move(part, path)
     return True

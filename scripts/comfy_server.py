@@ -149,7 +149,7 @@ class ComfyServer:
 
     def log(self) -> str:
         """Everything ComfyUI has printed so far."""
-        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+        return self.log_file.read_text(errors="replace", encoding="utf-8") if self.log_file.exists() else ""
 
     def log_tail(self, lines: int = 25) -> str:
         return "\n".join(self.log().splitlines()[-lines:])

@@ -96,7 +96,7 @@ def through_the_core(graph: dict, photo: Image.Image) -> Image.Image:
 
 
 def main() -> int:
-    graph = json.loads(GRAPH.read_text())
+    graph = json.loads(GRAPH.read_text(encoding="utf-8"))
     small = to_picture(beside_original.small_one())
     with Image.open(PHOTO) as file:
         photo = file.convert("RGB")

@@ -73,7 +73,7 @@ def main() -> int:
     comfyui, pack = comfy_env.find_comfyui()
     with temporary_folder() as folder, ComfyServer(comfyui, comfy_env.python(), Path(folder), pack=pack) as server:
         words = english(server.object_info())
-    locale_file("en").write_text(text_of(words), encoding="utf-8")
+    locale_file("en").write_text(text_of(words), encoding="utf-8", newline="\n")
     print(f"{len(words)} nodes: {locale_file('en')}")
     return 0
 

@@ -42,7 +42,7 @@ def main() -> int:
         contents = files(server.object_info())
     for path, text in contents.items():
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="\n")
     print(f"{len(GRAPHS)} workflows in {FOLDER}, {len(BLUEPRINTS)} blueprints in {SUBGRAPHS}")
     return 0
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import folder_paths
 
-from ...pid_core.files import check_prefix, write_new
+from ...pid_core.files import write_new
+from ...pid_core.names import check_prefix
 from ...pid_core.printable import printable
 from ...pid_core.tensor_files import Stamp
 
@@ -52,7 +53,7 @@ def _path(name: str) -> str | None:
     base, folder = folder_paths.annotated_filepath(name)
     folder = os.path.abspath(folder or folder_paths.get_input_directory())
     # ComfyUI v0.25 does not look whether a name that comes by a link leads out of the folder
-    inside = os.path.abspath(os.path.join(folder, base)).startswith(folder + os.sep)
+    inside = os.path.abspath(os.path.join(folder, base)).startswith(os.path.join(folder, ""))
     if not inside or "\0" in name or not folder_paths.exists_annotated_filepath(name):
         return None
     return folder_paths.get_annotated_filepath(name)
@@ -67,7 +68,7 @@ def save_new(prefix: str, kind: SavedFiles, content: bytes) -> dict[str, str]:
     if not prefix.strip() or prefix.endswith(("/", "\\")):
         prefix += NAME
     root = os.path.abspath(folder_paths.get_output_directory())
-    if not os.path.abspath(os.path.join(root, prefix)).startswith(root + os.sep):
+    if not os.path.abspath(os.path.join(root, prefix)).startswith(os.path.join(root, "")):
         raise ValueError(f"filename_prefix {printable(prefix)} leads out of ComfyUI's output folder: choose another")
     folder, name, _, subfolder, _ = folder_paths.get_save_image_path(prefix, root)
     path = write_new(Path(folder), name, kind.ending, content)

@@ -13,7 +13,7 @@ from pathlib import Path
 import folder_paths
 from comfy.cli_args import args
 
-from ...pid_core.files import LONGEST_NAME
+from ...pid_core.names import LONGEST_NAME, check_part
 from ...pid_core.printable import printable, quoted
 
 
@@ -50,10 +50,13 @@ def results_folder(name: str) -> tuple[Path, str]:
     Raises ValueError in one line for what can be no folder there.
     """
     typed = name.strip().replace("\\", "/").strip("/")
-    if not typed.isprintable() or "%" in typed or max(map(len, typed.split("/"))) > LONGEST_NAME:
+    parts = typed.split("/")
+    if not typed.isprintable() or "%" in typed or max(len(part.encode()) for part in parts) > LONGEST_NAME:
         raise ValueError(
             f"output_folder is {quoted(typed)}: type a plain name without %, because what is done is looked for there"
         )
+    for part in parts:
+        check_part(part, f"output_folder {quoted(typed)}")
     root = os.path.abspath(folder_paths.get_output_directory())
     path = os.path.abspath(os.path.join(root, typed))
     if not _is_in(path, root):

@@ -17,14 +17,15 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from ..files import LONGEST_NAME
+from ..names import FOREIGN, LONGEST_NAME
 from ..printable import printable, quoted
 from .rows import PICTURES, read_rows
 
 RESULTS = (*PICTURES, ".avif", ".exr", ".jxl")
 COUNTED = re.compile(r"_[0-9]{5,}_$")  # what ComfyUI adds behind a name
 NUMBERED = re.compile(r"_[0-9]+$")  # and what other savers do
-UNFIT = re.compile(r"[%\\]|\.\.")  # of placeholders and of ways out of a folder: savers change or refuse them
+# Of placeholders, of ways out of a folder, and what Windows does not take: savers change or refuse them.
+UNFIT = re.compile(rf"[%\\{re.escape(FOREIGN)}]|\.\.")
 TAIL = 64  # bytes at the end of a file that are looked at
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..files import LONGEST_NAME
 from ..images.files import FORMATS, check_form
+from ..names import FOREIGN, LONGEST_NAME, check_part
 from ..printable import printable, quoted
 from .rows import Row
 
@@ -21,6 +21,8 @@ FIELDS = ("index", "stem", "id", "sigma", "seed")
 TARGETS = ("2K", "4K")
 # Control characters, what Windows takes for a drive or a stream, and halves of characters that stand for no byte.
 NOT_IN_NAMES = re.compile(r"[:\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
+# In names that are made here also what Windows takes in none: results are copied from system to system.
+UNFIT = re.compile(rf"[{re.escape(FOREIGN)}]|{NOT_IN_NAMES.pattern}")
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _stem(source: str) -> str:
 
 def _tame(name: str) -> str:
     """A name from outside, with _ where a letter cannot stand in the name of an output."""
-    return NOT_IN_NAMES.sub("_", name)
+    return UNFIT.sub("_", name)
 
 
 def _without_ending(name: str) -> str:
@@ -205,6 +207,7 @@ def _within(name: str) -> str:
             raise ValueError(f"the output's name {quoted(name)} does not stay within the output folder")
         if len(part.encode(errors="replace")) > LONGEST_NAME:
             raise ValueError(f"the output's name {printable(part, 40)} is longer than {LONGEST_NAME} bytes")
+        check_part(part, f"the output's name {quoted(name)}")
     return name
 
 

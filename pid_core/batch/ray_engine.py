@@ -157,7 +157,7 @@ class RayEngine(Supervisor[_Actor]):
 
     def run(self, jobs: Iterator[Job]) -> bool:
         """See `Supervisor`. What Ray says of a worker's end, at length and on stdout, is left out."""
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             return super().run(jobs)
 
     def start(self, place: str) -> _Actor:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import move
 from ..printable import printable
 from .results import GOOD, KEPT, SKIPPED, STAGES, Result, RunStoppedError, stops_the_run
 
@@ -43,7 +45,7 @@ class Report:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab+", buffering=0)
-            _lock(self._file, self.path)  # before anything is taken off
+            self._lock = _lock(self._file, self.path)  # before anything is taken off
             _trim(self._file)
             self._begun = _opened(self.folder / f"begun{shard}.jsonl")
         except OSError as error:
@@ -100,6 +102,7 @@ class Report:
         if finished:
             Path(self._begun.name).unlink(missing_ok=True)
             _as_parquet(self.path)
+        self._lock.close()
 
     def _tidy(self) -> None:
         """Leave only those that have not ended."""
@@ -110,7 +113,7 @@ class Report:
                 if count > 0:
                     _add(file, {"key": key, "begun": count})
         self._begun.close()
-        os.replace(part, path)
+        move(part, path)
         self._begun, self._begun_lines = _opened(path), 0
 
     def __enter__(self) -> Report:
@@ -119,6 +122,7 @@ class Report:
     def __exit__(self, *_: object) -> None:
         self._begun.close()
         self._file.close()
+        self._lock.close()
 
 
 class _Known:
@@ -216,17 +220,24 @@ def _trim(file: io.FileIO) -> None:
     file.seek(0, os.SEEK_END)
 
 
-def _lock(file: io.FileIO, path: Path) -> None:
+def _lock(file: io.FileIO, path: Path) -> io.FileIO:
+    """Keep other runs out until the file that is returned is closed. Raises ValueError where one is there already."""
     try:
-        import fcntl
-    except ImportError:  # Windows, where nobody runs two of them on one folder from two machines
-        return
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if sys.platform == "win32":
+            import msvcrt
+
+            # beside it: what is locked can be read there by nobody, this process included
+            file = path.with_suffix(".lock").open("ab", buffering=0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         raise ValueError(f"another run is writing {printable(path)}: wait for it, or choose another --out") from None
     except OSError:  # a file system without locks
-        return
+        pass
+    return file
 
 
 def _add(file: io.FileIO, line: dict[str, Any]) -> None:
@@ -256,7 +267,7 @@ def _keep_last(path: Path) -> None:
     with part.open("wb", buffering=0) as file:
         for line in last_lines([path]):
             _add(file, line)
-    os.replace(part, path)
+    move(part, path)
 
 
 def _as_parquet(path: Path) -> None:
@@ -293,4 +304,4 @@ def _as_parquet(path: Path) -> None:
         flush()
     if writer is not None:
         writer.close()
-    os.replace(part, path.with_suffix(".parquet"))
+    move(part, path.with_suffix(".parquet"))

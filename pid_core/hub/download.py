@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..errors import prints_bare
+from ..files import move
 from ..log import log
 from ..printable import printable
 from .catalogue import NVIDIA, HubFile
@@ -96,7 +97,7 @@ def fetch(
                 _check_space(file, part, size)
                 _download(file, url, part, size, progress)
                 _check(file, part, size, sha256)
-                os.replace(part, target)
+                move(part, target)
     except Timeout:
         raise FetchError(f"{file.name} is being fetched already, by another process: wait for it") from None
     except _Ended as ended:
@@ -111,7 +112,7 @@ def set_aside_if_damaged(path: Path, say: Callable[[str], None]) -> bool:
         if wrong is None:
             return False
         aside = path.with_name(f"{path.name}.damaged")
-        os.replace(path, aside)
+        move(path, aside)
     except OSError as error:
         raise FetchError(
             f"{path.name} cannot be looked at or moved ({error.strerror}): check its permissions, or remove it by hand"

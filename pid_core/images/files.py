@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import prints_bare
+from ..files import move
 from ..printable import printable
 from .deep_png import deep_png
 
@@ -340,7 +341,7 @@ def _move(part: Path, path: Path, overwrite: bool) -> Path:
     while not overwrite and path.exists():
         number += 1
         path = first.with_name(f"{first.stem} ({number}){first.suffix}")
-    os.replace(part, path)
+    move(part, path)
     return path
 
 

@@ -175,7 +175,7 @@ def test_fifty_pictures(front_end, root):
         (i + 1) / 100 for i in range(50)
     ]
     report = {"pictures": 50, "median_ms": times[25], "slowest_ms": times[-1]}
-    (SCREENSHOTS / "responsiveness.json").write_text(json.dumps(report))
+    (SCREENSHOTS / "responsiveness.json").write_text(json.dumps(report), encoding="utf-8")
     print(f"\n50 pictures, change to next frame: {report}")
 
 

@@ -32,7 +32,7 @@ def pictures(tmp_path):
 
 def workflow(root, tmp_path, **changes):
     """The demo's, as a user marks it."""
-    nodes = json.loads((root / "example_workflows/api/pid_upscale_demo.json").read_text())
+    nodes = json.loads((root / "example_workflows/api/pid_upscale_demo.json").read_text(encoding="utf-8"))
     for node in nodes.values():
         if node["class_type"] == "LoadImage":
             node["inputs"]["image"] = "{image}"
@@ -43,7 +43,7 @@ def workflow(root, tmp_path, **changes):
         if node["class_type"] == "SaveImage":
             node["inputs"]["filename_prefix"] = "batch/{name}"
     path = tmp_path / "workflow.json"
-    path.write_text(json.dumps(nodes))
+    path.write_text(json.dumps(nodes), encoding="utf-8")
     return path
 
 
@@ -79,7 +79,7 @@ def test_rows_go_on_where_a_server_is_killed(comfy, root, tmp_path, pictures, mo
     assert found.keys() == alone.keys() and len(found) == 9
     assert all(np.array_equal(found[name], alone[name]) and found[name].shape == (32, 40, 3) for name in found)
     assert read_about(next(out.glob("*.png")))["degrade_sigma"] == 0.2
-    lines = [json.loads(line) for line in (out / FOLDER / "report.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (out / FOLDER / "report.jsonl").read_text(encoding="utf-8").splitlines()]
     assert Counter(Counter(line["id"] for line in lines).values()) == {1: 10}
 
 
@@ -94,7 +94,7 @@ def test_no_server_at_all_stops_the_run(root, tmp_path, pictures, monkeypatch, c
     arguments = pictures, "--out", tmp_path / "out", "--engine", "comfyui", "--server", "127.0.0.1:9"
     assert main(["batch", *map(str, arguments), "--workflow", str(workflow(root, tmp_path)), "--attempts", "1"]) == 3
     assert "no server answers any more" in capsys.readouterr().err
-    assert not (tmp_path / "out" / FOLDER / "report.jsonl").read_text()  # it was no row's fault
+    assert not (tmp_path / "out" / FOLDER / "report.jsonl").read_text(encoding="utf-8")  # it was no row's fault
 
 
 def test_what_a_server_lost_is_not_waited_for(monkeypatch):
@@ -126,7 +126,10 @@ def test_the_end_of_a_run_is_no_attempt_at_the_row_in_hand(root, tmp_path, pictu
     monkeypatch.setattr(Server, "check", lambda self: None)
     arguments = pictures, "--out", tmp_path / "out", "--engine", "comfyui", "--server", "127.0.0.1:9"
     assert main(["batch", *map(str, arguments), "--workflow", str(workflow(root, tmp_path))]) == 3
-    begun = [json.loads(line)["begun"] for line in (tmp_path / "out" / FOLDER / "begun.jsonl").read_text().splitlines()]
+    begun = [
+        json.loads(line)["begun"]
+        for line in (tmp_path / "out" / FOLDER / "begun.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert begun == [1, -1]
 
 
@@ -140,7 +143,7 @@ def test_the_end_of_a_run_is_no_attempt_at_the_row_in_hand(root, tmp_path, pictu
 )
 def test_a_workflow_that_cannot_be_used_is_one_line(tmp_path, pictures, capsys, text, words):
     path = tmp_path / "workflow.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     arguments = pictures, "--out", tmp_path / "out", "--engine", "comfyui", "--server", "x", "--workflow", path
     assert main(["batch", *map(str, arguments)]) == 3
     err = capsys.readouterr().err

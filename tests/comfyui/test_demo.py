@@ -9,7 +9,7 @@ import demo
 
 
 def test_core_alone_draws_comfyuis_picture(comfy, empty_input):
-    graph = json.loads(demo.GRAPH.read_text())
+    graph = json.loads(demo.GRAPH.read_text(encoding="utf-8"))
     by_comfyui = np.asarray(demo.through_server(comfy, graph)).astype(int)
     with Image.open(demo.PHOTO) as photo:
         by_core = np.asarray(demo.through_the_core(graph, photo)).astype(int)

@@ -82,7 +82,7 @@ def test_a_model_fetches_itself_and_its_name_stays_valid(comfy, hub):
     assert not path.is_symlink()
     assert [p.name for p in path.parent.iterdir() if p.name.startswith(".")] == []
     assert seen and seen[-1]["value"] == seen[-1]["max"] == path.stat().st_size
-    assert "NSCLv1" in json.loads(record(comfy).read_text())
+    assert "NSCLv1" in json.loads(record(comfy).read_text(encoding="utf-8"))
     assert f"fetching {PID.name} from https://huggingface.co/Comfy-Org/PixelDiT, under NVIDIA's licence" in comfy.log()
 
     # the saved workflow, the file by its own name, and both in the list

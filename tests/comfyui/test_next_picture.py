@@ -56,7 +56,7 @@ def results(comfy, folder) -> list[str]:
 def test_five_pictures_one_of_them_bad(comfy, folder):
     fill(folder, "a.png", "b.jpg", "d.png", "e.webp")
     (folder / "c.png").write_bytes(b"no picture")
-    (folder / "notes.txt").write_text("no picture either")
+    (folder / "notes.txt").write_text("no picture either", encoding="utf-8")
     prompt, texts = graph(folder), []
     told = [run(comfy, prompt) for _ in range(4)]
     assert [one["saved"] for one in told] == [["a_00001_.png"], ["b_00001_.png"], ["d_00001_.png"], ["e_00001_.png"]]

@@ -15,7 +15,7 @@ def declared_node_ids(root: Path) -> set[str]:
     """Node ids written as node_id="..." in nodes/, read without importing anything."""
     found = set()
     for file in (root / "nodes").rglob("*.py"):
-        for call in ast.walk(ast.parse(file.read_text())):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(call, ast.keyword) and call.arg == "node_id" and isinstance(call.value, ast.Constant):
                 found.add(call.value.value)
     return found

@@ -260,5 +260,5 @@ def test_freeing_the_memory_lets_go_of_the_models(comfy, hub):
 
 def test_the_licence_record_names_what_was_accepted(comfy, hub):
     comfy.queue(graph_for(comfy, model_set=SET, accept_licence=True))
-    record = json.loads((comfy.folder / "user" / "__pidkit" / "licences.json").read_text())
+    record = json.loads((comfy.folder / "user" / "__pidkit" / "licences.json").read_text(encoding="utf-8"))
     assert set(record) == {"NSCLv1", "Gemma"}

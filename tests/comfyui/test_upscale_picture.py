@@ -158,7 +158,9 @@ def test_a_hold_without_a_reference(comfyui):
 
 
 def test_the_example_workflow_runs_on_small_stand_ins(comfy, comfyui, root):
-    graph = json.loads((root / "example_workflows" / "api" / "pid_with_flux_upscale_picture.json").read_text())
+    graph = json.loads(
+        (root / "example_workflows" / "api" / "pid_with_flux_upscale_picture.json").read_text(encoding="utf-8")
+    )
     assert len(graph) < 12  # what ComfyUI's own nodes need
     inputs = {entry["class_type"]: entry["inputs"] for entry in graph.values()}
     models = comfy.models

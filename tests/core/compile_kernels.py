@@ -103,7 +103,7 @@ def compiled(launch: Launch, capability: int):
 
 def resources(binary, capability: int) -> dict:
     """What the assembler says of it."""
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx", encoding="utf-8") as file:
         file.write(binary.asm["ptx"])
         file.flush()
         target = re.search(r"\.target (\w+)", binary.asm["ptx"]).group(1)

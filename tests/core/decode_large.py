@@ -43,7 +43,7 @@ CONFIG = PiDConfig(
 
 def mapped(name: str) -> int:
     """VmSize or VmPeak, its largest so far, of this process in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 

@@ -83,7 +83,9 @@ def outputs(out):
 
 
 def report(out, shard=""):
-    return [json.loads(line) for line in Path(out, FOLDER, f"report{shard}.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in Path(out, FOLDER, f"report{shard}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def batch(*arguments):
@@ -119,7 +121,7 @@ def test_a_row_that_kills_its_worker_ends_as_crashed_and_its_neighbours_are_done
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     entries += [{"image": str(broken), "id": "broken"}, {"image": str(tmp_path / "gone.png"), "id": "gone"}]
-    manifest.write_text("\n".join(map(json.dumps, entries)))
+    manifest.write_text("\n".join(map(json.dumps, entries)), encoding="utf-8")
     monkeypatch.setattr("pid_core.commands.engines.no_bridge", batch_faults.deadly)
     assert batch(manifest, "--out", out, "--workers", 2, "--threads", 1) == 1
     lines = {line["id"]: line for line in report(out)}
@@ -145,7 +147,7 @@ def test_a_manifest_of_nvidias_is_taken_as_it_is(tmp_path, runner_for):
     source = photos(tmp_path / "in", 3)
     lines = [json.dumps({"image": f"in/{n:03}.png", "prompt": "a photo"}) for n in range(3)]
     manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text("\n".join(lines) + "\n")
+    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
     results, made = plainly(runner_for, manifest, tmp_path / "out", sigmas=(0.0, 0.2))
     assert [result.status for result in results] == ["done"] * 6
     assert set(made) == {f"{n:08}_{n:03}_{sigma}.png" for n in range(3) for sigma in ("0", "0.2")}
@@ -154,8 +156,10 @@ def test_a_manifest_of_nvidias_is_taken_as_it_is(tmp_path, runner_for):
 
 def test_the_same_rows_from_jsonl_csv_and_parquet(tmp_path):
     rows = [{"image": "a.png", "degrade_sigma": 0.2, "id": "one", "shelf": "x"}, {"image": "b.png", "seed": 7}]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "rows.csv").write_text("image,degrade_sigma,id,shelf,seed\na.png,0.2,one,x,\nb.png,,,,7\n")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (tmp_path / "rows.csv").write_text(
+        "image,degrade_sigma,id,shelf,seed\na.png,0.2,one,x,\nb.png,,,,7\n", encoding="utf-8"
+    )
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
     found = [list(read_rows(str(tmp_path / f"rows.{kind}"))) for kind in ("jsonl", "csv", "parquet")]
     assert found[0] == found[1]
@@ -188,13 +192,13 @@ def test_the_same_rows_from_jsonl_csv_and_parquet(tmp_path):
 )
 def test_a_wrong_row_fails_alone_in_one_line(tmp_path, runner_for, entry, words):
     manifest = tmp_path / "rows.jsonl"
-    manifest.write_text(entry)
+    manifest.write_text(entry, encoding="utf-8")
     ((result,), made) = plainly(runner_for, manifest, photos(tmp_path / "out", 0))
     assert result.status == "failed" and words in result.error and "\n" not in result.error and not made
 
 
 def test_odd_tables_are_read_row_by_row(tmp_path):
-    (tmp_path / "rows.csv").write_text("image,prompt\na.png," + "x" * 200_000 + "\nb.png,y\n")
+    (tmp_path / "rows.csv").write_text("image,prompt\na.png," + "x" * 200_000 + "\nb.png,y\n", encoding="utf-8")
     first, second = read_rows(str(tmp_path / "rows.csv"))
     assert "field larger than field limit" in first.error and second.id == "b.png"
     table = {"image": ["a.png"], "degrade_sigma": [Decimal("0.2")], "seed": [7.0], "x": [float("nan")]}
@@ -367,7 +371,7 @@ def test_a_latent_gives_what_its_picture_gives(tmp_path, runner_for):
     source = photos(tmp_path / "in", 1)
     latent = to_rgb_latent(read_picture(source / "000.png").image[None])
     (tmp_path / "one.latent").write_bytes(latent_bytes(SavedLatent(latent, "rgb")))
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"latent": "one.latent", "output": "000"}))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"latent": "one.latent", "output": "000"}), encoding="utf-8")
     plainly(runner_for, tmp_path / "rows.jsonl", tmp_path / "from latent")
     plainly(runner_for, source, tmp_path / "from picture", name="{stem}")
     latents, pictures = (read_picture(tmp_path / name / "000.png").image for name in ("from latent", "from picture"))
@@ -452,7 +456,7 @@ def test_a_batch_systems_notice_to_all_processes_lets_the_pictures_in_hand_end(t
     assert driver("", -2, source, "--out", out, "--threads", 1) == 130
     lines = report(out)
     assert 2 <= len(lines) < 12 and {line["status"] for line in lines} == {"done"}
-    begun = [json.loads(line) for line in Path(out, FOLDER, "begun.jsonl").read_text().splitlines()]
+    begun = [json.loads(line) for line in Path(out, FOLDER, "begun.jsonl").read_text(encoding="utf-8").splitlines()]
     left = Counter()
     for line in begun:
         left[line["key"]] += line["begun"]
@@ -499,7 +503,7 @@ def test_a_disk_with_a_bad_moment_is_asked_again(tmp_path, runner_for, monkeypat
 def test_memory_does_not_grow_with_the_manifest(tmp_path):
     """Eight bytes a row: 50,000 rows as objects would take twenty megabytes. And PyTorch takes half a gigabyte."""
     manifest = tmp_path / "rows.jsonl"
-    with manifest.open("w") as file:
+    with manifest.open("w", encoding="utf-8") as file:
         file.writelines(
             json.dumps({"image": f"/photos/{n:07}.png", "prompt": f"thing {n}"}) + "\n" for n in range(50_000)
         )
@@ -591,7 +595,7 @@ def test_a_dry_run_says_what_there_is_to_do(tmp_path, capsys):
     assert batch(*arguments) == 0
     assert json.loads(capsys.readouterr().out) == {"rows": 4, "outputs": 4, "of them wrong": 0, "shard": [1, 2]}
     assert not (tmp_path / "out").exists()
-    (tmp_path / "rows.csv").write_text("image,output\n000.png,../x\n")
+    (tmp_path / "rows.csv").write_text("image,output\n000.png,../x\n", encoding="utf-8")
     assert batch(tmp_path / "rows.csv", "--out", tmp_path / "out", "--dry-run", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["of them wrong"] == 1 and "'../x.png' does not stay within" in found["the first of them"]
@@ -624,7 +628,7 @@ def test_a_long_run_remembers_only_what_has_not_ended(tmp_path, monkeypatch):
             open_report.begin(job.key)
             if job.row.index != 3:
                 open_report.end(result_of(job, "done"))
-    assert len((tmp_path / FOLDER / "begun.jsonl").read_text().splitlines()) < 12
+    assert len((tmp_path / FOLDER / "begun.jsonl").read_text(encoding="utf-8").splitlines()) < 12
     with Report(tmp_path) as again:
         assert [again.attempts(job.key) for job in jobs] == [int(job.row.index == 3) for job in jobs]
         assert [again.before(job.key) for job in jobs] == [int(job.row.index != 3) for job in jobs]
@@ -666,7 +670,7 @@ def test_each_text_is_encoded_once_and_the_encoder_goes(tmp_path):
     for _ in range(2):  # a run that goes on encodes nothing again
         found = list(with_captions(iter(jobs), chosen, partial(batch_faults.CountingBridge, log)))
         assert found == jobs
-    assert log.read_text().splitlines() == ["loaded", "cat", "dog", "freed"]
+    assert log.read_text(encoding="utf-8").splitlines() == ["loaded", "cat", "dog", "freed"]
     assert float(CaptionStore(chosen.out, "f")("cat").mean()) == 3
 
 
@@ -680,7 +684,7 @@ def test_a_text_that_nothing_encodes_is_the_rows_error(tmp_path, runner_for, mon
 def test_a_noisy_latent_says_its_own_sigma(tmp_path, runner_for):
     latent = torch.randn(1, 12, 4, 4, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     (tmp_path / "noisy.latent").write_bytes(latent_bytes(SavedLatent(latent, "rgb", 0.3)))
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"latent": "noisy.latent"}))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"latent": "noisy.latent"}), encoding="utf-8")
     (result,), _ = plainly(runner_for, tmp_path / "rows.jsonl", tmp_path / "out")
     assert result.status == "done" and read_about(Path(result.output))["degrade_sigma"] == pytest.approx(0.3)
 
@@ -688,7 +692,7 @@ def test_a_noisy_latent_says_its_own_sigma(tmp_path, runner_for):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_is_not_waited_for(tmp_path, runner_for):
     os.mkfifo(tmp_path / "pipe.latent")
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"latent": "pipe.latent"}))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"latent": "pipe.latent"}), encoding="utf-8")
     (result,), _ = plainly(runner_for, tmp_path / "rows.jsonl", photos(tmp_path / "out", 0))
     assert result.status == "failed" and "pipe.latent is no file" in result.error
 

@@ -57,7 +57,7 @@ def rows(tmp_path):
         Image.fromarray(rng.integers(0, 255, (8, 8 + number % 3, 3), dtype=np.uint8)).save(path)
         entries.append({"image": path.name, "id": "deadly" if number == 1 else str(number)})
     manifest = tmp_path / "rows.jsonl"
-    manifest.write_text("\n".join(map(json.dumps, entries)))
+    manifest.write_text("\n".join(map(json.dumps, entries)), encoding="utf-8")
     return manifest
 
 
@@ -78,7 +78,10 @@ def outputs(out):
 
 
 def report(out):
-    return {line["id"]: line for line in map(json.loads, Path(out, FOLDER, "report.jsonl").read_text().splitlines())}
+    return {
+        line["id"]: line
+        for line in map(json.loads, Path(out, FOLDER, "report.jsonl").read_text(encoding="utf-8").splitlines())
+    }
 
 
 def test_a_row_that_kills_its_actor_is_ended_and_the_rest_is_the_plain_loops(

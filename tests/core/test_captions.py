@@ -88,7 +88,7 @@ def corrupt(path, way):
     elif way == "infinite":
         save_file({"caption": states() / 0}, path, {"format": "pidkit_caption", "version": "1"})
     elif way == "text":
-        path.write_text("a caption")
+        path.write_text("a caption", encoding="utf-8")
 
 
 WAYS = ["empty", "cut", "header", "foreign", "no metadata", "newer", "integers", "infinite", "text"]
@@ -188,7 +188,7 @@ def test_one_entry_above_the_limit_is_not_kept_and_zero_is_off(tmp_path):
 
 
 def test_cache_survives_a_folder_that_cannot_be_written(tmp_path, caplog):
-    (tmp_path / "cache").write_text("a file stands in the way")
+    (tmp_path / "cache").write_text("a file stands in the way", encoding="utf-8")
     cache = CaptionCache(tmp_path / "cache", limit=10**6)
     cache.put(Caption(states(), "a", "e"))
     assert cache.get("e", "a") is None and cache.find("a") is None

@@ -115,7 +115,7 @@ def test_weights_stay_on_disk_until_used(state, tmp_path, file):
     lowest = min(v.data_ptr() for v in read.values())
     assert max(v.data_ptr() for v in read.values()) - lowest < path.stat().st_size
     if os.path.exists("/proc/self/maps"):
-        with open("/proc/self/maps") as maps:
+        with open("/proc/self/maps", encoding="utf-8") as maps:
             assert str(path) in maps.read()
 
 

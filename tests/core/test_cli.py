@@ -91,7 +91,7 @@ def test_bad_settings_are_one_line(photo, tmp_path, capsys, arguments, message):
 
 def test_a_picture_that_is_none(tmp_path):
     path = tmp_path / "photo.png"
-    path.write_text("no picture")
+    path.write_text("no picture", encoding="utf-8")
     done = run(path, "-o", tmp_path / "out.png")
     assert done.returncode == 1
     assert done.stderr.strip() == "pid_core: photo.png is no picture that can be read"

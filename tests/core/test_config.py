@@ -13,7 +13,7 @@ from pid_core import LATENT_FAMILIES, PiDConfig, PiDNetwork
 from pid_core.model.config import RELEASED
 from support.goldens import FOLDER, NAMES, spec
 
-FULL = json.loads((FOLDER / "full_size_param_shapes.json").read_text())
+FULL = json.loads((FOLDER / "full_size_param_shapes.json").read_text(encoding="utf-8"))
 BASE = FULL["v1_16ch(flux,sd3,qwen)"]["shapes"]
 AUX = "lq_proj.lq_aux_rgb_head."
 # What shapes cannot tell and no family fixes.

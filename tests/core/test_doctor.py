@@ -29,7 +29,7 @@ def comfyui(tmp_path, monkeypatch):
     folder = tmp_path / "home" / "alice" / "ComfyUI"
     (folder / "comfy").mkdir(parents=True)
     (folder / "main.py").touch()
-    (folder / "comfyui_version.py").write_text('# made up\n__version__ = "0.99.1"\n')
+    (folder / "comfyui_version.py").write_text('# made up\n__version__ = "0.99.1"\n', encoding="utf-8")
     monkeypatch.setenv("HOME", str(folder.parent))
     monkeypatch.setenv("USER", "alice")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -133,7 +133,7 @@ def test_a_damaged_checkpoint_is_pointed_out(comfyui, capsys):
 def workflow(name, **inputs):
     """Writes an example workflow of one node for each "class_type": {inputs}."""
     graph = {str(i): {"class_type": kind, "inputs": given} for i, (kind, given) in enumerate(inputs.items())}
-    (inventory.WORKFLOWS / f"{name}.json").write_text(json.dumps(graph))
+    (inventory.WORKFLOWS / f"{name}.json").write_text(json.dumps(graph), encoding="utf-8")
 
 
 def report(comfyui, capsys):
@@ -242,12 +242,12 @@ def test_comfyui_is_found_by_path(comfyui, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", ["", "null", "[1, 2]", "a: 3", "a:\n  base_path: /x\n  vae: 7\n"])
 def test_odd_extra_model_paths(comfyui, text):
-    (comfyui / "extra_model_paths.yaml").write_text(text)
+    (comfyui / "extra_model_paths.yaml").write_text(text, encoding="utf-8")
     assert model_folders(comfyui)["vae"][0] == comfyui / "models" / "vae"
 
 
 def test_a_broken_extra_model_paths_is_one_line(comfyui, capsys):
-    (comfyui / "extra_model_paths.yaml").write_text("a: [b\nc: {")
+    (comfyui / "extra_model_paths.yaml").write_text("a: [b\nc: {", encoding="utf-8")
     assert main(["doctor", "--comfyui", str(comfyui)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("pid_core: extra_model_paths.yaml cannot be read") and error.count("\n") == 1

@@ -190,7 +190,7 @@ def test_a_disk_that_fills_up_keeps_what_came(hub, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_made(hub, tmp_path):
-    (tmp_path / "models").write_text("a file stands in the way")
+    (tmp_path / "models").write_text("a file stands in the way", encoding="utf-8")
     with pytest.raises(FetchError, match="writing to the models folder failed"):
         fetch(FILE, tmp_path / "models" / "vae", endpoint=hub.endpoint)
 
@@ -402,7 +402,8 @@ def test_files_go_where_extra_model_paths_says(tmp_path, capsys):
     (comfyui / "extra_model_paths.yaml").write_text(
         json.dumps(
             {"big": {"base_path": str(tmp_path / "big"), "is_default": True, "unet": "unet\nmore", "vae": "vae"}}
-        )
+        ),
+        encoding="utf-8",
     )
     (tmp_path / "big" / "more").mkdir(parents=True)
     (tmp_path / "big" / "more" / PID.name).write_bytes(safetensors_of(1000))
@@ -417,7 +418,7 @@ def test_paths_of_extra_model_paths_stand_before_comfyuis_own_only_where_they_ar
         "no": {"base_path": str(tmp_path / "no"), "is_default": False, "vae": "vae"},
         "mine": {"base_path": str(tmp_path / "mine"), "is_default": True, "vae": "vae"},
     }
-    (comfyui / "extra_model_paths.yaml").write_text(json.dumps(sections))
+    (comfyui / "extra_model_paths.yaml").write_text(json.dumps(sections), encoding="utf-8")
     folders = [tmp_path / "mine", comfyui / "models", tmp_path / "more", tmp_path / "no"]
     assert model_folders(comfyui)["vae"] == [folder / "vae" for folder in folders]
 
@@ -489,7 +490,7 @@ def test_licences_are_asked_once_and_recorded(tmp_path):
     check_licences([gemma], record, accept=True, how="say yes")
     assert set(accepted(record)) == {"NSCLv1", "Gemma"}
     assert accepted(record)["NSCLv1"]["for"] == "NSCLv1.pth"
-    record.write_text("{broken")
+    record.write_text("{broken", encoding="utf-8")
     with pytest.raises(LicenceError):
         check_licences([nvidia], record, accept=False, how="say yes")
 
@@ -528,7 +529,7 @@ def test_the_registry_is_sound():
 
 def test_no_example_workflow_accepts_a_licence_for_its_user():
     for path in (ROOT / "example_workflows").rglob("*.json"):
-        graph = json.loads(path.read_text())
+        graph = json.loads(path.read_text(encoding="utf-8"))
         loaders = [n for n in graph.get("nodes", []) if n["type"] in ("PiDKitLoader", "PiDKitDownload")]
         switches = [value for node in loaders for value in node["widgets_values"] if isinstance(value, bool)]
         if "nodes" not in graph:

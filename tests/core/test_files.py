@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pid_core import files
-from pid_core.files import check_prefix, write_new
+from pid_core.files import write_new
+from pid_core.names import check_prefix
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +54,7 @@ def test_two_processes_lose_nothing(tmp_path):
     )
     both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], cwd=ROOT) for name in "ab"]
     assert [process.wait() for process in both] == [0, 0]
-    contents = {path.read_text() for path in tmp_path.iterdir()}
+    contents = {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     assert contents == {f"{name}{i}" for name in "ab" for i in range(60)}
 
 

@@ -57,5 +57,5 @@ def test_results_and_links_within_the_folder_add_no_pictures(tmp_path):
 
 def test_no_list_of_a_folder_leads_out_of_it(tmp_path):
     put(tmp_path, "in/a.png", "b.png")
-    (tmp_path / "in/list.csv").write_text(f"image\n../b.png\n{tmp_path}/b.png\na.png\n")
+    (tmp_path / "in/list.csv").write_text(f"image\n../b.png\n{tmp_path}/b.png\na.png\n", encoding="utf-8")
     assert [entry.name for entry in entries_in(tmp_path / "in", "list.csv")] == ["a"]

@@ -9,7 +9,7 @@ from benchmarks.synthetic import file_shapes, file_tensors, full_size_config, wr
 from pid_core import PiDConfig, load_network, read_checkpoint
 from support.goldens import FOLDER, spec
 
-SHAPES = json.loads((FOLDER / "full_size_param_shapes.json").read_text())
+SHAPES = json.loads((FOLDER / "full_size_param_shapes.json").read_text(encoding="utf-8"))
 BASE = "v1_16ch(flux,sd3,qwen)"
 RELEASED = {
     ("v1", "flux"): BASE,

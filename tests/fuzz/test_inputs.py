@@ -140,7 +140,7 @@ def good(comfyui) -> dict:
 
 def names() -> list[str]:
     """Names of the nodes, read from the source: ComfyUI is not there when tests are collected."""
-    text = (comfy_env.ROOT / "nodes" / "__init__.py").read_text()
+    text = (comfy_env.ROOT / "nodes" / "__init__.py").read_text(encoding="utf-8")
     inside = text.partition("[type[io.ComfyNode]] = [")[2].partition("]")[0]
     return [name.strip() for name in inside.split(",") if name.strip()]
 

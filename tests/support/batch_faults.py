@@ -40,16 +40,16 @@ class CountingBridge:
 
     def __init__(self, log):
         self.log = log
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             file.write("loaded\n")
 
     def encode_text(self, text):
-        with self.log.open("a") as file:
+        with self.log.open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
         return torch.full((1, 300, 24), float(len(text)))
 
     def free(self):
-        with self.log.open("a") as file:
+        with self.log.open("a", encoding="utf-8") as file:
             file.write("freed\n")
 
 

@@ -33,7 +33,7 @@ class TestServer(ComfyServer):
         config = folder / "extra_model_paths.yaml"
         # JSON is YAML, and needs no package to write.
         folders = {name: name for name in MODEL_FOLDERS} | {"custom_nodes": str(PACKS), "is_default": True}
-        config.write_text(json.dumps({"pidkit_tests": {"base_path": str(self.models), **folders}}))
+        config.write_text(json.dumps({"pidkit_tests": {"base_path": str(self.models), **folders}}), encoding="utf-8")
         arguments = ("--extra-model-paths-config", str(config))
         packs = tuple(entry.name for entry in PACKS.iterdir())
         self.hub = HubServer()

@@ -116,7 +116,7 @@ class FrontEnd:
         for name, text in USER_FILES.items():
             file = self.comfy.folder / "user" / "default" / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
+            file.write_text(text, encoding="utf-8")
 
     def _on_console(self, message: ConsoleMessage) -> None:
         # Failed loads are reported by _on_response, with their address.
@@ -181,7 +181,7 @@ class FrontEnd:
 
     def drop(self, file: Path) -> None:
         """Drops a workflow file onto the canvas and waits until its nodes are there."""
-        self.drop_text(file.read_text(), file.name)
+        self.drop_text(file.read_text(encoding="utf-8"), file.name)
 
     def drop_text(self, text: str, name: str) -> None:
         """`drop`, for a file that exists only here. It opens in a tab of its own."""

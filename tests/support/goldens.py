@@ -20,7 +20,7 @@ def draw(seed: int, shape) -> Tensor:
 
 
 def spec(name: str) -> dict:
-    return json.loads((FOLDER / f"{name}.json").read_text())
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def outputs(name: str) -> dict[str, Tensor]:
