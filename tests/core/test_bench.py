@@ -41,7 +41,11 @@ def bench(tmp_path, *arguments, size="128"):
     """(exit code, Markdown, JSON) of a run."""
     out = tmp_path / "out"
     code = main(["bench", "-o", str(out), "--device", "cpu", "--size", size, *map(str, arguments)])
-    return code, (out / "pidkit_bench.md").read_text(), json.loads((out / "pidkit_bench.json").read_text())
+    return (
+        code,
+        (out / "pidkit_bench.md").read_text(encoding="utf-8"),
+        json.loads((out / "pidkit_bench.json").read_text(encoding="utf-8")),
+    )
 
 
 def rows(report):
@@ -117,7 +121,7 @@ def test_what_does_not_fit_is_one_row_and_the_rest_goes_on(tmp_path, checkpoint,
     out = tmp_path / "out"
     arguments = ["bench", "-o", str(out), "--model", str(checkpoint), "--size", "128", "256", "--device", "cpu"]
     assert main(arguments) == 0
-    report = json.loads((out / "pidkit_bench.json").read_text())
+    report = json.loads((out / "pidkit_bench.json").read_text(encoding="utf-8"))
     assert [row["status"] for row in report["rows"] if row["part"] == "steps"] == ["measured", "out of memory"]
     assert report["complete"] and report["rows"][-1]["part"] == "nan"
 
