@@ -14,6 +14,7 @@ from .rows import SKIPPED, Row, Value
 from .subject import Inputs, Subject, T, whole_cells
 
 KEY = "core"
+TELLING = 50e6  # bytes; what is less, a process may have had already
 STEPS = 4  # of the decode that times are compared for: core runs its latent branch in each, ours once
 # x, timestep [1], caption, latent, degrade_sigma [1] -> velocity [1, 3, H, W]
 CoreCall = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -68,9 +69,9 @@ def _row(side: int, times: dict[str, float], off: dict[str, float], peaks: dict[
     ours = STEPS * times["ours"] + times["trunk"]
     best = min(off, key=lambda name: times[name])
     ratio = STEPS * times[best] / ours
-    several = "" if len(off) == 1 else f" with {best}, its faster attention"
+    several = "" if len(off) == 1 else f" with {best}, the faster of its attentions here"
     memory, own, theirs = "", peaks["ours"], peaks[best]
-    if own and theirs:
+    if own and theirs and min(own, theirs) > TELLING:
         memory = f"; memory of a call {own / 1e9:.2f} and {theirs / 1e9:.2f} GB"
     text = (
         f"ours is {ratio:.2f} times as fast over {STEPS} steps{several} (a step {times['ours']:.3g} s, core's "

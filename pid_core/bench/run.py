@@ -78,7 +78,7 @@ def plan_parts(subject: Subject, settings: Settings, estimate: Estimate) -> list
                 seams.KEY,
                 seams.TITLE,
                 lambda: seams.measure_borders(subject, picture, smallest, best, frame_too=not quick),
-                estimate.seconds(smallest, best * (1.5 if quick else 2.5)),
+                0.0 if seams.why_not(subject) else estimate.seconds(smallest, best * (1.5 if quick else 2.5)),
             )
         )
     parts.append(

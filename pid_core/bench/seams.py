@@ -19,17 +19,26 @@ KEY, TITLE = "seams", "seams"
 SHARE, OVERLAP = 0.6, 0.25  # of a side that a window takes, and of a window that overlaps with the next
 
 
+def why_not(subject: Subject) -> str | None:
+    """What is missing for a picture; None where it can be drawn."""
+    if subject.net.family is None:
+        return "the file does not tell whose latents it takes: say which with --family"
+    if subject.net.family != "rgb" and subject.bridge is None:
+        return f"a picture needs the VAE of {subject.net.family} and a text: --vae and --clip, or --caption"
+    if subject.caption is None and subject.net.default_caption is None:
+        return "a picture needs a text, which may be empty: --clip, or --caption"
+    return None
+
+
 def measure_borders(subject: Subject, picture: Picture, side: int, steps: int, *, frame_too: bool) -> Row:
     """The middle of a picture [H, W, 3], enlarged four times to `side` pixels at most, in four windows.
 
     frame_too: and in one frame, looked at in the same places.
     """
-    upscaler = Upscaler(subject.net, subject.bridge, name=subject.name, device=subject.device)
-    if upscaler.needs_vae and subject.bridge is None:
-        why = f"a picture needs the VAE of {upscaler.family.name} and a text: --vae and --clip, or --caption"
+    why = why_not(subject)
+    if why is not None:
         return Row(KEY, TITLE, why, SKIPPED)
-    if subject.caption is None and subject.net.default_caption is None:
-        return Row(KEY, TITLE, "a picture needs a text, which may be empty: --clip, or --caption", SKIPPED)
+    upscaler = Upscaler(subject.net, subject.bridge, name=subject.name, device=subject.device)
     image = _middle(picture.image, side // 4)
     framing = upscaler.frame(image.shape[0], image.shape[1], "factor", 4.0)
     prepared = upscaler.prepare_picture(Picture(image), framing)

@@ -42,6 +42,7 @@ MORE = (
 )
 PHOTO = FOLDER / "pidkit_photo.png"
 SMALLEST = 128
+SMALL_FILE = 10_000_000  # bytes
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -139,7 +140,10 @@ def _load(args, model: Path, device: torch.device, dtype: torch.dtype, report: R
     say("loading the model")
     taken = seconds_of(lambda: loaded.append(load(dtype=dtype)), device)
     size = model.stat().st_size
-    text = f"{taken:.2g} s for {size / 1e9:.2g} GB"
+    mapped = device.type == "cpu" and size > SMALL_FILE
+    text = f"{taken:.2g} s for {size / 1e9:.2g} GB" + (
+        "; the file is mapped, and read when it is used" if mapped else ""
+    )
     report.rows.append(Row("load", "load", text, values={"load_s": taken, "bytes": size}))
     return Subject(loaded[0], device, str(report.model["name"]), load=lambda other: load(dtype=other))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ..machine.comfy_home import add_home_arguments, find_comfyui, find_home
 from ..machine.report import examine
 from ..version import too_old
+from .mending import Consent, mend
 
 ABOUT = "`doctor`: is this machine ready for PiD, and what is missing; exit code 0 when the bundled model decodes."
 
@@ -16,14 +17,28 @@ ABOUT = "`doctor`: is this machine ready for PiD, and what is missing; exit code
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `doctor` takes."""
     parser.add_argument("--json", action="store_true", help="as JSON, for bug reports; it holds nothing private")
+    parser.add_argument(
+        "--fix", action="store_true", help="then offer what can be mended: fetch files, add models that lie elsewhere"
+    )
+    parser.add_argument("--yes", action="store_true", help="with --fix: yes to all but licences, without asking")
+    parser.add_argument("--accept-licence", action="store_true", help="with --fix: accept licences without asking")
     add_home_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; returns the exit code."""
-    report = examine(find_home(args, find_comfyui(args.comfyui)))
+    if (args.yes or args.accept_licence) and not args.fix:
+        raise ValueError("--yes and --accept-licence are for --fix: add it, or leave them out")
+    if args.json and args.fix:
+        raise ValueError("--json is a report alone: leave --fix out")
+    home = find_home(args, find_comfyui(args.comfyui))
+    report = examine(home)
     print(json.dumps(report, indent=1) if args.json else "\n".join(_lines(report)))
-    return 0 if report["bundled_model"]["decodes"] else 1
+    code = 0
+    if args.fix:
+        print("What can be mended")
+        code = mend(report, home, Consent(yes=args.yes, accept_licence=args.accept_licence))
+    return code if report["bundled_model"]["decodes"] else 1
 
 
 def _lines(report: dict) -> Iterator[str]:

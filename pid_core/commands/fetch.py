@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     files = [get_file(name) for name in args.names]
     folders, record = _places(args, files)
     for file in files:
-        print(_fetch(file, folders[file.folder], record, args.accept_licence))
+        print(fetch_file(file, folders[file.folder], record, args.accept_licence))
     return 0
 
 
@@ -52,7 +52,11 @@ def _places(args: argparse.Namespace, files: list[HubFile]) -> tuple[Mapping[str
     return home.folders, home.user / RECORD
 
 
-def _fetch(file: HubFile, folders: list[Path], record: Path, accept: bool) -> Path:
+def fetch_file(file: HubFile, folders: list[Path], record: Path, accept: bool) -> Path:
+    """The file in the first of the folders, or where it is already; says on stderr what it does.
+
+    accept: its licence, which is written to `record`. Raises LicenceError where it was not accepted, and FetchError.
+    """
     here = dict(model_files(folders))
     name = local_name(file, here)
     if name is not None and not set_aside_if_damaged(here[name], _say):
