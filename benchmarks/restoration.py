@@ -5,7 +5,7 @@
 
 Options: [--model FILE] [--limit N] [--crop N] [--out DIR]. Prints Markdown tables and the bars, line by line. With
 --out also one PNG per photo: small, bicubic, 1 step, 4 steps and original, and below the middle, three times larger.
-With --held and --write the figures go into benchmarks/RESULTS.md and README.md as well.
+With --held and --write the figures go into benchmarks/RESULTS.md and docs/bundled_model.md as well.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ class Report:
         return "\n\n".join(parts)
 
     def short(self) -> str:
-        """The few figures that README has."""
+        """The few figures that docs/bundled_model.md has."""
         ways = [self.looks[way] for way in ("1 step", "4 steps")]
         gains = [f"{mean_of(rows)[0]:+.2f} ({min(row.gain for row in rows):+.2f})" for rows in ways]
         gradients = [f"{mean_of(rows)[1]:.2f}" for rows in self.looks.values()]
@@ -297,7 +297,9 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=384, help="largest side decoded, in output pixels")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="folder for PNG strips")
-    parser.add_argument("--write", action="store_true", help="with --held: figures into RESULTS.md and README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="with --held: figures into RESULTS.md and docs/bundled_model.md"
+    )
     options = parser.parse_args()
     if options.write and (not options.held or options.limit):
         parser.error("--write is for all held photos: give --held, and no --limit")
@@ -309,7 +311,7 @@ def main() -> None:
     print(report.whole())
     if options.write:
         write_between(RESULTS, "restoration", report.whole())
-        write_between(RESULTS.parents[1] / "README.md", "restoration", report.short())
+        write_between(RESULTS.parents[1] / "docs" / "bundled_model.md", "restoration", report.short())
 
 
 if __name__ == "__main__":

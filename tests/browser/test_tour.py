@@ -1,4 +1,4 @@
-"""The tour of the README: the tuner's and the sweep's example workflows, run and photographed."""
+"""The tour of docs/tour.md: the tuner's and the sweep's example workflows, run and photographed."""
 
 import pytest
 

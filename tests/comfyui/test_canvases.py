@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.hardware import IN_COMFYUI
 from support.narrow_device import DEVICE
 from support.sizes import V15
 from support.stand_in import DeviceBytes
@@ -66,6 +67,12 @@ def test_no_more_than_are_counted(comfyui, counted, sampler, cfg, windows):
     assert live - 1.5 <= in_call <= live + 0.1
     # behind the call its result, as velocity and as x0, takes the place of what the call itself needed
     assert peak <= max(expected.between, in_call + 4 * size) + 0.1
+
+
+def test_the_tables_of_cards_count_the_same(comfyui):
+    """docs/hardware.md is written without ComfyUI."""
+    student = comfyui.module("nodes.comfy.student").StudentSampler(None)
+    assert tuple(comfyui.module("nodes.comfy.canvases").canvases(student, 1, True)) == tuple(IN_COMFYUI)
 
 
 @pytest.fixture
