@@ -86,7 +86,9 @@ def table(config: PiDConfig, weights: tuple[str, ...], kind: str = "kernels", ca
         else:
             groups.append(([card], rows))
     lines = ["| card | weights | " + " | ".join(SIDES) + " |", "|---" * (len(SIDES) + 2) + "|"]
-    lines += [f"| {', '.join(map(str, group))} GB | {row} |" for group, rows in groups for row in rows]
+    for group, rows in groups:
+        name = f"{group[0]} to {group[-1]} GB" if len(group) > 1 else f"{group[0]} GB"
+        lines += [f"| {name} | {row} |" for row in rows]
     return "\n".join(lines)
 
 

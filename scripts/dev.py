@@ -78,7 +78,7 @@ def test_oldest(options: argparse.Namespace) -> int:
         found = [named] if named else oldest_python(os.name)
         pyenv = {**os.environ, "PYENV_VERSION": OLDEST_PYTHON}
         if run_to_end([*found, "-m", "venv", "--clear", venv], cwd=ROOT, env=pyenv):
-            raise DevError(f"no {' '.join(found)} that can make an environment: see README, Try it")
+            raise DevError(f"no {' '.join(found)} that can make an environment: see docs/file_guide.md")
     torch = f"torch=={os.environ.get('OLDEST_TORCH') or OLDEST_TORCH}"
     quiet = "-m", "pip", "install", "-q", "--disable-pip-version-check"
     if code := run_to_end([own, *quiet, torch, "-r", "requirements.txt", *OLDEST_TOOLS], cwd=ROOT):
