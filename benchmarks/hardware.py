@@ -70,7 +70,7 @@ def cell(found: Fit | None) -> str:
         return "does not fit"
     plan, (height, width) = found.plan, found.plan.size
     windows = "whole" if plan.count == 1 else f"{plan.count} of {width if height == width else f'{width} x {height}'}"
-    return f"{windows}, {found.peak / 1e9:.1f} GB{' *' if found.streamed else ''}"
+    return f"{windows}, {found.peak / 1e9:.1f} GB{'*' if found.streamed else ''}"
 
 
 def table(config: PiDConfig, weights: tuple[str, ...], kind: str = "kernels", cards: tuple[int, ...] = CARDS) -> str:
