@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -133,3 +134,14 @@ def test_every_node_is_in_the_list_in_both_languages():
     page = (ROOT / "docs" / "nodes.md").read_text(encoding="utf-8")
     for path in HELP.rglob("*.md"):
         assert f"(../{path.relative_to(ROOT).as_posix()})" in page
+
+
+def test_nodes_and_inputs_are_called_as_they_are():
+    """In bold type, in the pages for users."""
+    told = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    nodes = {node["display_name"] for node in told.values()}
+    inputs = {name for node in told.values() for name in node.get("inputs", {})}
+    for path in (ROOT / "docs").glob("*.md"):
+        bold = {" ".join(name.split()) for name in re.findall(r"\*\*\[?([^]*]+?)\]?(?:\([^)]*\))?\*\*", text_of(path))}
+        assert {name for name in bold if re.fullmatch(r"PiD [A-Z][\w ]+", name)} <= nodes, path
+        assert {name for name in bold if re.fullmatch(r"[a-z]+(_[a-z]+)*", name)} <= inputs, path
