@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from pid_core.model.config import PiDConfig
+from pid_core.model.pixel_cache import PIXEL_CACHES
 from pid_core.windows.memory import Canvases, MemoryModel, Overhead
 from pid_core.windows.plan import OVERLAP, NoPlanError, WindowPlan
 
@@ -28,8 +29,9 @@ GIB = 2**30
 CARDS = (6, 8, 10, 12, 16, 24, 32, 48, 80)  # GiB
 SIDES = {"2K": 2048, "4K": 4096, "8K": 8192}
 SYSTEM, RESERVE = 1.0 * GIB, 0.4 * GIB
-# What PiD Decode holds in windows, as `nodes.comfy.canvases` counts it; tests/comfyui/test_canvases.py compares them.
-IN_COMFYUI = Canvases(2, 5, 1, 3)
+# What PiD Decode holds in windows, and without, as `nodes.comfy.canvases` counts it; tests/comfyui/test_canvases.py
+# compares them.
+IN_COMFYUI, FRAME_IN_COMFYUI = Canvases(2, 5, 1, 3), Canvases(5, 0, 5, 3)
 # Bytes of a v1.5 file: 1,400 million parameters, of which 8 bits pack 793 million (RESULTS.md, In 8 bits).
 WEIGHTS = {"bf16": 2.80e9, "fp8, int8": 2.01e9, "float32": 5.60e9}
 CUDA = torch.device("cuda")
@@ -92,12 +94,26 @@ def table(config: PiDConfig, weights: tuple[str, ...], kind: str = "kernels", ca
     return "\n".join(lines)
 
 
+def frames(config: PiDConfig) -> str:
+    """What one frame takes beside bf16 weights, by what is kept between pixel blocks."""
+    lines = ["| in one frame, kept | 2K | 4K |", "|---|---|---|"]
+    for name, cache in zip(("all", "the stream", "nothing"), PIXEL_CACHES, strict=True):
+        needed = []
+        for side in (2048, 4096):
+            overhead = Overhead.of(config, 1, side, side, 2, FRAME_IN_COMFYUI)
+            memory = MemoryModel(config, CUDA, dtype_bytes=2, kind=lambda pixels: "kernels", overhead=overhead)
+            needed.append(f"{memory.needed(1, side, side, cache) / 1e9:.1f} GB")
+        lines.append(f"| {name} | {' | '.join(needed)} |")
+    return "\n".join(lines)
+
+
 def tables() -> dict[str, str]:
     """By the names of the marks they stand between."""
     v1, v15 = full_size_config("v1"), full_size_config("v1.5")
     return {
         "v1.5": table(v15, ("bf16", "fp8, int8")),
         "v1": table(v1, ("bf16",)),
+        "frame": frames(v15),
         "plain": table(v15, ("bf16", "float32"), "cuda"),
     }
 

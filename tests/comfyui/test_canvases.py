@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.hardware import IN_COMFYUI
+from benchmarks.hardware import FRAME_IN_COMFYUI, IN_COMFYUI
 from support.narrow_device import DEVICE
 from support.sizes import V15
 from support.stand_in import DeviceBytes
@@ -72,7 +72,9 @@ def test_no_more_than_are_counted(comfyui, counted, sampler, cfg, windows):
 def test_the_tables_of_cards_count_the_same(comfyui):
     """docs/hardware.md is written without ComfyUI."""
     student = comfyui.module("nodes.comfy.student").StudentSampler(None)
-    assert tuple(comfyui.module("nodes.comfy.canvases").canvases(student, 1, True)) == tuple(IN_COMFYUI)
+    canvases = comfyui.module("nodes.comfy.canvases").canvases
+    assert tuple(canvases(student, 1, True)) == tuple(IN_COMFYUI)
+    assert tuple(canvases(student, 1, False)) == tuple(FRAME_IN_COMFYUI)
 
 
 @pytest.fixture
