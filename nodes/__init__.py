@@ -19,6 +19,7 @@ from .loader import PiDKitLoader
 from .next_picture import PiDKitNextPicture
 from .pixel_vae import PiDKitPixelVAE
 from .prepare_image import PiDKitPrepareImage
+from .rae_encode import PiDKitRAEEncode
 from .regional_caption import PiDKitRegionalCaption
 from .rgb_latent import PiDKitRGBLatent
 from .save_caption import PiDKitSaveCaption
@@ -54,6 +55,7 @@ _NODES: list[type[io.ComfyNode]] = [
     PiDKitSigmaMap,
     PiDKitSigmaSweep,
     PiDKitRGBLatent,
+    PiDKitRAEEncode,
     PiDKitEarlyStop,
     PiDKitLatentFromNoisy,
     PiDKitCaption,

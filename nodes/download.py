@@ -15,8 +15,8 @@ class PiDKitDownload(io.ComfyNode):
             node_id="PiDKitDownload",
             display_name="PiD Download",
             category="PiD/files",
-            description="Fetches a model, text encoder or VAE into ComfyUI's models folder, where it is not there yet. "
-            "Connect its output to a loader's file input, or run it once alone and press R.",
+            description="Fetches a model, text encoder, VAE or encoder into ComfyUI's models folder, where it is not "
+            "there yet. Connect its output to a loader's file input, or run it once alone and press R.",
             search_aliases=["download model", "fetch model", "hugging face"],
             is_output_node=True,
             inputs=[
@@ -24,7 +24,7 @@ class PiDKitDownload(io.ComfyNode):
                     "file",
                     options=[file.name for file in FILES],
                     tooltip="What to fetch. PiD and PixelDiT files go into diffusion_models, Gemma and Qwen into "
-                    "text_encoders, the rest into vae.",
+                    "text_encoders, the files of PiD RAE Encode into clip_vision, the rest into vae.",
                 ),
                 licence_input(),
             ],

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..pid_core.images.framing import FITS, TARGETS, plan_framing, prepare_image
 from ..pid_core.latents.families import LatentFamily, families, get_family
 from ..pid_core.latents.rgb import to_rgb_latent
+from ..pid_core.rae.facts import is_rae
 from .comfy.node_text import show_on_node
 from .shared.inputs import Framed, FramedPicture
 
@@ -19,7 +20,7 @@ from .shared.inputs import Framed, FramedPicture
 class PiDKitPrepareImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        rows = [row for row in families() if not row.unit]  # ComfyUI can make their latents of a picture
+        rows = families()
         return io.Schema(
             node_id="PiDKitPrepareImage",
             display_name="PiD Prepare Image",
@@ -37,14 +38,16 @@ class PiDKitPrepareImage(io.ComfyNode):
                     options=[*TARGETS, "factor"],
                     default="2K",
                     tooltip="Size of the result. 2K and 4K: the area of 2048 x 2048 or 4096 x 4096, which the "
-                    "checkpoints were trained for, in the picture's own shape. factor: a multiple of the picture.",
+                    "checkpoints were trained for, in the picture's own shape; with one square, what it fills of that. "
+                    "factor: a multiple of the picture.",
                 ),
                 io.Combo.Input(
                     "family",
                     options=[row.name for row in rows],
                     default="flux",
-                    tooltip="Whose VAE encodes the picture; it must be the one the PiD file was made for. Decides what "
-                    f"both sides must be multiples of: {_multiples(rows)}.",
+                    tooltip="Whose VAE or encoder takes the picture; it must be the one the PiD file was made for. "
+                    f"Decides what both sides must be multiples of: {_multiples(rows)}; or the one square: "
+                    f"{_squares(rows)}.",
                 ),
                 io.Combo.Input(
                     "fit",
@@ -73,7 +76,8 @@ class PiDKitPrepareImage(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="image", tooltip="The picture to encode: for VAE Encode or PiD RGB Latent."
+                    display_name="image",
+                    tooltip="The picture to encode: for VAE Encode, PiD RGB Latent or PiD RAE Encode.",
                 ),
                 FramedPicture.Output(
                     display_name="framing",
@@ -99,14 +103,21 @@ class PiDKitPrepareImage(io.ComfyNode):
 
 def _multiples(rows: list[LatentFamily]) -> str:
     """ "16 for flux2, else 8": the most frequent one last."""
+    rows = [row for row in rows if not row.square]
     usual, _ = Counter(row.down for row in rows).most_common(1)[0]
     return ", ".join([*(f"{row.down} for {row.name}" for row in rows if row.down != usual), f"else {usual}"])
+
+
+def _squares(rows: list[LatentFamily]) -> str:
+    return ", ".join(f"{row.square} x {row.square} for {row.name}" for row in rows if row.square)
 
 
 def _latent(image: Tensor, family: str, vae) -> dict | ExecutionBlocker:
     """The LATENT of pictures that are whole cells already. Without what encodes them, an error for who wants it."""
     if family == "rgb":
         return {"samples": to_rgb_latent(image)}
+    if is_rae(family):
+        return ExecutionBlocker(f"{family} pictures are encoded by PiD RAE Encode: connect image there")
     if vae is None:
         return ExecutionBlocker(f"the latent of PiD Prepare Image needs the VAE of {family}: connect vae there")
     # one by one: VAEs for video take a batch for frames

@@ -521,6 +521,73 @@ def pid_with_qwen_image_to_4k() -> Graph:
     return graph
 
 
+def rae_graph(name: str, encoder: str, pid: str, statistics: str, about: str) -> Graph:
+    """A picture through an RAE family's encoder. statistics: a file's name, or nothing."""
+    graph = Graph(
+        name,
+        note(
+            "A picture through DINOv2 to 2048 x 2048" if statistics else "A picture through SigLIP 2 to 2048 x 2048",
+            [
+                fetched(pid),
+                GEMMA_LINE,
+                fetched(encoder, ", the encoder (Apache-2.0)"),
+                *([fetched(statistics, ", what its latents are normalised by (NSCLv1)")] if statistics else []),
+            ],
+            [
+                "- fit on PiD Prepare Image: pad fits the whole picture into the square, crop its middle at full size.",
+                "- text: what the picture shows.",
+                "- degrade_sigma: 0 stays with the picture; higher values invent more.",
+                "- colour_hold and fidelity: colours and detail of the picture, where PiD drifts from it.",
+            ],
+            about,
+        ),
+    )
+    load, draw = "1. The picture as a latent", "2. PiD draws it at 2048 x 2048"
+    image = graph.add("LoadImage", 0, load, title="Picture to upscale", image=PHOTO, height_=380)
+    family = "dinov2" if statistics else "siglip"
+    prepared = graph.add("PiDKitPrepareImage", 1, load, image=image[0], family=family, height_=220)
+    normed = {"statistics": f"fetch: {statistics}"} if statistics else {}
+    latent = graph.add(
+        "PiDKitRAEEncode", 1, load, image=prepared[0], encoder=f"fetch: {encoder}", **normed, width_=420
+    )  # fmt: skip
+    model = graph.add("PiDKitLoader", 2, draw, model_name=f"fetch: {pid}", width_=460)
+    clip = text_encoder(graph, 2, draw, title="PiD's text encoder")
+    decoded = graph.add(
+        "PiDKitDecode", 3, draw,
+        model=model[0], latent=latent[0], clip=clip, framing=prepared[1],
+        colour_hold="low_frequencies",
+    )  # fmt: skip
+    graph.add(
+        "SaveImage", 4, draw,
+        title="The picture, 2048 pixels long",
+        images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", width_=420, height_=400,
+    )  # fmt: skip
+    compared(graph, 4, draw, image[0], decoded[0])
+    return graph
+
+
+def pid_with_dinov2_to_2k() -> Graph:
+    return rae_graph(
+        "pid_with_dinov2_to_2k",
+        "dinov2_with_registers_base.safetensors",
+        "PiD_res2k_sr4x_official_dinov2_distill_4step.pth",
+        "rae_dinov2_stat.pt",
+        "DINOv2 sees 512 x 512 pixels and keeps what they show, not every pixel: PiD draws them at four times the "
+        "size. The picture keeps its aspect: PiD Prepare Image pads it to the square, and PiD Decode cuts that off.",
+    )
+
+
+def pid_with_siglip_to_2k() -> Graph:
+    return rae_graph(
+        "pid_with_siglip_to_2k",
+        "siglip2_so400m_patch14_224.safetensors",
+        "PiD_res2k_sr8x_official_siglip_distill_4step.pth",
+        "",
+        "SigLIP 2 sees 256 x 256 pixels and keeps what they show, not every pixel: PiD draws them at eight times the "
+        "size. The picture keeps its aspect: PiD Prepare Image pads it to the square, and PiD Decode cuts that off.",
+    )
+
+
 def pid_with_cfg_undistilled_flux() -> Graph:
     pid = "PiD_v1pt5_res2kto4k_sr4x_official_flux_undistilled.pth"
     graph = Graph(
@@ -824,6 +891,8 @@ GRAPHS = {
         pid_with_sd3_to_4k,
         pid_with_sdxl_to_4k,
         pid_with_qwen_image_to_4k,
+        pid_with_dinov2_to_2k,
+        pid_with_siglip_to_2k,
         pid_with_flux_early_stop,
         pid_with_cfg_undistilled_flux,
         pid_with_pixeldit_text_to_image,

@@ -41,7 +41,7 @@ def bundled_steps() -> int:
 
 def model_entry(name: str) -> dict[str, str] | None:
     """A file as `properties.models` has it (name, url, directory, hash where it is known); None for another text."""
-    if not name.endswith((".safetensors", ".pth")):
+    if not name.endswith((".safetensors", ".pth", ".pt")):
         return None
     if name in _BY_HAND:
         folder, repo, path = _BY_HAND[name]

@@ -245,6 +245,8 @@ PICTURES: dict[str, Callable[[str], Image.Image]] = {
     "pid_with_sd3_to_4k": generator("SD 3.5", 0.5),
     "pid_with_sdxl_to_4k": generator("SDXL", 0.6),
     "pid_with_qwen_image_to_4k": generator("Qwen-Image", 0.7),
+    "pid_with_dinov2_to_2k": generator("DINOv2", 0.75, small="512 x 512", large="2048 x 2048"),
+    "pid_with_siglip_to_2k": generator("SigLIP 2", 0.85, small="256 x 256", large="2048 x 2048"),
     "pid_with_cfg_undistilled_flux": generator("25 steps, cfg 5", 0.8, small="photo", large="four times"),
     "pid_with_pixeldit_text_to_image": generator("PixelDiT", 0.9, small="", large="text to 1024 x 1024"),
 }

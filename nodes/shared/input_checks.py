@@ -25,7 +25,8 @@ from ..comfy.regions import RegionalCaption
 from ..comfy.remedies import explain, explained
 from .inputs import ABSENT, Framed
 
-FILES = ("file", "model_name")  # combos of file names: what is there changes, and the node looks itself
+# combos of file names: what is there changes, and the node looks itself
+FILES = ("file", "model_name", "encoder", "statistics")
 
 
 def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:

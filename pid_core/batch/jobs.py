@@ -31,6 +31,7 @@ class Options:
 
     model_fingerprint: of the checkpoint's file. size: "2K", "4K", or a factor as text. steps: None as the checkpoint is
     best at. text, caption: of rows without one. vae, clip: for a checkpoint of a VAE's family.
+    statistics: with the encoder of an RAE for vae.
     """
 
     out: str
@@ -48,6 +49,7 @@ class Options:
     text: str | None = None
     caption: str | None = None
     vae: str | None = None
+    statistics: str | None = None
     clip: str | None = None
     clip_fingerprint: str = ""
     overwrite: bool = False
@@ -164,6 +166,8 @@ def _key(job: Job, options: Options) -> str:
         "quality": options.quality,
         "bits": options.bits,
     }
+    if options.statistics is not None:
+        facts["statistics"] = Path(options.statistics).name
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode(errors="surrogatepass")).hexdigest()[:32]
 
 

@@ -58,7 +58,9 @@ def _add_picture_arguments(parser: argparse.ArgumentParser) -> None:
         help="0 to 1, a picture for each; or auto: what each picture's noise and blur suggest",
     )  # fmt: skip
     parser.add_argument("--target", choices=("2K", "4K"), help="area of the result; by default --factor decides")
-    parser.add_argument("--factor", type=float, default=4.0, help="how many times as long each side becomes")
+    parser.add_argument(
+        "--factor", type=float, help="how many times as long each side becomes; by default 4, of dinov2 and siglip 2K"
+    )
     parser.add_argument("--steps", type=int, help="1 to 4; by default what the checkpoint is best at")
     parser.add_argument("--seed", type=int, default=0, help="of rows that name none")
     parser.add_argument("--name", default=NAME, help="of the results: index, stem, id, sigma, seed in braces")
@@ -120,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
     from ..batch.encoding import with_captions
     from . import engines
 
-    open_bridge = engines.bridge_of(args)
+    options, open_bridge = engines.fitted(args, options), engines.bridge_of(args)
     found = survey(args.source, options, shard, args.limit)
     make_engine = engines.engine_of(args, options, open_bridge)
     retried = failed_keys(args.out) if args.retry else set()
@@ -157,9 +159,9 @@ def _check_files(args: argparse.Namespace) -> None:
             raise UsageError(f"--{option.replace('_', '-')} is of the engine {engine}: add --engine {engine}")
     if args.engine != "comfyui" and not args.model.is_file():
         raise ValueError(f"there is no checkpoint {printable(args.model)}")
-    for option in ("vae", "clip", "caption"):
+    for option in ("vae", "statistics", "clip", "caption"):
         path = getattr(args, option)
-        if path is not None and not path.is_file():
+        if path is not None and not (path.is_file() or (option == "vae" and path.is_dir())):
             raise ValueError(f"--{option}: there is no file {printable(path)}")
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out is {printable(args.out)}, which is a file: a folder is needed")
@@ -182,7 +184,7 @@ def _options(args: argparse.Namespace) -> Options:
         model=str(model),
         model_fingerprint=fingerprint(model),
         family=args.family,
-        size=args.target or f"{args.factor:g}",
+        size=args.target or ("4" if args.factor is None else f"{args.factor:g}"),
         steps=args.steps,
         seed=args.seed,
         sigmas=check_sigmas(args.degrade_sigmas, "--degrade-sigmas"),
@@ -193,6 +195,7 @@ def _options(args: argparse.Namespace) -> Options:
         text=None if args.clip is None else "",
         caption=None if args.caption is None else str(args.caption),
         vae=None if args.vae is None else str(args.vae),
+        statistics=None if args.statistics is None else str(args.statistics),
         clip=None if args.clip is None else str(args.clip),
         clip_fingerprint="" if args.clip is None else fingerprint(args.clip),
         overwrite=args.overwrite,

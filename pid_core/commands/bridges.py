@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..hub.model_sets import TEXT_ENCODERS
 from ..machine.comfy_home import find_comfyui
 from ..printable import printable
+from ..rae.facts import is_rae
 from ..upscale.bridge import Bridge
 
 if TYPE_CHECKING:  # batch --dry-run does without PyTorch, which takes half a gigabyte
@@ -24,8 +25,16 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"  # in a folder that diffusers wr
 
 
 def add_bridge_arguments(parser: argparse.ArgumentParser, *, text: bool = True) -> None:
-    """--vae, --clip, --caption, --comfyui, --bridge; text: and --text."""
-    parser.add_argument("--vae", type=vae_file, metavar="FILE", help="the VAE that the checkpoint was made for")
+    """--vae, --statistics, --clip, --caption, --comfyui, --bridge; text: and --text."""
+    parser.add_argument(
+        "--vae",
+        type=vae_file,
+        metavar="FILE",
+        help="the VAE that the checkpoint was made for; of dinov2 and siglip the encoder's file or folder",
+    )
+    parser.add_argument(
+        "--statistics", type=Path, metavar="FILE", help="of dinov2, where it does not lie beside its encoder"
+    )
     parser.add_argument("--clip", type=Path, metavar="FILE", help=f"PiD's text encoder, {TEXT_ENCODERS[0]}")
     if text:
         parser.add_argument("--text", help="with --clip: what the picture shows; may be empty")
@@ -80,35 +89,63 @@ def bridge_for(args: argparse.Namespace, upscaler: Upscaler) -> BridgeFiles | No
 
     if args.vae is not None and not upscaler.needs_vae:
         raise ValueError(f"{upscaler.name} takes pictures as they are: leave --vae out")
+    family = upscaler.family.name
+    if args.statistics is not None and (args.vae is None or family != "dinov2"):
+        raise ValueError("--statistics is of dinov2's encoder, which --vae names: leave it out")
     if args.vae is not None:
-        check_vae(args.vae, upscaler.family.name)
+        check_vae(args.vae, family)
     if args.vae is None and args.clip is None:
         return None
-    return BridgeFiles(upscaler.family.name, args.vae, args.clip, _comfyui_for(args))
+    if not is_rae(family):
+        return BridgeFiles(family, args.vae, args.clip, _comfyui_for(args))
+    if args.vae is not None:
+        _check_rae(args)
+    comfyui = None if args.clip is None else _comfyui_for(args)
+    return BridgeFiles(family, args.vae, args.clip, comfyui, args.statistics)
+
+
+def _check_rae(args: argparse.Namespace) -> None:
+    """Raise ValueError, or FileNotFoundError, where the encoder cannot be run: nothing large is read."""
+    from ..rae.encoder import find_statistics
+    from ..rae.files import examine_encoder
+
+    if find_spec("transformers") is None:
+        raise ValueError("the encoders of RAE need the Python package transformers: pip install transformers")
+    find_statistics(examine_encoder(args.vae), args.vae, args.statistics)
 
 
 @dataclass(frozen=True)
 class BridgeFiles:
     """What a bridge is made of; it can be sent to another process.
 
-    comfyui: the folder with ComfyUI's code, None for the bridge of diffusers.
+    comfyui: the folder with ComfyUI's code, None for the bridge of diffusers. statistics: of dinov2, where they do not
+    lie beside its encoder.
     """
 
     family: str
     vae: Path | None
     clip: Path | None
     comfyui: Path | None
+    statistics: Path | None = None
 
     def open(self, device: torch.device) -> Bridge:
         """The bridge, for a network on this device. Nothing is loaded before it is asked for."""
+        if self.vae is None or not is_rae(self.family):
+            return self._open(device, self.vae)
+        from ..upscale.rae_bridge import RAEBridge
+
+        texts = None if self.clip is None else self._open(device, None)
+        return RAEBridge(device, self.family, self.vae, self.statistics, texts)
+
+    def _open(self, device: torch.device, vae: Path | None) -> Bridge:
         # here, because the core does without them
         if self.comfyui is None:
             from pid_bridges.diffusers import DiffusersBridge
 
-            return DiffusersBridge(device, vae=self.vae, clip=self.clip)
+            return DiffusersBridge(device, vae=vae, clip=self.clip)
         from pid_bridges.comfyui import ComfyBridge
 
-        return ComfyBridge(self.comfyui, device, vae=self.vae, clip=self.clip)
+        return ComfyBridge(self.comfyui, device, vae=vae, clip=self.clip)
 
 
 def _comfyui_for(args: argparse.Namespace) -> Path | None:

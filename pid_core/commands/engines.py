@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -35,6 +36,14 @@ def engine_of(
     devices = _devices(args)
     threads = args.threads or max(1, torch.get_num_threads() // len(devices))
     return partial(LocalEngine, options, devices, open_bridge=open_bridge, threads=threads, **how)
+
+
+def fitted(args: argparse.Namespace, options: Options) -> Options:
+    """The options with 2K for a size, where none is named and the checkpoint draws one square only."""
+    if args.engine == "comfyui" or args.target is not None or args.factor is not None:
+        return options
+    outline = Upscaler.outline(args.model, torch.device("cpu"), family=args.family)
+    return replace(options, size="2K") if outline.family.square else options
 
 
 def encoding_device() -> str:

@@ -42,9 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the output where it is there already")
     parser.add_argument("--latent", type=Path, metavar="FILE", help="decode this instead of a picture (.latent)")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--factor", type=float, help="how many times as large each side becomes; 4 by default")
+    size.add_argument("--factor", type=float, help="how many times as large each side becomes; by default 4")
     size.add_argument(
-        "--target", choices=TARGETS, help="the area of 2048 x 2048 or 4096 x 4096, in the picture's shape"
+        "--target",
+        choices=TARGETS,
+        help="the area of 2048 x 2048 or 4096 x 4096, in the picture's shape; dinov2 and siglip: 2K by default",
     )
     parser.add_argument("--model", type=Path, default=NANO_PATH, help="a PiD checkpoint; by default the bundled one")
     families = sorted({row.name for row in LATENT_FAMILIES.values()})
@@ -95,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     _check_source_arguments(args)
     device = choose_device(args.device)
     upscaler = Upscaler.outline(args.model, device, family=args.family)
+    if upscaler.family.square and args.image is not None and args.target is None and args.factor is None:
+        args.target = "2K"  # its encoder takes one square, which a factor rarely fits
     source = _read_source(args, upscaler)
     check_output(args.output, source.output, source=source.path, overwrite=args.overwrite, alpha=source.is_transparent)
     steps = upscaler.net.config.steps if args.steps is None else args.steps

@@ -52,6 +52,8 @@ class HubFile:
     @property
     def about(self) -> str:
         """What it is, in a few words."""
+        if self.folder == "clip_vision":
+            return f"{'statistics' if self.path.endswith('.pt') else 'encoder'}, {self.family}"
         if self.folder != "diffusion_models":
             return {"text_encoders": "text encoder", "vae": f"VAE, {self.family}"}[self.folder]
         if self.version is None:
@@ -245,6 +247,31 @@ FILES: tuple[HubFile, ...] = (
         family="sd3",
         hearsay=True,
     ),
+    # the RAE families' encoders; the second one's file holds its text tower too, which stays on the disk
+    HubFile(
+        "dinov2_with_registers_base.safetensors",
+        "clip_vision",
+        "facebook/dinov2-with-registers-base",
+        "model.safetensors",
+        "Apache-2.0",
+        family="dinov2",
+    ),
+    HubFile(
+        "rae_dinov2_stat.pt",
+        "clip_vision",
+        NVIDIA,
+        "checkpoints/rae/stats/dinov2/wReg_base/imagenet1k_512/stat.pt",
+        "NSCLv1",
+        family="dinov2",
+    ),
+    HubFile(
+        "siglip2_so400m_patch14_224.safetensors",
+        "clip_vision",
+        "google/siglip2-so400m-patch14-224",
+        "model.safetensors",
+        "Apache-2.0",
+        family="siglip",
+    ),
     HubFile(
         "z_image_turbo_bf16.safetensors",
         "diffusion_models",
@@ -286,9 +313,16 @@ def known_file(local_name: str) -> HubFile | None:
     for file in FILES:
         if parts and parts[-1] == file.name:
             return file
-        if file.repo == NVIDIA and parts[-2:] == PurePath(file.path).parts[-2:]:
+        if parts[-2:] == _folder_and_name(file):
             return file
     return None
+
+
+def _folder_and_name(file: HubFile) -> tuple[str, ...] | None:
+    """The end of its path where a repository was fetched whole, if that tells it from others."""
+    if file.repo == NVIDIA:
+        return PurePath(file.path).parts[-2:]
+    return (PurePath(file.repo).name, file.path) if file.folder == "clip_vision" else None
 
 
 def local_name(file: HubFile, names: Iterable[str]) -> str | None:

@@ -2,7 +2,8 @@
 
 Four sizes: the source is the picture as given; the output is the whole of it as asked for, to the pixel; the content is
 the whole of it at the size the VAE reads, `scale` times smaller than the output; the canvas is what is encoded, the
-content padded or cropped to whole latent cells. PiD decodes the canvas `scale` times as large.
+content padded or cropped to whole latent cells, or to the one square that a family's encoder takes. PiD decodes the
+canvas `scale` times as large.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import TooSmallError, WrongSizeError
-from ..latents.families import get_family
+from ..latents.families import LatentFamily, get_family
 from ..latents.mirror import mirrored
 from ..latents.rgb import to_image, to_pixels
 
@@ -42,12 +43,16 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Framing:
-    """Where a picture lies on the canvas that is encoded; sizes in pixels, `scale` from canvas to decoded image."""
+    """Where a picture lies on the canvas that is encoded; sizes in pixels, `scale` from canvas to decoded image.
+
+    square: whether the family takes no other canvas.
+    """
 
     source: Size
     output: Size
     canvas: Size
     scale: int
+    square: bool = False
 
     @property
     def content(self) -> Size:
@@ -72,11 +77,12 @@ class Framing:
 
     def describe(self) -> str:
         """One line for people; sizes as width x height."""
-        steps = [f"{self.source} picture"]
+        steps = [f"{self.source} picture" + (f" ({_aspect(self.source)})" if self.square else "")]
         if self.content != self.source:
             steps.append(f"resized to {self.content}")
         if self.canvas != self.content:
-            steps.append(f"{'padded' if self.padded else 'cropped'} to {self.canvas}")
+            shape = "a square of " if self.square else ""
+            steps.append(f"{'padded' if self.padded else 'cropped'} to {shape}{self.canvas}")
         steps.append(f"PiD makes it {self.decoded}")
         if self.output != self.decoded:
             steps.append(f"finished: {self.output}")
@@ -91,24 +97,20 @@ def plan_framing(
     family: decides the multiple both sides of the canvas must be of (what one latent cell covers) and the scale.
     target: "2K" or "4K", an output with the area of 2048 x 2048 or 4096 x 4096, as the checkpoints were trained, less
     where a long picture would be longer than MAX_SIDE; or "factor", an output of round(side * factor) on each side.
-    fit: "pad" the content to the multiple, or "crop" it. Raises ValueError in one line.
+    fit: "pad" the content to the multiple, or "crop" it. Of a family with one square, 2K brings the picture's longer
+    side into it ("pad") or its shorter one ("crop"). Raises ValueError in one line.
     """
     row = get_family(family)
     if height < 1 or width < 1:
         raise ValueError(f"the picture is empty: {width} x {height}")
     if fit not in FITS:
         raise ValueError(f"fit is {fit!r}; choose one of {', '.join(FITS)}")
-    if target == "factor":
-        if not (math.isfinite(factor) and factor > 0):
-            raise ValueError(f"factor must be above 0, got {factor}")
-        enlarge = factor
-    elif target in TARGETS:
-        enlarge = min(TARGETS[target] / math.sqrt(height * width), MAX_SIDE / max(height, width))
-    else:
-        raise ValueError(f"target is {target!r}; choose one of {', '.join([*TARGETS, 'factor'])}")
-
     source = Size(height, width)
+    enlarge = _enlargement(source, row, target, factor, fit)
     output = Size(*(max(1, round(side * enlarge)) for side in source))
+    if row.square:
+        _check_square(output, source, row, fit)
+        return Framing(source, output, Size(row.square, row.square), row.sr_scale, square=True)
     whole_cells = math.ceil if fit == "pad" else math.floor
     canvas = Size(*(whole_cells(side / (row.down * row.sr_scale)) * row.down for side in output))
     framing = Framing(source, output, canvas, row.sr_scale)
@@ -122,6 +124,46 @@ def plan_framing(
             "smaller target or factor"
         )
     return framing
+
+
+def _enlargement(source: Size, row: LatentFamily, target: str, factor: float, fit: str) -> float:
+    """From source to output."""
+    if target == "factor":
+        if not (math.isfinite(factor) and factor > 0):
+            raise ValueError(f"factor must be above 0, got {factor}")
+        return factor
+    if target not in TARGETS:
+        raise ValueError(f"target is {target!r}; choose one of {', '.join([*TARGETS, 'factor'])}")
+    side = TARGETS[target]
+    if not row.square:
+        return min(side / math.sqrt(source.height * source.width), MAX_SIDE / max(source))
+    whole = row.square * row.sr_scale
+    if side > whole:
+        raise ValueError(f"{row.name} draws {Size(whole, whole)} pixels and no more: choose target 2K")
+    return side / (max(source) if fit == "pad" else min(source))
+
+
+def _check_square(output: Size, source: Size, row: LatentFamily, fit: str) -> None:
+    """Raise ValueError where the square holds less than what is to be drawn of it, or more than what there is."""
+    whole = row.square * row.sr_scale
+    draws = f"{source} would become {output}, and {row.name} draws {Size(whole, whole)} pixels"
+    if fit == "pad" and max(output) > whole:
+        raise ValueError(f"{draws} and no more: choose target 2K, or a factor up to {_down(whole / max(source)):g}")
+    if fit == "crop" and min(output) < whole:
+        raise ValueError(f"{draws} and no less: choose target 2K or fit pad")
+    if max(output) > MAX_SIDE:
+        raise ValueError(f"{source} would become {output}; at most {MAX_SIDE} pixels a side are possible: set fit pad")
+
+
+def _down(factor: float) -> float:
+    """To three digits, and never up."""
+    return math.floor(factor * 1000) / 1000
+
+
+def _aspect(size: Size) -> str:
+    longer, shorter = max(size), min(size)
+    ratio = f"{longer / shorter:.3g}"
+    return f"{ratio} : 1" if size.width >= size.height else f"1 : {ratio}"
 
 
 def prepare_image(image: Tensor, framing: Framing) -> Tensor:

@@ -56,7 +56,7 @@ class LatentFamily:
     `channels` and `down` describe the latent tensor [B, channels, H/down, W/down]; `shift` and `scale` are the affine
     map raw -> normalised, (raw - shift) * scale, a single number or one per channel; `noising` is "flow"
     ((1-s)*z + s*eps) or "vp" (sqrt(1-s^2)*z + s*eps); `serves` names the models that share this latent space. `unit`
-    marks a family whose latents come normalised from outside, to mean 0 and deviation 1: ComfyUI cannot make them.
+    marks a family whose latents come normalised to mean 0 and deviation 1: no VAE makes them, but an encoder (rae).
     `square` is the side in pixels of the only pictures its latents are made of, 0 where they may be of any size.
     `shown` is its name in a model set, `about` whose latents these are, for tooltips; `generators` are those that can
     be stopped early.

@@ -15,6 +15,7 @@ FOLDERS = {
     "diffusion_models": ("diffusion_models", "unet"),
     "text_encoders": ("text_encoders", "clip"),
     "vae": ("vae",),
+    "clip_vision": ("clip_vision",),
     "checkpoints": ("checkpoints",),
     "loras": ("loras",),
 }

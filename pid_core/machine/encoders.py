@@ -12,6 +12,8 @@ from ..hub.catalogue import FILES, known_file
 from ..hub.model_sets import TEXT_ENCODERS
 from ..latents.families import LatentFamily, VAEFile, families, get_family
 from ..printable import printable
+from ..rae.facts import is_rae
+from ..rae.files import examine_encoder
 from ..tensor_files import read_outline
 
 Shapes = Mapping[str, Sequence[int]]
@@ -36,8 +38,11 @@ def gemma_2_width(shapes: Shapes) -> int | None:
 
 
 def check_vae(path: Path, family: str) -> None:
-    """Raise ValueError in one line, with the numbers, for a file that is not the VAE of this family."""
+    """Raise ValueError in one line, with the numbers, for a file that is not the VAE, or encoder, of this family."""
     row, name = get_family(family), printable(Path(path).name)
+    if is_rae(row.name):
+        examine_encoder(path, row.name)
+        return
     if row.vae is None:
         raise ValueError(f"latents of {row.name} are made by no VAE that is known here: leave --vae out")
     wanted = next((f", {file.name}" for file in FILES if file.folder == "vae" and file.family == row.name), "")

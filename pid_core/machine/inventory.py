@@ -13,6 +13,8 @@ from ..checkpoints.reading import examine_checkpoint
 from ..errors import in_words
 from ..hub.catalogue import COMMAND, get_file, known_file, local_name
 from ..printable import printable
+from ..rae.facts import facts_of
+from ..rae.files import examine_encoder, read_statistics
 from ..tensor_files import SAFETENSORS, read_shapes
 from .comfy_home import Home, model_files
 from .encoders import TOKENIZER, gemma_2_width, vae_families
@@ -25,6 +27,8 @@ _FOLDER_OF_INPUT = {
     "unet_name": "diffusion_models",
     "clip_name": "text_encoders",
     "vae_name": "vae",
+    "encoder": "clip_vision",
+    "statistics": "clip_vision",
     "ckpt_name": "checkpoints",
     "lora_name": "loras",
 }
@@ -58,9 +62,9 @@ class Need:
 
 
 def find_models(home: Home) -> list[ModelFile]:
-    """PiD and PixelDiT checkpoints, Gemma-2 text encoders and VAEs of the families PiD decodes."""
+    """PiD and PixelDiT checkpoints, Gemma-2 text encoders, and VAEs and encoders of the families PiD decodes."""
     folders = home.folders
-    readers = {"diffusion_models": _checkpoint, "text_encoders": _text_encoder, "vae": _vae}
+    readers = {"diffusion_models": _checkpoint, "text_encoders": _text_encoder, "vae": _vae, "clip_vision": _rae}
     found = []
     for folder, reader in readers.items():
         for name, path in model_files(folders[folder]):
@@ -170,6 +174,23 @@ def _vae(name: str, path: Path) -> tuple[str, bool] | None:
         f"{row.name} (or {row.vae.alike})" if row.vae and row.vae.alike else row.name for row in vae_families(shapes)
     ]
     return (f"VAE, {in_words(names)}", True) if names else None
+
+
+def _rae(name: str, path: Path) -> tuple[str, bool] | None:
+    file = known_file(name)
+    try:
+        if file is not None and file.path.endswith(".pt"):
+            facts = facts_of(file.family or "")
+            read_statistics(path, facts)
+            return f"statistics of {facts.family} latents", True
+        if path.suffix.lower() not in SAFETENSORS:
+            return None
+        encoder = examine_encoder(path)
+    except (ValueError, OSError) as error:
+        return (str(error), False) if file is not None else None
+    if path != encoder.paths[0]:  # the first of its parts stands for all
+        return None
+    return f"{encoder.facts.shown}, encoder of {encoder.facts.family}", True
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]] | None:

@@ -23,6 +23,7 @@ from ..model.cost import trunk_work
 from ..model.devices import usual_dtype
 from ..model.network import PiDNetwork
 from ..progress import OnPart
+from ..rae.facts import is_rae
 from ..sampling.decode import check_student, decode, decode_memory
 from ..sampling.schedule import distilled_sigmas
 from ..windows.memory import MemoryModel
@@ -93,7 +94,7 @@ class Upscaler:
 
     @property
     def needs_vae(self) -> bool:
-        """Whether a picture reaches the checkpoint only through a VAE."""
+        """Whether a picture reaches the checkpoint only through a VAE, or the encoder of an RAE."""
         return self.family.name != "rgb"
 
     def check_pictures(self) -> None:
@@ -228,10 +229,11 @@ def _dtype_for(net: PiDNetwork, device: torch.device) -> torch.dtype:
 
 
 def _way_in(family: LatentFamily) -> str:
-    if family.vae is None:
+    folder, what = ("clip_vision", "encoder") if is_rae(family.name) else ("vae", "VAE")
+    if family.vae is None and not is_rae(family.name):
         return "nothing here makes such latents, give one with --latent"
-    known = next((f" ({file.name})" for file in FILES if file.folder == "vae" and file.family == family.name), "")
-    return f"give the VAE of {family.name}{known} with --vae, or a latent with --latent"
+    known = next((f" ({file.name})" for file in FILES if file.folder == folder and file.family == family.name), "")
+    return f"give the {what} of {family.name}{known} with --vae, or a latent with --latent"
 
 
 def _too_little(size: Size, memory: MemoryModel, error: NoPlanError) -> str:

@@ -42,6 +42,7 @@ STRENGTHS = {
     "pid_folder_auto_strength": ["strength 0 (auto)", "strength 0.1 (auto)"],
     "pid_folder_to_4k": ["strength 0 (faithful)"],
 }
+FETCH = ("PiDKitLoader", "PiDKitDownload", "PiDKitRAEEncode")
 SMALL = {"width": 64, "height": 64}  # a generator's picture; PiD's is 256 x 256
 
 
@@ -113,7 +114,7 @@ def test_the_note_names_every_file_and_nvidias_licence(name):
 
 
 def is_model(value) -> bool:
-    return isinstance(value, str) and value.endswith((".safetensors", ".pth"))
+    return isinstance(value, str) and value.endswith((".safetensors", ".pth", ".pt"))
 
 
 @pytest.mark.parametrize("name", sorted({*ALL} - {*NEEDS_MODELS}))
@@ -131,14 +132,14 @@ def test_all_it_lacks_on_a_new_machine_is_model_files(comfy, empty_input, name):
         comfy.queue(graph)
     report = caught.value.details.get("node_errors")
     if report is None:  # nothing that ComfyUI looks for beforehand; it stops at the first file that PiD fetches
-        assert caught.value.node_type in ("PiDKitLoader", "PiDKitDownload"), caught.value
+        assert caught.value.node_type in FETCH, caught.value
         return
     by_hand = {path.rpartition("/")[2] for _, _, path in GENERATORS}
     for node_id, entry in report.items():
         for error in entry["errors"]:
             name = graph[node_id]["inputs"][error["extra_info"]["input_name"]]
             if error["type"] == "custom_validation_failed":  # ours: what PiD fetches, after a licence
-                assert entry["class_type"] in ("PiDKitLoader", "PiDKitDownload"), error
+                assert entry["class_type"] in FETCH, error
                 assert "if you accept it, switch accept_licence on in this node" in error["details"], error
             else:
                 assert error["type"] == "value_not_in_list" and name in by_hand, error
@@ -159,7 +160,7 @@ def test_loaders_tell_managers_where_their_files_lie(comfy, name):
         assert [model["name"] for model in models] == named
         for model in models:
             assert model == model_entry(model["name"])
-            assert model["directory"] in ("checkpoints", "diffusion_models", "text_encoders", "vae")
+            assert model["directory"] in ("checkpoints", "clip_vision", "diffusion_models", "text_encoders", "vae")
             assert model["url"].startswith("https://huggingface.co/") and "/resolve/main/" in model["url"]
 
 
@@ -272,7 +273,7 @@ def test_runs_over_the_example_folder(comfy, empty_input, name):
     assert list(dict.fromkeys(strengths)) == STRENGTHS[name]
 
 
-@pytest.mark.parametrize("name", STAND_INS)  # pid_with_flux_upscale_picture: in test_upscale_picture.py
+@pytest.mark.parametrize("name", STAND_INS)  # others in test_upscale_picture.py and test_rae.py
 def test_runs_on_small_stand_ins(comfy, models, name):
     graph = with_stand_ins(api(name), name, comfy)
     models(graph)

@@ -520,10 +520,13 @@ def test_the_registry_is_sound():
     for file in FILES:
         assert file.licence in LICENCES
         assert file.sha256 is None or len(file.sha256) == 64
-        assert file.folder in ("diffusion_models", "text_encoders", "vae")
+        assert file.folder in ("diffusion_models", "text_encoders", "vae", "clip_vision")
         assert file.about
         # everything that descends from NVIDIA's weights carries NVIDIA's licence
-        nvidia = file.folder == "diffusion_models" and file.repo in ("nvidia/PiD", "Comfy-Org/PixelDiT")
+        nvidia = file.folder in ("diffusion_models", "clip_vision") and file.repo in (
+            "nvidia/PiD",
+            "Comfy-Org/PixelDiT",
+        )
         assert (file.licence == "NSCLv1") == nvidia
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pid_core.images.framing import MAX_SIDE, Framing, Size, finish_image, plan_framing, prepare_image
 from pid_core.latents.families import get_family
 
-FAMILIES = st.sampled_from(["flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb", "siglip"])
+FAMILIES = st.sampled_from(["flux", "flux2", "sd3", "sdxl", "qwenimage", "rgb"])
 SIDES = st.integers(1, 6000)
 TARGETS = st.sampled_from(["2K", "4K", "factor"])
 FACTORS = st.floats(0.5, 8)
@@ -191,3 +191,67 @@ def test_an_image_of_another_canvas():
     crop = plan_framing(20, 16, "flux", target="factor", fit="crop")
     with pytest.raises(ValueError, match="3 images were decoded from 2"):
         finish_image(torch.zeros(3, 64, 64, 3), crop, torch.zeros(2, 20, 16, 3))
+
+
+@settings(deadline=None, max_examples=60)
+@given(SIDES, SIDES, st.sampled_from(["dinov2", "siglip"]), FITS)
+def test_a_family_of_one_square_takes_any_picture_there_and_back(height, width, family, fit):
+    try:
+        framing = plan_framing(height, width, family, target="2K", fit=fit)
+    except ValueError as error:
+        assert fit == "crop" and max(height, width) > 7 * min(height, width) and "fit pad" in str(error)
+        return
+    row = get_family(family)
+    assert framing.canvas == (row.square, row.square) and framing.decoded == (2048, 2048)
+    assert (max if fit == "pad" else min)(framing.output) == 2048
+    assert framing.output.width == pytest.approx(
+        max(1, 2048 * width / (max if fit == "pad" else min)(height, width)), abs=0.51
+    )
+    assert "square" in framing.describe() or height / width == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_what_a_square_adds_or_takes_is_undone(fit):
+    image = torch.linspace(0, 1, 60 * 40 * 3).reshape(1, 40, 60, 3)
+    framing = plan_framing(40, 60, "siglip", target="2K", fit=fit)
+    canvas = prepare_image(image, framing)
+    assert canvas.shape == (1, 256, 256, 3)
+    decoded = canvas.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    finished = finish_image(decoded, framing, image)
+    assert finished.shape == (1, *framing.output, 3)
+    assert framing.output == {"pad": (1365, 2048), "crop": (2048, 3072)}[fit]
+    plain = torch.nn.functional.interpolate(image.movedim(-1, 1), size=framing.output, mode="bicubic").movedim(1, -1)
+    assert (finished - plain).abs().mean() < 0.01
+
+
+def test_the_aspect_is_said():
+    assert plan_framing(683, 1024, "dinov2").describe() == (
+        "1024 x 683 picture (1.5 : 1), resized to 512 x 342, padded to a square of 512 x 512, "
+        "PiD makes it 2048 x 2048, finished: 2048 x 1366"
+    )
+    assert "683 x 1024 picture (1 : 1.5), resized to 256 x 384, cropped to a square of 256 x 256" in (
+        plan_framing(1024, 683, "siglip", fit="crop").describe()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"target": "4K"}, "dinov2 draws 2048 x 2048 pixels and no more: choose target 2K"),
+        (
+            {"target": "factor", "factor": 4.0},
+            "683 x 1024 would become 2732 x 4096, and dinov2 draws 2048 x 2048 pixels and no more: choose target 2K, "
+            "or a factor up to 2",
+        ),
+        (
+            {"target": "factor", "factor": 2.0, "fit": "crop"},
+            "683 x 1024 would become 1366 x 2048, and dinov2 draws 2048 x 2048 pixels and no less: choose target 2K or "
+            "fit pad",
+        ),
+    ],
+)
+def test_what_a_square_does_not_hold_is_refused(options, line):
+    with pytest.raises(ValueError) as error:
+        plan_framing(1024, 683, "dinov2", **options)
+    assert str(error.value) == line
+    assert plan_framing(1024, 683, "dinov2", target="factor", factor=1.5).content == (384, 256)

@@ -14,7 +14,7 @@ from comfy_server import ComfyServer, Finished
 from support.hub_server import HubServer
 
 PACKS = Path(__file__).parent / "packs"  # test doubles inside ComfyUI
-MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras", "checkpoints")
+MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae", "clip_vision", "loras", "checkpoints")
 
 
 class TestServer(ComfyServer):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -61,3 +63,23 @@ def save_encoder(path: Path, family: str, **options) -> Path:
     if family == "dinov2":
         torch.save(tiny_statistics(), path.with_name("rae_dinov2_stat.pt"))
     return path
+
+
+@torch.inference_mode()
+def reference(family: str, image: Tensor) -> Tensor:
+    """What `tiny_encoder` makes of a picture [B, H, W, 3], in a few lines from the families' own description."""
+    model: Any = tiny_encoder(family)
+    x = image.permute(0, 3, 1, 2)
+    if family == "dinov2":
+        x = F.interpolate(x, size=(448, 448), mode="bicubic", align_corners=False)
+        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        x = (x - mean[:, None, None]) / deviation[:, None, None]
+        model.layernorm = torch.nn.LayerNorm(768, eps=1e-6, elementwise_affine=False)
+        z = model(x).last_hidden_state[:, 5:]
+        z = z.transpose(1, 2).reshape(-1, 768, 32, 32)
+        statistics = tiny_statistics()
+        return (z - statistics["mean"]) / torch.sqrt(statistics["var"] + 1e-5)
+    x = F.interpolate(x, size=(224, 224), mode="bicubic", align_corners=False, antialias=True)
+    getattr(model, "vision_model", model).post_layernorm = torch.nn.Identity()
+    z = model((x - 0.5) / 0.5).last_hidden_state
+    return F.layer_norm(z, (1152,), eps=1e-6).transpose(1, 2).reshape(-1, 1152, 16, 16)
