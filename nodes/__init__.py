@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .bench import PiDKitBench
 from .caption import PiDKitCaption
 from .check import PiDKitCheck
 from .colour_hold import PiDKitColourHold
@@ -62,6 +63,7 @@ _NODES: list[type[io.ComfyNode]] = [
     PiDKitSaveCaption,
     PiDKitLoadCaption,
     PiDKitDownload,
+    PiDKitBench,
     PiDKitNextPicture,
     PiDKitSaveLatent,
     PiDKitLoadLatent,

@@ -24,9 +24,10 @@ def why_not(subject: Subject) -> str | None:
     if subject.net.family is None:
         return "the file does not tell whose latents it takes: say which with --family"
     if subject.net.family != "rgb" and subject.bridge is None:
-        return f"a picture needs the VAE of {subject.net.family} and a text: --vae and --clip, or --caption"
+        family = subject.net.family
+        return f"a picture needs the VAE of {family} and a text: the command takes --vae, and --clip or --caption"
     if subject.caption is None and subject.net.default_caption is None:
-        return "a picture needs a text, which may be empty: --clip, or --caption"
+        return "a picture needs a text, which may be empty: the command takes --clip or --caption"
     return None
 
 

@@ -21,7 +21,7 @@ class Subject:
     """net: on `device`. name: as a report has it. caption: [1, T, caption_width], of a text.
 
     bridge: what encodes pictures where the family has a VAE. load: the same weights once more in another dtype, where
-    there is a file. repeated: network calls that had to be repeated in float32. calls: decodes so far.
+    there is a file. repeated: network calls that had to be repeated in float32. decodes: so far.
     """
 
     net: PiDNetwork

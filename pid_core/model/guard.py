@@ -28,7 +28,8 @@ class Guarded(nn.Module):
     """A network whose calls can be repeated in float32.
 
     It has `compute_dtype`, what its matrix products run in, and `attention`; `driver` runs its calls.
-    `repeated` lists the calls of the last run that had to be repeated.
+    `repeated` lists the calls of the last run that had to be repeated. `run_device`: where calls run, where that is not
+    where the weights are (None: it is).
     """
 
     compute_dtype: torch.dtype
@@ -38,6 +39,12 @@ class Guarded(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.repeated: list[str] = []
+        self.run_device: torch.device | None = None
+
+    @property
+    def runs_on(self) -> torch.device:
+        """Where what goes in must be."""
+        return next(self.parameters()).device if self.run_device is None else self.run_device
 
     def numerics(self) -> str:
         """What the network computes in, for messages: "bfloat16 with attend"."""

@@ -87,7 +87,7 @@ def decode(
     config = net.config
     check_student(config)
     net.repeated.clear()
-    device = next(net.parameters()).device
+    device = net.runs_on
     lq_latent = to_device(check_latent(lq_latent, config.latent_channels), device)
     batch = lq_latent.shape[0]
     sigma = sigma_per_image(degrade_sigma, batch, device, lq_latent.shape[-2:])
