@@ -27,6 +27,7 @@ from benchmarks.load import Memory, memory
 from pid_core.rae.encoder import encode, load_encoder
 
 SIDES = {"dinov2": 512, "siglip": 256}
+TRIES = 3  # of which the fastest counts: others are at work on the machine
 SHAPE = (768, 32, 32)  # of dinov2's statistics
 COLUMNS = ("family", "weights", "parameters", "file, GB", "load, s", "own memory, loaded, GB", "peak, GB")
 
@@ -76,6 +77,12 @@ def described(path: Path, family: str, image: torch.Tensor) -> torch.Tensor:
     return z / (1 + 1e-5) ** 0.5 if family == "dinov2" else z
 
 
+def timed(encoder, image: torch.Tensor) -> float:
+    begun = time.perf_counter()
+    encode(encoder, image, torch.device("cpu"))
+    return time.perf_counter() - begun
+
+
 def measure(path: Path, family: str, dtype: str, pictures: list[int]) -> dict:
     real_class(family)  # its import is no part of the loading
     before, watch = memory("RssAnon"), Memory()
@@ -85,14 +92,13 @@ def measure(path: Path, family: str, dtype: str, pictures: list[int]) -> dict:
     image = torch.rand(max(pictures), SIDES[family], SIDES[family], 3, generator=torch.Generator().manual_seed(1))
     encode(encoder, image[:1], torch.device("cpu"))
     for count in pictures:
-        begun = time.perf_counter()
-        latent = encode(encoder, image[:count], torch.device("cpu"))
-        found["seconds"].append(time.perf_counter() - begun)
+        found["seconds"].append(min(timed(encoder, image[:count]) for _ in range(TRIES)))
     found["peak"] = (watch.own - before) / 1e9
+    latent = encode(encoder, image[:1], torch.device("cpu"))
     del encoder
     gc.collect()
     exact = described(path, family, image[:1])
-    found["off"] = float((latent[:1] - exact).abs().max())
+    found["off"] = float((latent - exact).abs().max())
     return found
 
 
