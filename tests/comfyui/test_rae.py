@@ -235,3 +235,19 @@ def test_the_workflow_runs_on_small_stand_ins(comfy, models, family):
             node["inputs"]["steps"] = 1
     (image,) = comfy.images(comfy.queue(graph))
     assert image.shape == (1365, 2048, 3) and image.std() > 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_list_of_strengths_and_windows_as_for_other_families(comfyui, family):
+    patcher, _ = comfyui.load(family, changes={"patch_depth": 2, "pixel_depth": 1})
+    cells = 1024 // (16 * RAE[family].row.sr_scale)
+    generator = torch.Generator().manual_seed(4)
+    latent = torch.randn(2, RAE[family].row.channels, cells, cells, generator=generator)
+    windows = {"window_mode": "manual", "window_size": 768, "window_overlap": 128}
+    listed = comfyui.decode(patcher, latent, sigma_list=[0.0, 0.4], steps=1, **windows)
+    plain = comfyui.decode(patcher, latent, steps=1, **windows)
+    whole = comfyui.decode(patcher, latent, steps=1, window_mode="off")
+    assert listed.shape == (2, 1024, 1024, 3)
+    assert torch.equal(listed[0], plain[0]) and not torch.equal(listed[1], plain[1])
+    other = (plain - whole.flip(0)).abs().mean()
+    assert 0 < (plain - whole).abs().mean() < other / 1.5

@@ -1,6 +1,7 @@
 """The two RAE families on the command line: one picture, many, and what doctor says of their files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pid_core.__main__ import main
 from pid_core.hub.catalogue import get_file, known_file
 from pid_core.images.files import read_picture
 from pid_core.images.framing import prepare_image
+from pid_core.latents.files import read_latent
 from pid_core.rae.facts import RAE
 from pid_core.rae.files import STATISTICS
 from pid_core.upscale.rae_bridge import RAEBridge
@@ -125,3 +127,18 @@ def test_doctor_lists_what_is_there_and_what_is_missing(files, tmp_path, capsys)
 )
 def test_files_are_known_by_our_names_and_by_those_of_their_folders(local, name):
     assert known_file(local) is (None if name is None else get_file(name))
+
+
+@pytest.mark.parametrize(("family", "shape"), [("dinov2", (1, 768, 32, 32)), ("siglip", (1, 1152, 16, 16))])
+def test_the_lines_that_the_page_gives_write_a_noisy_latent(files, tmp_path, monkeypatch, family, shape):
+    page = (Path(__file__).parents[2] / "docs" / "rae.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0].replace('"dinov2"', f'"{family}"')
+    monkeypatch.chdir(tmp_path)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    exec(code, {"x": x})
+    saved = read_latent(tmp_path / "noisy.latent")
+    assert saved.family == family and saved.sigma == pytest.approx(6 * 0.1 / (1 + 5 * 0.1)) == 0.4
+    upscaler = Upscaler.load(files / f"{family}.safetensors", CPU)
+    prepared = upscaler.prepare_latent(saved)
+    assert torch.equal(prepared.lq.latent, x) and float(prepared.lq.sigma) == pytest.approx(0.4)
+    assert prepared.size == (2048, 2048) and not prepared.lq.warnings
