@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,16 @@ def free(device: torch.device) -> None:
     """Give back what nobody holds any more."""
     gc.collect()
     empty = getattr(getattr(torch, device.type, None), "empty_cache", None)
-    if device.type != "cpu" and empty is not None:
+    if device.type == "cpu":
+        _trim()
+    elif empty is not None:
         empty()
+
+
+def _trim() -> None:
+    """glibc keeps what was freed, and the next peak would not show above it."""
+    with suppress(OSError, AttributeError):  # another system, or another libc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @dataclass

@@ -58,7 +58,7 @@ def measure_steps(subject: Subject, side: int, steps: int, *, warm_up: bool) -> 
     expected = memory.of_plan(plan)
     in_windows = "in one frame" if plan.count == 1 else f"in {plan.count} windows of {plan.size[1]} x {plan.size[0]}"
     times = f"{step:.3g} s a step, {whole:.3g} s in all for {in_steps(steps)}"
-    text = f"{in_windows}: {times}; {_memory(peak.bytes, expected)}"
+    text = f"{in_windows}: {times}; {_memory(device, peak.bytes, expected)}"
     notes = [str(one.message) for one in said if "memory" in str(one.message)]
     values = {
         "side": side,
@@ -75,8 +75,9 @@ def measure_steps(subject: Subject, side: int, steps: int, *, warm_up: bool) -> 
     return Row(KEY, title_of(side), "; ".join([text, *notes]), values=values)
 
 
-def _memory(peak: int | None, expected: float) -> str:
+def _memory(device: torch.device, peak: int | None, expected: float) -> str:
     told = f"{expected / 1e9:.2f} GB expected"
     if not peak:
         return f"memory not told by this device, {told}"
-    return f"{peak / 1e9:.2f} GB above the weights, {told} ({peak / expected:.2f} times that)"
+    whose = " of the process" if device.type == "cpu" else ""  # with what its allocator keeps
+    return f"{peak / 1e9:.2f} GB{whose} above the weights, {told} ({peak / expected:.2f} times that)"

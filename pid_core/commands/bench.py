@@ -27,6 +27,7 @@ from ..hub.model_sets import TEXT_ENCODERS
 from ..images.files import read_picture
 from ..images.framing import MAX_SIDE, TARGETS
 from ..machine.comfy_home import Home, find_comfyui, model_files
+from ..machine.encoders import check_text_encoder
 from ..machine.example_pictures import FOLDER
 from ..model.devices import choose_device
 from ..upscale.bridge import Bridge
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
     dtype = upscaler.net.compute_dtype if args.dtype == "auto" else getattr(torch, args.dtype)
     settings = Settings(args.quick, args.size, *_core(args, device), picture)
 
-    scrub = Scrub([args.model, args.picture, args.output, args.comfyui, args.vae, args.clip, args.caption])
+    given = (args.model, args.picture, args.output, args.comfyui, args.vae, args.statistics, args.clip, args.caption)
+    scrub = Scrub(given)
     name = public_name(model, upscaler.net.config)
     about = {"name": name, "dtype": str(dtype).removeprefix("torch."), "quick": args.quick}
     files, report = Files(args.output), Report(describe_machine(device), about)
@@ -98,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         if bridge is not None and args.clip is not None:
             caption = _encode_text(bridge, say)
         subject = _load(args, model, device, dtype, report, say)
-        subject.caption, subject.bridge = caption, bridge
+        subject.caption, subject.bridge = caption, None if args.vae is None else bridge
         files.write(report)
         bench(subject, settings, report, lambda: files.write(report), scrub, say)
     finally:
@@ -154,8 +156,11 @@ def _bridge(args, upscaler: Upscaler, home: Home | None, device: torch.device, s
     if not named and home is not None and upscaler.needs_vae:
         vaes = [file.name for file in FILES if file.folder == "vae" and file.family == upscaler.family.name]
         args.vae = _first_of(home, "vae", vaes)
-        args.clip = None if args.caption else _first_of(home, "text_encoders", TEXT_ENCODERS)
+        if args.vae is not None and args.caption is None:
+            args.clip = _first_of(home, "text_encoders", TEXT_ENCODERS)
     try:
+        if args.clip is not None:
+            check_text_encoder(args.clip, upscaler.net.config.caption_width)
         files = bridge_for(args, upscaler)
     except ValueError as error:
         if named:

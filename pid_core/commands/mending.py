@@ -21,11 +21,15 @@ NETWORK_DRIVES = ("nfs", "cifs", "smb", "sshfs", "9p", "afs")
 
 @dataclass(frozen=True)
 class Offer:
-    """question: without the mark. run: mends it and returns a line. licence: of a file, where it must be accepted."""
+    """question: without the mark. run: mends it and returns a line. licence: of a file, where it must be accepted.
+
+    size: of what is fetched, in bytes, 0 where nobody knows.
+    """
 
     question: str
     run: Callable[[], str]
     licence: str | None = None
+    size: int = 0
 
 
 class Consent:
@@ -70,9 +74,11 @@ def mend(report: dict, home: Home | None, consent: Consent) -> int:
     if home is None:
         print("no ComfyUI was found, so no file can be put anywhere: name its folder with --comfyui PATH")
         return 1
-    failed = nothing = 0
-    for offer in offers(report, home):
-        nothing += 1
+    failed, found = 0, list(offers(report, home))
+    total = sum(offer.size for offer in found)
+    if total:
+        print(f"{total / 1e9:.0f} GB and more, if all is fetched")
+    for offer in found:
         if not consent.to(offer):
             continue
         try:
@@ -80,7 +86,7 @@ def mend(report: dict, home: Home | None, consent: Consent) -> int:
         except (ValueError, OSError) as error:
             failed += 1
             print(f"  failed: {printable(error, 400)}", file=sys.stderr)
-    if not nothing:
+    if not found:
         print("there is nothing to fetch or to write")
     return 1 if failed else 0
 
@@ -112,7 +118,7 @@ def _fetch_offer(file: HubFile, workflows: list[str], home: Home, record: Path) 
     question = f"Fetch {file.name} ({size}{licence.name}) from {file.page}, for {wanted}"
     must_ask = licence.ask and file.licence not in accepted(record)
     run = partial(_fetch, file, home, record)
-    return Offer(question, run, file.licence if must_ask else None)
+    return Offer(question, run, file.licence if must_ask else None, file.size or 0)
 
 
 def _fetch(file: HubFile, home: Home, record: Path) -> str:

@@ -12,6 +12,7 @@ from pid_bridges.core_network import calls_of
 from pid_core.bench.beside_core import measure_beside_core
 from pid_core.bench.subject import Subject
 from support.tiny import save_tiny
+from support.tiny_vae import save_family_vae
 
 
 @pytest.mark.parametrize(("family", "version"), [("flux", "v1"), ("flux2", "v1.5")])
@@ -30,14 +31,19 @@ def test_a_network_that_core_does_not_have_is_said_to_be_one(comfyui):
 
 
 def test_the_command_runs_cores_network_without_the_server(comfyui, tmp_path):
+    """And draws a picture behind ComfyUI's VAE, in four windows."""
     model = save_tiny(tmp_path / "tiny_flux.safetensors", "flux", "v1", caption=3, window_min=64, window_max=256)
-    command = [sys.executable, "-m", "pid_core", "bench", "--model", str(model), "--quick", "--size", "128"]
+    vae = save_family_vae(tmp_path / "vae.safetensors", "flux")
+    command = [sys.executable, "-m", "pid_core", "bench", "--model", str(model), "--quick", "--size", "256"]
     command += ["--device", "cpu", "-o", str(tmp_path), "--comfyui", str(comfy_env.find_comfyui()[0])]
+    command += ["--vae", str(vae)]
     done = subprocess.run(command, cwd=comfy_env.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "pidkit_bench.json").read_text(encoding="utf-8"))
     (core,) = [row for row in report["rows"] if row["part"] == "core"]
     assert core["status"] == "measured" and core["values"]["difference"] < 1e-4, core
+    (seams,) = [row for row in report["rows"] if row["part"] == "seams"]
+    assert seams["status"] == "measured" and seams["values"]["windows"] == 4, seams
     assert str(comfy_env.ROOT) not in done.stdout.replace(str(tmp_path), "")
 
 
