@@ -79,7 +79,7 @@ def described(path: Path, family: str, image: torch.Tensor) -> torch.Tensor:
 
 def timed(encoder, image: torch.Tensor) -> float:
     begun = time.perf_counter()
-    encode(encoder, image, torch.device("cpu"))
+    encode(encoder, image)
     return time.perf_counter() - begun
 
 
@@ -90,11 +90,11 @@ def measure(path: Path, family: str, dtype: str, pictures: list[int]) -> dict:
     encoder = load_encoder(path, dtype=getattr(torch, dtype))
     found = {"load": time.perf_counter() - begun, "own": (memory("RssAnon") - before) / 1e9, "seconds": []}
     image = torch.rand(max(pictures), SIDES[family], SIDES[family], 3, generator=torch.Generator().manual_seed(1))
-    encode(encoder, image[:1], torch.device("cpu"))
+    encode(encoder, image[:1])
     for count in pictures:
         found["seconds"].append(min(timed(encoder, image[:count]) for _ in range(TRIES)))
     found["peak"] = (watch.own - before) / 1e9
-    latent = encode(encoder, image[:1], torch.device("cpu"))
+    latent = encode(encoder, image[:1])
     del encoder
     gc.collect()
     exact = described(path, family, image[:1])

@@ -35,6 +35,6 @@ def encode_pictures(encoder: RAEEncoder, image: Tensor) -> Tensor:
     bar, latents = comfy.utils.ProgressBar(len(image)), []
     for part in image.split(AT_ONCE):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        latents.append(encoder(part.to(device)).to(comfy.model_management.intermediate_device()))
+        latents.append(encoder(part.cpu()).to(comfy.model_management.intermediate_device()))
         bar.update(len(part))
     return torch.cat(latents)

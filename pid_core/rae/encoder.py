@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import said_of
@@ -41,9 +43,13 @@ class RAEEncoder(nn.Module):
         return next(self.tower.parameters()).dtype
 
     def forward(self, image: Tensor) -> Tensor:
-        """Where image is. Raises ValueError in one line for what is no picture, and where NaN comes out."""
+        """The picture is squeezed where it is, and encoded where the weights are; the latent stays there.
+
+        Raises ValueError in one line for what is no picture, and where NaN comes out.
+        """
         statistics = None if self.mean is None or self.var is None else Statistics(self.mean, self.var)
-        tokens = self.tower(encoder_input(image, self.facts).to(self.dtype)).last_hidden_state
+        weight = next(self.tower.parameters())
+        tokens = self.tower(encoder_input(image, self.facts).to(weight)).last_hidden_state
         latent = latent_of(tokens, self.facts, statistics)
         if not bool(torch.isfinite(latent).all()):
             raise ValueError(f"the {self.facts.family} encoder gave NaN or infinite values for this picture")
@@ -89,7 +95,7 @@ def _tower(file: EncoderFile, dtype: torch.dtype) -> nn.Module:
             model = make(transformers, file.shapes, file.facts)
             inner = getattr(model, "vision_model", model)  # older versions of transformers have one around it
             setattr(inner, next(name for name in _NORM if hasattr(inner, name)), nn.Identity())
-        _fill(model, read_encoder(file), dtype)
+        _fill(model, _with_own_places(read_encoder(file), file.facts), dtype)
     except (KeyError, IndexError) as error:
         raise ValueError(f"{file.name} lacks {printable(error, 120)}, so it is damaged or another file") from None
     except ValueError as error:
@@ -106,7 +112,7 @@ def _dinov2(transformers: Any, shapes: Shapes, facts: RAEFacts) -> nn.Module:
         mlp_ratio=shapes["encoder.layer.0.mlp.fc1.weight"][0] // width,
         hidden_act="gelu",
         layer_norm_eps=EPS,
-        image_size=math.isqrt(facts.places - 1) * PATCH,
+        image_size=facts.pixels,
         patch_size=PATCH,
         num_register_tokens=facts.special - 1,
     )
@@ -127,6 +133,21 @@ def _siglip(transformers: Any, shapes: Shapes, facts: RAEFacts) -> nn.Module:
         vision_use_head=False,
     )
     return transformers.SiglipVisionModel(config)
+
+
+def _with_own_places(weights: dict[str, Tensor], facts: RAEFacts) -> dict[str, Tensor]:
+    """DINOv2's position embeddings, of 518 pixels, resized to what it is shown: as its class does for every picture.
+
+    Here they are resized once, in float32 on the CPU: other devices have no such filter.
+    """
+    places = weights.get(facts.positions)
+    if facts.family != "dinov2" or places is None:
+        return weights
+    side = math.isqrt(facts.places - 1)
+    patches = rearrange(places[:, 1:].float(), "1 (h w) c -> 1 c h w", h=side)
+    resized = F.interpolate(patches, size=(facts.cells, facts.cells), mode="bicubic", antialias=True)
+    own = torch.cat([places[:, :1].float(), rearrange(resized, "1 c h w -> 1 (h w) c")], dim=1)
+    return weights | {facts.positions: own}
 
 
 def _layers(shapes: Shapes, start: str) -> int:
@@ -154,8 +175,8 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], dtype: torch.dtype) -> N
             module.register_buffer("position_ids", torch.arange(places.shape[-1]).expand(1, -1), persistent=False)
 
 
-def encode(encoder: RAEEncoder, image: Tensor, device: torch.device) -> Tensor:
-    """Latents [B, C, h, w] of pictures [B, H, W, 3 or 4] in [0, 1], float32 on the CPU, a few at once on `device`."""
+def encode(encoder: RAEEncoder, image: Tensor) -> Tensor:
+    """Latents [B, C, h, w] of pictures [B, H, W, 3 or 4] in [0, 1], float32 on the CPU, a few at once."""
     with torch.inference_mode():
-        latents = [encoder(part.to(device)).cpu() for part in image.split(AT_ONCE)]
+        latents = [encoder(part).cpu() for part in image.split(AT_ONCE)]
     return torch.cat(latents).clone()

@@ -32,7 +32,7 @@ class RAEBridge:
                 dtype = torch.bfloat16 if half else torch.float32
                 encoder = load_encoder(self._path, self._statistics, family=self._family, dtype=dtype)
                 self._encoder = encoder.to(self._device)
-            return encode(self._encoder, image, self._device)
+            return encode(self._encoder, image)
 
     def encode_text(self, text: str) -> Tensor:
         """See `Bridge`."""

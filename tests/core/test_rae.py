@@ -10,7 +10,6 @@ from pid_core.rae.facts import RAE
 from pid_core.rae.files import examine_encoder, find_parts, read_statistics
 from support.tiny_rae import CELLS, CHANNELS, as_in_files, reference, save_encoder, tiny_encoder, tiny_statistics
 
-CPU = torch.device("cpu")
 FAMILIES = tuple(RAE)
 
 
@@ -29,7 +28,7 @@ def picture(height, width, batch=1):
 def test_the_whole_chain_is_the_reference(files, family, size):
     image = picture(*size)
     expected = reference(family, image)
-    got = encode(load_encoder(files[family]), image, CPU)
+    got = encode(load_encoder(files[family]), image)
     assert got.shape == (1, CHANNELS[family], CELLS[family], CELLS[family]) and got.dtype == torch.float32
     assert (got - expected).abs().max() < 1e-5 and got.std() > 0.5
 
@@ -37,8 +36,8 @@ def test_the_whole_chain_is_the_reference(files, family, size):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_picture_of_a_batch_on_its_own(files, family):
     images, encoder = picture(40, 50, batch=9), load_encoder(files[family])
-    got = encode(encoder, images, CPU)
-    assert len(got) == 9 and torch.allclose(got[8:], encode(encoder, images[8:], CPU), atol=1e-5)
+    got = encode(encoder, images)
+    assert len(got) == 9 and torch.allclose(got[8:], encode(encoder, images[8:]), atol=1e-5)
 
 
 def test_transparency_is_dropped(files):
@@ -50,18 +49,18 @@ def test_transparency_is_dropped(files):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_bfloat16_the_rest_stays_float32(files, family):
     encoder, image = load_encoder(files[family], dtype=torch.bfloat16), picture(100, 100)
-    exact = encode(load_encoder(files[family]), image, CPU)
-    got = encode(encoder, image, CPU)
+    exact = encode(load_encoder(files[family]), image)
+    got = encode(encoder, image)
     assert encoder.dtype == torch.bfloat16 and got.dtype == torch.float32
     assert 0 < (got - exact).abs().mean() < 0.05
     assert encoder.mean is None or encoder.mean.dtype == torch.float32
 
 
 def test_a_folder_as_hugging_face_has_it_and_one_in_parts(files, tmp_path):
-    image, expected = picture(60, 60), encode(load_encoder(files["siglip"]), picture(60, 60), CPU)
+    image, expected = picture(60, 60), encode(load_encoder(files["siglip"]), picture(60, 60))
     whole = tmp_path / "whole"
     tiny_encoder("siglip").save_pretrained(whole)
-    assert torch.allclose(encode(load_encoder(whole), image, CPU), expected, atol=1e-6)
+    assert torch.allclose(encode(load_encoder(whole), image), expected, atol=1e-6)
 
     weights = load_file(files["siglip"])
     parts = tmp_path / "parts"
@@ -69,7 +68,7 @@ def test_a_folder_as_hugging_face_has_it_and_one_in_parts(files, tmp_path):
     names = sorted(weights)
     for number, some in enumerate((names[:5], names[5:]), 1):
         save_file({name: weights[name] for name in some}, parts / f"model-0000{number}-of-00002.safetensors")
-    assert torch.equal(encode(load_encoder(parts), image, CPU), expected)
+    assert torch.equal(encode(load_encoder(parts), image), expected)
     (parts / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"one of 2 parts, and model-00002-of-00002.safetensors is not there"):
         find_parts(parts / "model-00001-of-00002.safetensors")
@@ -80,7 +79,7 @@ def test_the_whole_of_siglip_with_its_text_tower_is_taken(files, tmp_path):
     words = "text_model.embeddings.token_embedding.weight"
     save_file(weights | {words: torch.zeros(256, 8), "logit_scale": torch.zeros(1)}, tmp_path / "whole.safetensors")
     image, whole = picture(60, 60), load_encoder(tmp_path / "whole.safetensors")
-    assert torch.equal(encode(whole, image, CPU), encode(load_encoder(files["siglip"]), image, CPU))
+    assert torch.equal(encode(whole, image), encode(load_encoder(files["siglip"]), image))
     save_file(weights | {words: torch.zeros(32_000, 8)}, tmp_path / "first.safetensors")
     with pytest.raises(ValueError, match=r"first.safetensors: it is SigLIP, the first one, with 32000 words"):
         examine_encoder(tmp_path / "first.safetensors")
