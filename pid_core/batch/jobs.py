@@ -16,6 +16,7 @@ from ..names import FOREIGN, LONGEST_NAME, check_part
 from ..printable import printable, quoted
 from .rows import Row
 
+LONGEST_STEM = LONGEST_NAME - 60  # bytes; a number, a sigma, a seed and an ending stand beside it
 NAME = "{index:08d}_{stem}_{sigma}"
 FIELDS = ("index", "stem", "id", "sigma", "seed")
 TARGETS = ("2K", "4K")
@@ -194,8 +195,16 @@ def _stem(source: str) -> str:
 
 
 def _tame(name: str) -> str:
-    """A name from outside, with _ where a letter cannot stand in the name of an output."""
-    return UNFIT.sub("_", name)
+    """A name from outside, with _ where a letter cannot stand in the name of an output, and cut where it is long.
+
+    A name that is cut ends in a mark, so that it stays unique.
+    """
+    tame = UNFIT.sub("_", name)
+    whole = tame.encode(errors="surrogateescape")
+    if len(whole) <= LONGEST_STEM:
+        return tame
+    mark = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{whole[:LONGEST_STEM].decode(errors='ignore')}_{mark}"
 
 
 def _without_ending(name: str) -> str:

@@ -164,7 +164,7 @@ def _entries(source: str, out: str | None) -> Iterator[Mapping[str, Any] | str]:
             raise ValueError(f"{printable(source)} is neither a manifest ({kinds}) nor a picture ({endings})")
         return iter([{"image": source}])
     elif glob.has_magic(source):
-        found = sorted(path for path in glob.iglob(source, recursive=True) if os.path.isfile(path))
+        found = sorted(path for path in glob.iglob(_pattern(source), recursive=True) if os.path.isfile(path))
     else:
         kinds = ", ".join(_READERS)
         raise ValueError(f"there is no manifest ({kinds}), folder, picture or pattern {printable(source)}")
@@ -172,6 +172,14 @@ def _entries(source: str, out: str | None) -> Iterator[Mapping[str, Any] | str]:
     if not pictures:
         raise ValueError(f"there is no picture ({', '.join(PICTURES)}) in {printable(source)}")
     return ({"image": path} for path in pictures if not _is_result(path, out))
+
+
+def _pattern(source: str) -> str:
+    """As glob takes it: a folder that is there is no pattern, whatever stands in its name."""
+    parts = Path(source).parts
+    folders = (Path(*parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    return source if folder is None else os.path.join(glob.escape(str(folder)), *parts[len(folder.parts) :])
 
 
 def _is_result(path: str, out: str | None) -> bool:

@@ -40,6 +40,7 @@ from pid_core.captions.fingerprint import fingerprint
 from pid_core.images.files import read_about, read_picture
 from pid_core.latents.files import SavedLatent, latent_bytes
 from pid_core.latents.rgb import to_rgb_latent
+from pid_core.names import LONGEST_NAME
 from support import batch_faults
 
 ROOT = Path(__file__).parents[2]
@@ -221,7 +222,7 @@ def test_what_was_written_is_no_source_of_the_next_run(tmp_path, runner_for):
 
 
 @pytest.mark.parametrize(
-    "name", ["10.00\u202fAM", "\u65e5\u672c\u3000\u8a9e", "12:30", "a\nb", "caf\udce9", "photo[1]"]
+    "name", ["10.00\u202fAM", "\u65e5\u672c\u3000\u8a9e", "12:30", "a\nb", "caf\udce9", "photo[1]", "\u56fe" * 83]
 )
 def test_a_picture_of_any_name_is_done(tmp_path, runner_for, name):
     source = photos(tmp_path / "in", 1) / f"{name}.png"
@@ -229,6 +230,20 @@ def test_a_picture_of_any_name_is_done(tmp_path, runner_for, name):
     for where in (source, source.parent):
         ((result,), _) = plainly(runner_for, where, tmp_path / f"out of {where == source}")
         assert result.status == "done" and Path(result.output).exists()
+
+
+def test_long_names_that_are_cut_stay_apart(tmp_path):
+    options = Options(out="out", model="m", model_fingerprint="f", name="{id}")
+    jobs = [next(jobs_of(Row(0, "a.png", "\u56fe" * 200 + end), options)) for end in "ab"]
+    assert not any(job.error for job in jobs) and jobs[0].name != jobs[1].name
+    assert all(len(job.name.encode()) <= LONGEST_NAME for job in jobs)
+
+
+def test_a_pattern_in_a_folder_whose_name_could_be_one(tmp_path):
+    source = photos(tmp_path / "2024 [a] 100%", 2)
+    assert len(list(read_rows(str(source / "*.png")))) == 2
+    assert len(list(read_rows(str(tmp_path / "2024*" / "*.png")))) == 2
+    assert len(list(read_rows(str(tmp_path / "**" / "*.png")))) == 2
 
 
 def test_two_rows_with_one_output_are_found_before_anything_is_drawn(tmp_path, capsys):
