@@ -51,7 +51,9 @@ def results_folder(name: str) -> tuple[Path, str]:
     """
     typed = name.strip().replace("\\", "/").strip("/")
     parts = typed.split("/")
-    if not typed.isprintable() or "%" in typed or max(len(part.encode()) for part in parts) > LONGEST_NAME:
+    if typed.isprintable() and max(len(part.encode()) for part in parts) > LONGEST_NAME:
+        raise ValueError(f"output_folder is {quoted(typed)}: type a name of at most {LONGEST_NAME} bytes")
+    if not typed.isprintable() or "%" in typed:
         raise ValueError(
             f"output_folder is {quoted(typed)}: type a plain name without %, because what is done is looked for there"
         )

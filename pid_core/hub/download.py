@@ -113,6 +113,8 @@ def set_aside_if_damaged(path: Path, say: Callable[[str], None]) -> bool:
             return False
         aside = path.with_name(f"{path.name}.damaged")
         move(path, aside)
+    except FileNotFoundError:  # another ComfyUI with the same models folder was faster
+        return True
     except OSError as error:
         raise FetchError(
             f"{path.name} cannot be looked at or moved ({error.strerror}): check its permissions, or remove it by hand"

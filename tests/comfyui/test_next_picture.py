@@ -152,7 +152,8 @@ def test_odd_names_stay_apart(comfy, folder):
     found = results(comfy, folder)
     assert len(found) == 11
     plain = ["cat.jpg_00001_.png", "Cat.png_00001_.png", "cat_00001__00001_.png", "below/cat_00001_.png"]
-    assert {*plain, "猫 é_00001_.png", "[x]*_00001_.png"} <= {*found}
+    assert {*plain, "猫 é_00001_.png"} <= {*found}
+    assert not [name for name in found if "*" in name]  # which Windows takes in no name
 
 
 @pytest.mark.parametrize(
@@ -166,6 +167,7 @@ def test_odd_names_stay_apart(comfy, folder):
         ({"folder": "../input [output]"}, "leads out of ComfyUI's output folder"),
         ({"output_folder": "../input"}, "leads out of ComfyUI's output folder"),
         ({"output_folder": "%date%"}, "without %"),
+        ({"output_folder": "图" * 100}, "at most 200 bytes"),
         ({"pattern": "../*"}, "leads out of the folder"),
         ({"pattern": "/etc/*"}, "leads out of the folder"),
         ({"folder": "same [output]", "output_folder": "same"}, "the folder of the pictures itself"),

@@ -115,7 +115,7 @@ def test_accept_licence_alone_fetches_nothing_unasked(comfyui, hub, monkeypatch)
 def test_a_licence_that_was_accepted_before_is_not_asked_about(comfyui, hub, monkeypatch):
     record = comfyui / "user" / mending.RECORD
     record.parent.mkdir(parents=True)
-    record.write_text('{"NSCLv1": {}}')
+    record.write_text('{"NSCLv1": {}}', encoding="utf-8")
     code, asked = fix(comfyui, monkeypatch, [], "--yes")
     assert code == 0 and not asked and target(comfyui).exists()
 
@@ -181,13 +181,15 @@ def test_a_file_that_cannot_be_added_to_stays_as_it_is(comfyui, text):
 
 def test_a_link_to_the_file_stays_a_link(comfyui, tmp_path):
     real, config = tmp_path / "shared.yaml", comfyui / "extra_model_paths.yaml"
-    real.write_text("# shared\n")
+    real.write_text("# shared\n", encoding="utf-8")
     try:
         config.symlink_to(real)
     except OSError:
         pytest.skip("no links here")
     extra_paths.add_section(config, elsewhere(comfyui))
-    assert config.is_symlink() and real.read_text().startswith("# shared\n\n# models that lie elsewhere")
+    assert config.is_symlink() and real.read_text(encoding="utf-8").startswith(
+        "# shared\n\n# models that lie elsewhere"
+    )
 
 
 def test_no_yaml_is_written_without_a_yes(comfyui, hub, monkeypatch):
@@ -217,7 +219,7 @@ def test_flags_of_comfyui_are_named(comfyui, tmp_path):
     report["device"]["kind"] = "cuda"
     assert "--novram" in "\n".join(mending.flags(report, None))
     mounts = tmp_path / "mounts"
-    mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path / 'big'} nfs4 rw 0 0\n")
+    mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path / 'big'} nfs4 rw 0 0\n", encoding="utf-8")
     assert mending._on_network_drive(home.models, mounts) and not mending._on_network_drive(comfyui, mounts)
 
 
