@@ -21,7 +21,7 @@ from support.fuzzing import examples
 EXAMPLES = 30  # for each node
 LONGEST = 700  # characters of a message
 # they fetch files, only expand into nodes that are tried themselves, or take seconds
-NOT_RUN = ("PiDKitDownload", "PiDKitUpscale", "PiDKitUpscalePicture", "PiDKitBench")
+NOT_RUN = ("PiDKitDownload", "PiDKitRAEEncode", "PiDKitUpscale", "PiDKitUpscalePicture", "PiDKitBench")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64, torch.bool)
 DTYPES += (torch.complex64, torch.float8_e4m3fn)
 
