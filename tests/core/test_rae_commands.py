@@ -1,6 +1,7 @@
 """The two RAE families on the command line: one picture, many, and what doctor says of their files."""
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,8 @@ def test_the_lines_that_the_page_gives_write_a_noisy_latent(files, tmp_path, mon
     code = page.partition("```python\n")[2].partition("```")[0].replace('"dinov2"', f'"{family}"')
     monkeypatch.chdir(tmp_path)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
-    exec(code, {"x": x})
+    (tmp_path / "lines.py").write_text(code, encoding="utf-8")
+    runpy.run_path("lines.py", {"x": x})
     saved = read_latent(tmp_path / "noisy.latent")
     assert saved.family == family and saved.sigma == pytest.approx(6 * 0.1 / (1 + 5 * 0.1)) == 0.4
     upscaler = Upscaler.load(files / f"{family}.safetensors", CPU)
