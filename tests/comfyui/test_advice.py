@@ -26,7 +26,7 @@ OTHERS = {
     "rope_ref_h", "rope_ref_w", "weight_scale", "pid_nano", "step_noise", "extra_model_paths", "diffusion_models",
     "gemma_2_2b_it_elm_bf16", "huggingface_hub", "flux2_klein", "zimage_turbo", "fp8_scaled", "dpmpp_2m",
     "pid_core", "encode_lq", "causal_window_fix", "custom_nodes", "tensor_v", "picture_size",
-    "latent_image",
+    "latent_image", "base_path", "rae_dinov2_stat",
 }  # fmt: skip
 PLACES = re.compile(r"\{[^}]*\}|https?://\S+")
 SETTING = re.compile(r"\bset (?!it\b)([a-z_]+) to (?!the\b)([a-z0-9_]+)\b")

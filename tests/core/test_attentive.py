@@ -94,7 +94,7 @@ def test_the_default_overlap_is_about_that_share_of_a_released_network_s_windows
 def test_the_network_is_no_part_of_the_archive():
     """comfy-cli packs what git tracks less what this file names."""
     left_out = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
-    assert f"{ATTENTIVE_PATH.relative_to(ROOT).parts[0]}/" in left_out
+    assert f"/{ATTENTIVE_PATH.relative_to(ROOT).parts[0]}/" in left_out
     assert ATTENTIVE_PATH.stat().st_size < 1.5e6
 
 
