@@ -52,6 +52,16 @@ def test_three_systems_and_the_oldest_and_newest_python_are_tested(pages):
     assert matrix["python"] == ["3.10", "3.13"]
 
 
+def test_pytorch_without_cuda_comes_by_uv(pages):
+    """Set-up's pip would bring gigabytes of it."""
+    workflow = yaml.safe_load(pages["tests.yml"])
+    assert workflow["env"]["UV_TORCH_BACKEND"] == "cpu"
+    for name in ("systems", "oldest-comfyui"):
+        steps = workflow["jobs"][name]["steps"]
+        uv = next(number for number, step in enumerate(steps) if "setup-uv@" in step.get("uses", ""))
+        assert uv < next(number for number, step in enumerate(steps) if "dev.py" in step.get("run", ""))
+
+
 def test_publishing_sends_the_changelog_and_leaves_no_link_behind(pages):
     steps = yaml.safe_load(pages["publish.yml"])["jobs"]["registry"]["steps"]
     *before, last = steps
