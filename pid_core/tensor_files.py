@@ -278,6 +278,8 @@ def _entry(path: Path, name: str, fields: Any, start: int, size: int) -> Entry:
     if known is None:
         raise _refusal(path, f"holds {shown} as {printable(dtype)}, which this pack cannot read: use the bf16 file")
     entry = Entry(known, tuple(shape), start + first)
+    if first <= size - start < end:
+        raise ValueError(f"it ends in {shown}: it has {size:,} bytes, {start + end:,} are needed")
     if not first <= end <= size - start or end - first != entry.bytes:
         raise ValueError(f"{shown} has {printable(end - first)} bytes, {printable(entry.bytes)} are needed")
     return entry

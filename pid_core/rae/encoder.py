@@ -165,7 +165,10 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], dtype: torch.dtype) -> N
         value = weights.get(plain_name(name))
         if value is None:
             raise ValueError(f"it lacks {plain_name(name)}, so it is damaged or another file")
-        if value.shape != empty.shape or not value.is_floating_point():
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ValueError(f"its {plain_name(name)} is of {kind}: use the encoder in bfloat16 or float32")
+        if value.shape != empty.shape:
             raise ValueError(f"its {plain_name(name)} is {list(value.shape)}, {list(empty.shape)} is needed")
         state[name] = value.to(dtype, copy=True)
     model.load_state_dict(state, assign=True)

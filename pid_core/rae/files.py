@@ -23,6 +23,7 @@ STATISTICS = ("rae_dinov2_stat.pt", "stat.pt")  # names that are looked for besi
 _WORDS = "text_model.embeddings.token_embedding.weight"
 _OLD_WORDS = 32_000  # of SigLIP, whose vision tower has SigLIP 2's shapes
 _PART = re.compile(r"(.*)-\d{5}-of-(\d{5})(\.safetensors)")
+_SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale")  # ends of names beside weights that were quantised
 _PREFIXES = ("dinov2_with_registers.", "vision_model.")
 # Two ways of transformers to name one thing; what the files say -> what is used here.
 _ALIKE = {
@@ -110,6 +111,11 @@ def _check(shapes: Shapes, facts: RAEFacts) -> None:
         found = list(shapes.get(name, ()))
         if found != list(shape):
             raise ValueError(f"its {name} is {found}, that of {facts.shown} is {list(shape)}")
+    if any(name.endswith(_SCALES) for name in shapes):
+        raise ValueError("it is quantised, with scales that are not read here: use the encoder in bfloat16 or float32")
+    layers = "encoder.layer." if facts.family == "dinov2" else "encoder.layers."
+    if not any(name.startswith(f"{layers}0.") for name in shapes):
+        raise ValueError(f"it holds no {layers}0, so it is damaged or another file")
     if shapes.get(_WORDS, (0,))[0] == _OLD_WORDS:
         raise ValueError(f"it is SigLIP, the first one, with {_OLD_WORDS} words, and {facts.shown} is needed")
 

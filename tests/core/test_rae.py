@@ -100,6 +100,18 @@ WRONG = {
         "dinov2",
         lambda w: w.pop("encoder.layer.0.norm2.bias"),
     ),
+    "it holds no encoder.layer.0, so it is damaged": (
+        "dinov2",
+        lambda w: [w.pop(name) for name in list(w) if name.startswith("encoder.layer.")],
+    ),
+    "it is quantised, with scales that are not read here": (  # its weights alone would give a wrong latent
+        "siglip",
+        lambda w: w.update({"vision_model.encoder.layers.0.mlp.fc1.scale_weight": torch.ones(())}),
+    ),
+    "its encoder.layer.0.norm2.bias is of int8: use the encoder in bfloat16": (
+        "dinov2",
+        lambda w: w.update({"encoder.layer.0.norm2.bias": torch.zeros(768, dtype=torch.int8)}),
+    ),
     "its encoder.layer.0.norm2.bias is [5], [768] is needed": (
         "dinov2",
         lambda w: w.update({"encoder.layer.0.norm2.bias": torch.zeros(5)}),

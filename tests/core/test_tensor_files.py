@@ -412,3 +412,12 @@ def test_looking_at_a_file_without_its_values(state, tmp_path, damage):
         assert line(examine_checkpoint, path) == line(read_checkpoint, path)
     else:
         assert examine_checkpoint(path) == read_checkpoint(state).config
+
+
+def test_a_file_that_is_cut_short_tells_how_much_is_there(tmp_path):
+    file = tmp_path / "a.safetensors"
+    save_file({"x": torch.zeros(100)}, file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-300])
+    told = line(read_tensors, file, "checkpoint")
+    assert f"it ends in x: it has {len(whole) - 300:,} bytes, {len(whole):,} are needed" in told
