@@ -62,7 +62,7 @@ class Consent:
     def _asked(self, question: str) -> bool:
         try:
             return self._ask(question).strip().lower() in ("y", "yes")
-        except EOFError:  # nobody is there
+        except (EOFError, RuntimeError):  # nobody is there; RuntimeError where stdin or stdout itself is closed
             print()
             return False
 

@@ -58,7 +58,11 @@ def add_section(config: Path, models: Path) -> Path | None:
     if before and not before.endswith((b"\n", b"\r")):
         gap += ending
     after = before + (gap + section_for(models, known).replace("\n", ending)).encode()
-    if {name: _told(value) for name, value in _sections(after).items() if name in known} != known:
+    try:
+        same = {name: _told(value) for name, value in _sections(after).items() if name in known} == known
+    except ValueError:  # in one pair of braces, every line moved in, or an end marked: nothing can stand behind it
+        raise ValueError(_by_hand(models, "nothing can be added behind its last line")) from None
+    if not same:
         raise ValueError(_by_hand(models, "it would not read the same"))
     copy = None if not before else _copy(config)
     mode = config.stat().st_mode if config.exists() else None
@@ -77,7 +81,7 @@ def _sections(content: bytes) -> dict:
         ) from None
     try:
         found = yaml.safe_load(content.decode("utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that there is not
         reason = printable((str(error).splitlines() or [""])[0])
         raise ValueError(f"{NAME} cannot be read ({reason}): mend it by hand first") from None
     if found is None:

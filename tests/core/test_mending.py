@@ -92,6 +92,12 @@ def test_nothing_is_done_without_a_yes_to_both_questions(comfyui, hub, monkeypat
     assert len(asked) == (2 if answers[:1] == ["y"] else 1)
 
 
+def test_a_closed_stdin_is_a_no(comfyui, hub, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)  # as of `<&-`, and of pythonw
+    assert main(["doctor", "--fix", "--comfyui", str(comfyui)]) == 0
+    assert not target(comfyui).exists() and not hub.requests
+
+
 def test_a_yes_fetches_the_file_and_keeps_the_licence(comfyui, hub, monkeypatch, capsys):
     code, asked = fix(comfyui, monkeypatch, ["y", "Y"])
     assert code == 0 and target(comfyui).read_bytes() == safetensors() and len(asked) == 2
@@ -177,6 +183,19 @@ def test_a_file_that_cannot_be_added_to_stays_as_it_is(comfyui, text):
         extra_paths.add_section(config, models)
     assert "\n" not in str(refused.value) and config.read_bytes() == content
     assert sorted(path.name for path in comfyui.glob("extra*")) == [config.name]
+
+
+@pytest.mark.parametrize("text", ["{a: {base_path: /x}}", "  a:\n    vae: vae\n", "a: 1\n...\n", "{}\n", "null\n"])
+def test_a_file_that_reads_well_is_not_called_broken(comfyui, text):
+    (comfyui / "extra_model_paths.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"left alone \(nothing can be added behind its last line\): add a section"):
+        extra_paths.add_section(comfyui / "extra_model_paths.yaml", elsewhere(comfyui))
+
+
+def test_a_date_that_there_is_not_is_told_with_the_files_name(comfyui):
+    (comfyui / "extra_model_paths.yaml").write_text("a: 2024-13-45\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"extra_model_paths\.yaml cannot be read \(month"):
+        extra_paths.add_section(comfyui / "extra_model_paths.yaml", elsewhere(comfyui))
 
 
 def test_a_link_to_the_file_stays_a_link(comfyui, tmp_path):
