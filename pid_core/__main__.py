@@ -20,8 +20,8 @@ LONGEST_ERROR = 2000  # characters
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. Every error is one line on stderr."""
     _print_anything()
-    args = _arguments(sys.argv[1:] if argv is None else argv)
     try:
+        args = _arguments(sys.argv[1:] if argv is None else argv)  # imports PyTorch, long enough for Ctrl+C
         return args.run(args)
     except KeyboardInterrupt:
         print("\npid_core: stopped", file=sys.stderr)

@@ -19,7 +19,9 @@ from ..model.config import PiDConfig
 
 LONGEST = 240  # characters of an error
 # an address with a scheme is no path; the last part goes too
-_PATHS = re.compile(r"(?<![\w/])(?:[A-Za-z]:[/\\]|~?[/\\]|\.{1,2}[/\\])[^\s'\"<>|:;,)]*")
+_BEGIN = r"(?:[A-Za-z]:[/\\]|~?[/\\]|\.{1,2}[/\\])"
+# in quotation marks a path may have spaces and commas, and ends with them
+_PATHS = re.compile(rf"(?<=['\"]){_BEGIN}[^'\"]*(?=['\"])|(?<![\w/]){_BEGIN}[^\s'\"<>|:;,)]*")
 
 
 class Scrub:

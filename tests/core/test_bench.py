@@ -213,6 +213,8 @@ def test_paths_of_every_kind_are_taken_out():
     )
     for secret in ("bob", "mine", "x/y", "nas", "a/b", "srv", "z.png"):
         assert secret not in line, line
+    quoted = scrub("[Errno 2] No such file: 'D:\\\\My Work\\\\for Eve, Ltd\\\\x.png' -> \"/m/a b.png\", and 'so on'")
+    assert quoted == "[Errno 2] No such file: '...' -> \"...\", and 'so on'"
     assert line.endswith("; 3/4, ab") and "\n" not in scrub("two\nlines")
 
 

@@ -158,6 +158,14 @@ def test_stopping_it_is_no_error(photo, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == [photo]
 
 
+def test_ctrl_c_while_it_starts_is_one_line(monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pid_core.__main__.import_module", stopped)
+    assert main(["bench"]) == 130 and capsys.readouterr().err.strip() == "pid_core: stopped"
+
+
 def test_ctrl_c_while_it_draws_ends_in_one_line(tmp_path):
     path = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 900, 3), np.uint8)).save(path)
