@@ -251,3 +251,21 @@ def test_a_list_of_strengths_and_windows_as_for_other_families(comfyui, family):
     assert torch.equal(listed[0], plain[0]) and not torch.equal(listed[1], plain[1])
     other = (plain - whole.flip(0)).abs().mean()
     assert 0 < (plain - whole).abs().mean() < other / 1.5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tuner_and_sweep_as_for_other_families(comfy, family):
+    """A strength that the tuner hands on draws what the sweep shows for it."""
+    graph = graph_for(comfy, family)
+    tuner = {"image": link("load"), "default_sigma": 0.0, "sigmas": {"__value__": [0.4]}, "pictures": ""}
+    graph["tuner"] = {"class_type": "PiDKitSigmaTuner", "inputs": tuner | {"latent": link("encode")}}
+    graph["decode"]["inputs"] |= {"sigma_list": link("tuner")}
+    del graph["decode"]["inputs"]["framing"]
+    sweep = {"model": link("model"), "latent": link("encode"), "picture": 1, "sigmas": "0.4", "seeds": str(SEED)}
+    graph["sweep"] = {"class_type": "PiDKitSigmaSweep", "inputs": sweep | {"steps": 1}}
+    graph["swept"] = {"class_type": "SaveImage", "inputs": {"images": link("sweep"), "filename_prefix": "rae"}}
+    done = comfy.queue(graph)
+    (tuned,), (swept,) = comfy.images(done, "png"), comfy.images(done, "swept")
+    assert tuned.shape == (2048, 2048, 3) and np.array_equal(tuned, swept)
+    (tile,) = done.outputs["sweep"]["pidkit_tiles"]
+    assert tile["sigma"] == 0.4
