@@ -118,7 +118,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise ValueError("the engine ray needs Ray, which is not installed: pip install '.[ray]'") from None
+        raise ValueError('the engine ray needs Ray, which is not installed: pip install ".[ray]"') from None
     return ray
 
 

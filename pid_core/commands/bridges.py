@@ -159,7 +159,8 @@ def _comfyui_for(args: argparse.Namespace) -> Path | None:
             found = "" if args.bridge else "and no ComfyUI was found: name its folder with --comfyui PATH, or "
             raise ValueError(
                 "VAE and text encoder are read by ComfyUI's own code or by diffusers, "
-                f"{found or 'which is not here: '}pip install '.[diffusers]'"
+                f"{found or 'which is not here: '}"
+                'pip install ".[diffusers]"'
             )
         return None
     if not (folder / "comfy" / "sd.py").is_file():

@@ -153,7 +153,7 @@ def test_without_ray_it_says_how_to_get_it(rows, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert batch(rows, "--out", tmp_path / "out", "--engine", "ray") == 3
     assert capsys.readouterr().err.splitlines() == [
-        "pid_core: the engine ray needs Ray, which is not installed: pip install '.[ray]'"
+        'pid_core: the engine ray needs Ray, which is not installed: pip install ".[ray]"'
     ]
 
 

@@ -264,7 +264,7 @@ def test_without_comfyui_the_command_says_what_to_name(folder, log, monkeypatch,
     monkeypatch.setattr(bridges, "find_comfyui", lambda named=None: None)
     monkeypatch.setattr(bridges, "find_spec", lambda name: None)
     assert upscale(folder, "photo.png", *NEEDS) == 1
-    assert "name its folder with --comfyui PATH, or pip install '.[diffusers]'" in capsys.readouterr().err
+    assert 'name its folder with --comfyui PATH, or pip install ".[diffusers]"' in capsys.readouterr().err
     monkeypatch.setattr(bridges, "find_comfyui", lambda named=None: folder / "models")
     assert upscale(folder, "photo.png", *NEEDS) == 1
     assert "holds ComfyUI's models but not its code" in capsys.readouterr().err and log == []
