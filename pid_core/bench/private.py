@@ -7,6 +7,7 @@ that comes from elsewhere, and go through `Scrub`.
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import socket
 from collections.abc import Iterable
@@ -30,9 +31,10 @@ class Scrub:
     def __init__(self, paths: Iterable[Path | None] = ()):
         words: set[str] = set()
         for path in filter(None, paths):
-            whole = Path(path).expanduser().absolute()
+            whole = Path(os.path.expanduser(path)).absolute()
             words |= {str(path), str(whole), whole.name, whole.stem, *whole.parts[1:-1]}
-        words |= {str(Path.home()), Path.home().name, *_names()}
+        home = Path(os.path.expanduser("~"))
+        words |= {str(home), home.name, *_names()}
         common = {"home", "models", "tmp", "Users", "ComfyUI", "root", "data", "mnt", "media", "opt", "usr"}
         self._words = sorted((word for word in words if len(word) > 2 and word not in common), key=len, reverse=True)
 

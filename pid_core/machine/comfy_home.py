@@ -58,9 +58,10 @@ def find_home(args: Namespace, code: Path | None) -> Home | None:
     """
     folders = {name: getattr(args, f"{name}_directory") for name in ("base", "models", "input", "user")}
     for name, folder in folders.items():
-        if folder is not None and not folder.expanduser().is_dir():
+        if folder is not None and not Path(os.path.expanduser(folder)).is_dir():
             raise FileNotFoundError(f"no such folder: --{name}-directory {printable(folder)}")
-    folders = {name: folder.expanduser().absolute() for name, folder in folders.items() if folder is not None}
+    named = {name: folder for name, folder in folders.items() if folder is not None}
+    folders = {name: Path(os.path.expanduser(folder)).absolute() for name, folder in named.items()}
     base = folders.pop("base", None) or code or (folders["models"].parent if "models" in folders else None)
     return None if base is None else replace(Home.at(base), code=code or base, **folders)
 
@@ -73,7 +74,7 @@ def find_comfyui(path: str | Path | None = None) -> Path | None:
     """
     name = path or os.environ.get("COMFYUI_PATH", "").strip()
     if name:
-        folder = Path(name).expanduser().resolve()
+        folder = Path(os.path.expanduser(name)).resolve()
         if not _is_comfyui(folder):
             raise FileNotFoundError(f"no ComfyUI there (neither main.py nor models and custom_nodes): {folder}")
         return folder

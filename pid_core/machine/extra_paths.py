@@ -116,14 +116,15 @@ def _candidates(home: Home) -> Iterator[Path]:
     """Models folders that may be there."""
     named = os.environ.get("COMFYUI_PATH", "").strip()
     if named:
-        yield Path(named).expanduser() / "models"
+        yield Path(os.path.expanduser(named)) / "models"
     try:
         own = find_comfyui()
     except FileNotFoundError:  # of COMFYUI_PATH
         own = None
     if own is not None:
         yield own / "models"
-    for folder in (Path.home() / "ComfyUI", Path.home() / "Documents" / "ComfyUI"):
+    own_home = Path(os.path.expanduser("~"))
+    for folder in (own_home / "ComfyUI", own_home / "Documents" / "ComfyUI"):
         yield folder / "models"
     try:
         beside = sorted(home.code.parent.iterdir())

@@ -206,6 +206,10 @@ def test_memory_of_a_cpu_is_seen():
     assert 120e6 < peak.bytes < 400e6
 
 
+def test_a_name_that_begins_with_a_tilde_is_no_persons():
+    assert Scrub([Path("~nobody-of-this-name/out")])("into ~nobody-of-this-name/out") == "into ..."
+
+
 def test_paths_of_every_kind_are_taken_out():
     scrub = Scrub([Path("/srv/bob/models/mine.safetensors")])
     line = scrub(

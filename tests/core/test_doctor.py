@@ -234,6 +234,9 @@ def test_comfyui_is_found_by_path(comfyui, tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no ComfyUI there"):
         find_comfyui()
+    monkeypatch.setenv("COMFYUI_PATH", "~nobody-of-this-name")
+    with pytest.raises(FileNotFoundError, match="no ComfyUI there"):
+        find_comfyui()
     monkeypatch.delenv("COMFYUI_PATH")
     # a shell inside custom_nodes, where the pack is a link
     monkeypatch.setenv("PWD", str(comfyui / "custom_nodes" / "ComfyUI-PiDKit"))
