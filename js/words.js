@@ -110,6 +110,6 @@ const CHINESE = {
 
 export function word(name, ...values) {
   const language = app.extensionManager?.setting.get("Comfy.Locale") ?? "en";
-  const text = (language.startsWith("zh") ? CHINESE : ENGLISH)[name];
+  const text = (language.startsWith("zh") ? CHINESE : ENGLISH)[name] ?? ENGLISH[name];
   return values.reduce((found, value, i) => found.replace(`{${i}}`, value), text);
 }
