@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pid_bridges.core_network import split_modulation
 from pid_core import PiDConfig, PiDNetwork
 from pid_core.model.attention import attend
 from pid_core.model.chunks import chunk_bytes
@@ -32,7 +33,7 @@ from pid_core.windows.plan import WindowPlan, plan_windows
 from pid_core.windows.run import WindowRun
 
 from .live_bytes import LiveBytes
-from .synthetic import file_tensors, full_size_config, split_modulation
+from .synthetic import file_tensors, full_size_config
 
 T, SIGMA = 0.866, 0.1
 

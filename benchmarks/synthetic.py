@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pid_bridges.core_network import split_modulation
 from pid_core import LATENT_FAMILIES, PiDConfig, PiDNetwork
 from pid_core.checkpoints.reading import CAPTION_KEY
 from pid_core.model.config import RELEASED
@@ -81,20 +82,6 @@ def in_file(name: str, value: Tensor, config: PiDConfig, layout: str) -> list[tu
         return [(PREFIX[layout] + name, value)]
     parts = split_modulation(name, value, config.pixel_hidden_size)
     return [(PREFIX[layout] + part, half) for part, half in parts]
-
-
-def split_modulation(name: str, value: Tensor, width: int) -> list[tuple[str, Tensor]]:
-    """A tensor of ours as ComfyUI stores it: a pixel block's modulation as attention's half and the MLP's.
-
-    Its rows are [pixel, 6, width]: the first three and the last three of every pixel apart.
-    """
-    if ".adaLN_modulation.0." not in name:
-        return [(name, value)]
-    halves = value.unflatten(0, (-1, 6 * width)).chunk(2, dim=1)
-    return [
-        (name.replace("modulation.0.", f"modulation_{part}."), half.flatten(0, 1).contiguous())
-        for part, half in zip(("msa", "mlp"), halves, strict=True)
-    ]
 
 
 def write_safetensors(path: Path, config: PiDConfig, seed: int = 0, layout: str = "nvidia", caption: int = 0) -> None:

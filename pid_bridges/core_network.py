@@ -79,7 +79,7 @@ def _build(net: Any, kind: type) -> Any:
     state = {
         name: value.to(dtype)
         for own, tensor in net.state_dict().items()
-        for name, value in _split_modulation(own, tensor, width)
+        for name, value in split_modulation(own, tensor, width)
     }
     sizes = comfy.model_detection.detect_unet_config(state, "")
     if not sizes:
@@ -93,8 +93,11 @@ def _build(net: Any, kind: type) -> Any:
     return core.requires_grad_(False)
 
 
-def _split_modulation(name: str, value: Tensor, width: int) -> list[tuple[str, Tensor]]:
-    """Rows [pixel, 6, width]: core has the first three of every pixel, and the last three, as tensors of their own."""
+def split_modulation(name: str, value: Tensor, width: int) -> list[tuple[str, Tensor]]:
+    """A tensor of ours as core stores it: a pixel block's modulation as attention's half and the MLP's.
+
+    Its rows are [pixel, 6, width]: the first three and the last three of every pixel apart. Any other is left as it is.
+    """
     if ".adaLN_modulation.0." not in name:
         return [(name, value)]
     halves = value.unflatten(0, (-1, 6 * width)).chunk(2, dim=1)

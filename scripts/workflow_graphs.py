@@ -248,6 +248,23 @@ def pid_context_window_demo() -> Graph:
     return bundled(Graph("pid_context_window_demo", text), windows=True)
 
 
+def upscaled(graph: Graph, group: str, image, framing, latent, model, *, title: str) -> Graph:
+    """What follows a prepared picture and its latent: the text, PiD Decode, the file and picture beside result."""
+    clip = text_encoder(graph, 2, group, title="PiD's text encoder")
+    decoded = graph.add(
+        "PiDKitDecode", 3, group,
+        model=model, latent=latent, clip=clip, framing=framing,
+        colour_hold="low_frequencies",
+    )  # fmt: skip
+    graph.add(
+        "SaveImage", 4, group,
+        title=title,
+        images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", width_=420, height_=400,
+    )  # fmt: skip
+    compared(graph, 4, group, image, decoded[0])
+    return graph
+
+
 def pid_with_flux_upscale_picture() -> Graph:
     graph = Graph(
         "pid_with_flux_upscale_picture",
@@ -271,19 +288,7 @@ def pid_with_flux_upscale_picture() -> Graph:
     vae = flux_vae(graph, 1, load)
     latent = graph.add("VAEEncode", 1, load, pixels=prepared[0], vae=vae)
     model = graph.add("PiDKitLoader", 2, draw, model_name=f"fetch: {FLUX_PID}", width_=420)
-    clip = text_encoder(graph, 2, draw, title="PiD's text encoder")
-    decoded = graph.add(
-        "PiDKitDecode", 3, draw,
-        model=model[0], latent=latent[0], clip=clip, framing=prepared[1],
-        colour_hold="low_frequencies",
-    )  # fmt: skip
-    graph.add(
-        "SaveImage", 4, draw,
-        title="The picture, about 2048 x 2048",
-        images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", width_=420, height_=400,
-    )  # fmt: skip
-    compared(graph, 4, draw, image[0], decoded[0])
-    return graph
+    return upscaled(graph, draw, image[0], prepared[1], latent[0], model[0], title="The picture, about 2048 x 2048")
 
 
 def pid_with_flux_to_4k() -> Graph:
@@ -551,19 +556,7 @@ def rae_graph(name: str, encoder: str, pid: str, statistics: str, about: str) ->
         "PiDKitRAEEncode", 1, load, image=prepared[0], encoder=f"fetch: {encoder}", **normed, width_=420
     )  # fmt: skip
     model = graph.add("PiDKitLoader", 2, draw, model_name=f"fetch: {pid}", width_=460)
-    clip = text_encoder(graph, 2, draw, title="PiD's text encoder")
-    decoded = graph.add(
-        "PiDKitDecode", 3, draw,
-        model=model[0], latent=latent[0], clip=clip, framing=prepared[1],
-        colour_hold="low_frequencies",
-    )  # fmt: skip
-    graph.add(
-        "SaveImage", 4, draw,
-        title="The picture, 2048 pixels long",
-        images=decoded[0], filename_prefix=f"PiDKit/{graph.name}", width_=420, height_=400,
-    )  # fmt: skip
-    compared(graph, 4, draw, image[0], decoded[0])
-    return graph
+    return upscaled(graph, draw, image[0], prepared[1], latent[0], model[0], title="The picture, 2048 pixels long")
 
 
 def pid_with_dinov2_to_2k() -> Graph:
